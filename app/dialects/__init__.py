@@ -1,0 +1,76 @@
+"""What a dialect is: how an upstream spells requests and answers, as pure functions. No I/O, no clock, no logging.
+
+`dialect: NAME` in the configuration is the module `app.dialects.NAME`, which offers the three functions of `Dialect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Protocol, cast
+
+from app.deployments import Deployment
+from app.errors import UpstreamError
+from app.images import Blob, Event, ImageRequest
+from app.profiles import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Base64:
+    """A blob that is to be sent as base64 text."""
+
+    blob: Blob
+
+
+Ingredient = bytes | Blob | Base64
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """A request to send. The body is a recipe, rendered in pieces while it is sent, so that no upload is held whole."""
+
+    path: str  # below the provider's base URL, with a leading slash
+    content_type: str
+    body: tuple[Ingredient, ...]
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+
+
+class Decoder(Protocol):
+    """Turns an answer's bytes, cut anywhere, into events. Both raise UpstreamError when the answer is bad."""
+
+    def feed(self, data: bytes) -> Iterable[Event]: ...
+
+    def close(self) -> Iterable[Event]:
+        """The body is complete: the events still due, `Done` last."""
+        ...
+
+
+class Dialect(Protocol):
+    """Three pure functions; `profile` is what is assumed of a host about which nothing was said."""
+
+    profile: Profile
+
+    def encode(self, request: ImageRequest, deployment: Deployment) -> UpstreamRequest:
+        """`request` has been fitted to the deployment: what it still holds, the upstream understands."""
+        ...
+
+    def decoder(self, request: ImageRequest, head: ResponseHead) -> Decoder:
+        """For an answer with a 2xx status."""
+        ...
+
+    def error(self, head: ResponseHead, body: bytes) -> UpstreamError:
+        """For any other status; `body` is at most its first 64 KiB."""
+        ...
+
+
+def load(name: str) -> Dialect:
+    """The dialect of that name. Raises ModuleNotFoundError if there is none."""
+    return cast(Dialect, import_module(f"app.dialects.{name}"))

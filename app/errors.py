@@ -1,0 +1,118 @@
+"""Everything that can go wrong, as one tree: whose fault it is, the status, and OpenAI's type and code.
+
+ApiError                 what a caller is told, in OpenAI's envelope
+├── InvalidRequest       400, the caller's: a parameter, a body, a file
+├── Unauthenticated      401, the caller's: no virtual key, or a wrong one
+├── NotFound             404, a path or a model that is not there
+├── TooLarge             413, a body over the limit
+├── RateLimited          429, a key's or every deployment's limit
+├── Unavailable          503, the gateway's: no room, no time, going down
+└── UpstreamFailed       4xx or 5xx, what is left to say after the last attempt
+UpstreamError            how one attempt failed; never told as it is, `failover` decides what follows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+
+class ApiError(Exception):
+    """A failure as callers see it. `should_retry` and `retry_after` (seconds) become the headers that the SDKs obey."""
+
+    status = 500
+    type = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        type: str | None = None,
+        should_retry: bool | None = None,
+        retry_after: float | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.status = status or self.status
+        self.type = type or self.type
+        self.should_retry = should_retry
+        self.retry_after = retry_after
+        self.details = details or {}
+
+    def envelope(self) -> dict[str, Any]:
+        """OpenAI's error object: all four keys, always."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": {**self.details, **error}}
+
+
+class InvalidRequest(ApiError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthenticated(ApiError):
+    status = 401
+    type = "invalid_request_error"
+
+
+class NotFound(ApiError):
+    status = 404
+    type = "invalid_request_error"
+
+
+class TooLarge(ApiError):
+    status = 413
+    type = "invalid_request_error"
+
+
+class RateLimited(ApiError):
+    status = 429
+    type = "rate_limit_error"
+
+
+class Unavailable(ApiError):
+    status = 503
+    type = "service_unavailable_error"
+
+
+class UpstreamFailed(ApiError):
+    status = 502
+    type = "server_error"
+
+
+class Failure(Enum):
+    """How an attempt failed, by what may be done about it and whether a drawing may have been paid for."""
+
+    NOT_SENT = auto()  # DNS, connect, TLS: the request never left
+    RATE_LIMITED = auto()  # 429
+    REFUSED = auto()  # the request itself: 400, 404, 413, 422, moderation
+    CREDENTIAL = auto()  # 401, 402, 403, exhausted quota: the gateway's own account
+    UNAVAILABLE = auto()  # 500, 502, 503
+    FAILED = auto()  # a 200 that says that it failed
+    UNCERTAIN = auto()  # perhaps drawn and paid for: timeouts, lost connections, cut or garbled answers
+
+
+@dataclass(eq=False)
+class UpstreamError(Exception):
+    """How one attempt failed. `message` is the upstream's own text, scrubbed, or ours where it gave none."""
+
+    failure: Failure
+    message: str
+    status: int | None = None  # the upstream's status, if there was one
+    type: str | None = None
+    code: str | None = None
+    param: str | None = None
+    retry_after: float | None = None  # seconds
+    details: Mapping[str, Any] | None = None
+    timed_out: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.failure.name.lower()}: {self.message}"

@@ -1,0 +1,136 @@
+"""What a request for images is and what comes back: values only. Knows nothing of HTTP, providers or files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+_SIZE = re.compile(r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})")
+
+
+class Operation(StrEnum):
+    GENERATIONS = "generations"
+    EDITS = "edits"
+    VARIATIONS = "variations"
+
+
+ResponseFormat = Literal["b64_json", "url"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> Size | None:
+        """The size that `text` ("1024x768") names, or None if it names none."""
+        match = _SIZE.fullmatch(text.strip())
+        return cls(int(match[1]), int(match[2])) if match else None
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+class Blob(Protocol):
+    """Bytes at rest, in memory or on disk. Reading does not move anything, so several attempts may read at once."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A picture that the caller sent. What it is was read from its bytes, not from what the caller calls it."""
+
+    blob: Blob
+    filename: str
+    media_type: str  # "image/png", "image/jpeg", "image/webp", or another if the bytes are something else
+    size: Size | None = None  # of the picture, where the header tells
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """What a caller wants drawn, whichever door it came through and whichever provider will draw it.
+
+    `parameters` holds the optional parameters under the names of `app.parameters`; `spelt` the caller's own spelling of
+    them, where it differs; `extra` what no OpenAI documentation knows, in the caller's order.
+    """
+
+    operation: Operation
+    model: str
+    prompt: str | None = None
+    images: tuple[Upload, ...] = ()
+    mask: Upload | None = None
+    markup: Upload | None = None
+    n: int = 1
+    size: Size | None = None  # None: "auto" or not said
+    response_format: ResponseFormat | None = None  # None: not said
+    stream: bool = False
+    partial_images: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    spelt: Mapping[str, str] = field(default_factory=dict)
+    extra: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Who draws the images that follow. Told once before the first image, and again if that changes."""
+
+    provider: str
+    model: str  # as the provider calls it
+    attempts: int  # requests sent upstream for this call so far
+    dropped: tuple[str, ...] = ()
+    mapped: tuple[str, ...] = ()  # "size=1024x768"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBegins:
+    index: int
+    partial: int | None = None  # which partial image of a stream; None: the finished one
+
+
+@dataclass(frozen=True, slots=True)
+class ImageData:
+    """A piece of the image's base64 text: no white space, no escapes, cut anywhere."""
+
+    base64: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLink:
+    """Instead of data: the image lies at this address of the provider's."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEnds:
+    """The image is whole. `facts` are the provider's words on it: quality, background, size, output_format."""
+
+    revised_prompt: str | None = None
+    seed: int | None = None
+    usage: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing follows. `usage` counts all images of the call, in OpenAI's shape."""
+
+    usage: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Event = Served | ImageBegins | ImageData | ImageLink | ImageEnds | Done

@@ -1,0 +1,125 @@
+"""What a deployment can do, as data. Knows no provider by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.images import Operation, Size
+
+MaskConvention = Literal["alpha", "white", "black", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRule:
+    """Which sizes are drawn: those of a list, or any within bounds (edges in pixels). Nothing said: any size."""
+
+    list: tuple[Size, ...] = ()
+    min: int | None = None
+    max: int | None = None
+    multiple_of: int = 1
+    max_pixels: int | None = None
+
+    def allows(self, size: Size) -> bool:
+        if self.list:
+            return size in self.list
+        edges = (size.width, size.height)
+        return (
+            all(edge % self.multiple_of == 0 for edge in edges)
+            and all(self.min is None or edge >= self.min for edge in edges)
+            and all(self.max is None or edge <= self.max for edge in edges)
+            and (self.max_pixels is None or size.pixels <= self.max_pixels)
+        )
+
+    def nearest(self, size: Size) -> Size:
+        """The allowed size that is closest in shape first, then in area."""
+        if self.list:
+            return min(
+                self.list,
+                key=lambda s: (
+                    _distance(s.width / s.height, size.width / size.height),
+                    _distance(s.pixels, size.pixels),
+                ),
+            )
+        scale = 1.0
+        if self.max is not None:
+            scale = min(scale, self.max / max(size.width, size.height))
+        if self.max_pixels is not None:
+            scale = min(scale, (self.max_pixels / size.pixels) ** 0.5)
+        if self.min is not None and min(size.width, size.height) * scale < self.min:
+            scale = self.min / min(size.width, size.height)
+        return self._within(Size(self._edge(size.width * scale), self._edge(size.height * scale)))
+
+    def _edge(self, wanted: float) -> int:
+        step = self.multiple_of
+        lowest = -(-(self.min or step) // step) * step
+        edge = max(lowest, round(wanted / step) * step)
+        return edge if self.max is None else min(edge, self.max // step * step)
+
+    def _within(self, size: Size) -> Size:
+        """Rounding up may have passed `max_pixels`: takes steps off the longer edge."""
+        width, height = size.width, size.height
+        while self.max_pixels is not None and width * height > self.max_pixels:
+            if width >= height:
+                width -= self.multiple_of
+            else:
+                height -= self.multiple_of
+        return Size(width, height)
+
+    def __str__(self) -> str:
+        if self.list:
+            return ", ".join(map(str, self.list))
+        said = [
+            f"edges from {self.min}" if self.min else "",
+            f"edges up to {self.max}" if self.max else "",
+            f"edges divisible by {self.multiple_of}" if self.multiple_of > 1 else "",
+            f"at most {self.max_pixels} pixels" if self.max_pixels else "",
+        ]
+        return ", ".join(filter(None, said)) or "any"
+
+
+def _distance(a: float, b: float) -> float:
+    return max(a, b) / min(a, b)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `read` bounds any silence; `first_byte`, if given, the silence before the answer's first byte."""
+
+    connect: float = 5.0
+    read: float = 180.0
+    total: float = 600.0
+    first_byte: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a deployment can do. `parameters`: our name → the upstream's; None: every one, as the caller spelt it."""
+
+    operations: frozenset[Operation] = frozenset(Operation)
+    parameters: Mapping[str, str] | None = None
+    size: SizeRule = SizeRule()
+    default_size: Size | Literal["input"] | None = None
+    max_n: int = 10
+    max_images: int = 16
+    image_field: str | None = None  # None: `image` for one file, `image[]` for several
+    mask_field: str = "mask"
+    input_formats: tuple[str, ...] = ("png", "jpeg", "webp")
+    mask: MaskConvention = "alpha"
+    mask_required: bool = False
+    output_formats: tuple[str, ...] | None = None  # None: not known, so asked for and checked
+    results: tuple[str, ...] = ("b64_json", "url")
+    streaming: bool | None = None  # None: not known, so tried; a JSON answer is taken as well
+    extra: Literal["pass", "refuse"] = "refuse"
+    default_response_format: Literal["b64_json", "url"] | None = None
+    price_per_image: float | None = None
+    typical_seconds: float | None = None
+    timeout: Timeouts = field(default_factory=Timeouts)
+
+    def understands(self, parameter: str) -> bool:
+        return self.parameters is None or parameter in self.parameters
+
+    def spelling(self, parameter: str, spelt: str) -> str:
+        """How the upstream calls `parameter`, which the caller called `spelt`."""
+        return spelt if self.parameters is None else self.parameters.get(parameter, spelt)
