@@ -1,0 +1,214 @@
+"""What holds for the repository as a whole: nothing in it belongs to one machine; locks, image and commands agree.
+
+It reads the committed files, and knows nothing of what the gateway does.
+"""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Addresses and paths that must not be in any committed file; in pieces, because this is one.
+MACHINE_BOUND = re.compile(
+    "|".join(
+        [
+            r"pypi\." + "org",
+            "python" + r"hosted\.org",
+            r"registry\.npm" + r"js\.org",
+            r"(deb|security)\.deb" + r"ian\.org",
+            r"(?<!\w)/(" + "work|farm" + r")/",
+            r"(?<!\w)/(home|Users)/[a-z]",
+            r"/opt/(wheels|" + "pypi)",
+        ]
+    )
+)
+
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-tools.lock")
+SDK_LOCKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/sdks").glob("*.lock"))
+MOST_LINES = 320
+VAGUE = {"common", "handler", "handlers", "helper", "helpers", "manager", "misc", "service", "util", "utils"}
+
+
+def committed() -> list[Path]:
+    """The files that git knows; outside a checkout of it the test is left out."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout: what is committed cannot be told")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def entries(lock: str) -> dict[str, list[str]]:
+    """`package==version ; marker` of every entry of a lock file, with its hashes."""
+    found: dict[str, list[str]] = {}
+    pin = ""
+    for line in (ROOT / lock).read_text().splitlines():
+        text = line.removesuffix("\\").strip()
+        if text.startswith("--hash="):
+            found[pin].append(text.removeprefix("--hash="))
+        else:
+            pin = text
+            assert pin not in found, f"{lock}: {pin!r} stands there twice"
+            found[pin] = []
+    return found
+
+
+def names(pins: list[str] | dict[str, list[str]]) -> set[str]:
+    return {name(pin) for pin in pins}
+
+
+def name(requirement: str) -> str:
+    """The normalised name of the package that a requirement or a pin is about."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\s\[=<>!~;]", requirement)[0]).lower()
+
+
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def compose() -> dict[str, Any]:
+    content = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def dockerfile() -> list[str]:
+    """The instructions, one line each."""
+    joined = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    return [re.sub(r"\s+", " ", line) for line in joined.splitlines() if line and not line.startswith("#")]
+
+
+def test_no_committed_file_names_a_package_registry_or_a_path_of_somebodys_machine() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]!r}"
+        for path in committed()
+        for match in MACHINE_BOUND.finditer(path.read_text(errors="replace"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, *SDK_LOCKS])
+def test_every_entry_of_a_lock_file_is_one_exact_version_with_hashes(lock: str) -> None:
+    content = entries(lock)
+    assert content
+    for pin, hashes in content.items():
+        assert re.fullmatch(r"[a-z0-9.-]+==[\w.+!]+( ; .+)?", pin), f"{lock}: {pin!r}"
+        assert hashes, f"{lock}: {pin!r} has no hash"
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", value) for value in hashes), f"{lock}: {pin!r}"
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, *SDK_LOCKS, "tests/sdks/node/package-lock.json"])
+def test_no_lock_file_holds_an_address(lock: str) -> None:
+    assert re.findall(r"\w+://\S+|--(?:find-links|index-url|extra-index-url)", (ROOT / lock).read_text()) == []
+
+
+def test_every_npm_package_is_locked_by_its_digest() -> None:
+    lock = yaml.safe_load((ROOT / "tests/sdks/node/package-lock.json").read_text())
+    packages = {path: package for path, package in lock["packages"].items() if path}
+    assert packages
+    assert [path for path, package in packages.items() if not package.get("integrity")] == []
+
+
+def test_plain_uv_run_is_held_to_the_versions_of_the_lock_files() -> None:
+    uv = pyproject()["tool"]["uv"]
+    remedy = "run `make lock`"
+    locked = {**entries("requirements-dev.lock"), **entries("requirements-tools.lock")}
+    assert uv["constraint-dependencies"] == sorted(locked), remedy
+    assert uv["build-constraint-dependencies"] == sorted(entries("requirements-tools.lock")), remedy
+
+
+def test_what_runs_in_the_container_is_what_was_tested() -> None:
+    assert set(entries("requirements.lock")) <= set(entries("requirements-dev.lock")), "run `make lock`"
+
+
+def test_every_declared_dependency_is_locked() -> None:
+    metadata = pyproject()
+    groups = metadata["dependency-groups"]
+    for lock, declared in {
+        "requirements.lock": metadata["project"]["dependencies"],
+        "requirements-dev.lock": metadata["project"]["dependencies"] + groups["dev"],
+        "requirements-tools.lock": groups["tools"] + metadata["build-system"]["requires"],
+    }.items():
+        assert names(declared) - names(entries(lock)) == set(), f"{lock}: run `make lock`"
+
+
+def test_nothing_of_development_is_in_the_container() -> None:
+    assert names(pyproject()["dependency-groups"]["dev"]) & names(entries("requirements.lock")) == set()
+
+
+def test_the_makefile_has_the_commands_that_people_and_ci_rely_on() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"run", "test", "slow", "lint", "types", "format", "check", "sdks", "lock", "clean"} <= targets
+
+
+def test_ci_leaves_nothing_out_and_ends_with_the_tests() -> None:
+    script = (ROOT / ".ci/run").read_text()
+    assert "export IMAGE_GATEWAY_TESTS_COMPLETE=1" in script
+    made = [
+        word for line in re.findall(r"^make (.*)$", script, re.MULTILINE) for word in line.split() if word[0] != "-"
+    ]
+    assert made == ["lint", "types", "test", "slow"]
+
+
+def test_files_of_the_application_are_short_enough_to_be_read_at_once() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "app").rglob("*.py")}
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MOST_LINES} == {}
+
+
+def test_every_module_has_a_name_that_says_what_is_in_it() -> None:
+    assert [str(path.relative_to(ROOT)) for path in (ROOT / "app").rglob("*") if path.stem in VAGUE] == []
+
+
+def test_the_image_runs_as_a_user_given_by_number() -> None:
+    users = [line.split()[1] for line in dockerfile() if line.startswith("USER ")]
+    assert users
+    assert all(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user) for user in users)
+
+
+def test_the_image_finds_python_by_its_name_and_takes_nothing_from_other_images() -> None:
+    for line in dockerfile():
+        assert not re.search(r"/bin/python", line), line
+        assert "<<" not in line, line
+    stages = {line.split()[-1] for line in dockerfile() if re.match(r"FROM .* AS ", line)}
+    assert {source for line in dockerfile() for source in re.findall(r"--from=(\S+)", line)} <= stages
+
+
+def test_the_image_installs_by_hash_and_runs_the_command_itself() -> None:
+    lines = dockerfile()
+    installs = [part for line in lines for part in line.split("&&") if re.search(r"pip (install|sync)", part)]
+    assert installs
+    assert all("--require-hashes" in part or "--no-deps" in part for part in installs)
+    assert lines[-1] == 'ENTRYPOINT ["image-gateway", "serve"]'
+
+
+def test_the_health_check_of_the_image_asks_the_port_that_the_gateway_was_given() -> None:
+    [check] = [line for line in dockerfile() if line.startswith("HEALTHCHECK ")]
+    assert "/healthz" in check
+    assert "IMAGE_GATEWAY_SERVER__PORT" in check
+    assert any("IMAGE_GATEWAY_SERVER__PORT=8000" in line for line in dockerfile() if line.startswith("ENV "))
+
+
+def test_compose_takes_every_right_away_that_the_gateway_does_not_need() -> None:
+    gateway = compose()["services"]["gateway"]
+    assert gateway["read_only"] is True
+    assert gateway["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in gateway["security_opt"]
+    assert "privileged" not in gateway
+    assert gateway["tmpfs"] == ["/tmp"]
+    assert gateway["volumes"] == ["data:/data"]
+
+
+def test_compose_hands_on_the_keys_and_holds_none() -> None:
+    environment = compose()["services"]["gateway"]["environment"]
+    assert {"NETMIND_API_KEY", "NEBULA_API_KEY", "NEBUL_API_KEY", "IMAGE_GATEWAY_KEYS"} <= set(environment)
+    assert [entry for entry in environment if "KEY" in entry and "=" in entry] == []
+
+
+def test_compose_waits_longer_for_the_gateway_to_stop_than_the_gateway_drains() -> None:
+    grace = compose()["services"]["gateway"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) > 30  # the default of server.drain_seconds
