@@ -44,7 +44,10 @@ def install_node(folder: Path, lock: Path) -> None:
     (folder / "node").symlink_to(binary.relative_to(folder))
     for name in NPM_FILES:
         shutil.copy(HERE / "node" / name, folder / name)
-    run([folder / "bin" / "npm", "ci", "--prefix", folder, "--fetch-retries=1", "--fetch-timeout=20000"])
+    run(
+        [folder / "bin" / "npm", "ci", "--prefix", folder, "--fetch-retries=1", "--fetch-timeout=20000"],
+        NODE_OPTIONS="--use-system-ca",  # behind a company's own certificates too
+    )
 
 
 def digest(lock: Path) -> str:
@@ -64,8 +67,8 @@ def install(lock: Path) -> bool:
     try:
         (install_node if lock.stem == "node" else install_python)(folder, lock)
     except (OSError, subprocess.SubprocessError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        sys.stderr.write(f".sdk/{lock.stem} cannot be set up: {said[-1] if said else error}\n")
+        said = str(getattr(error, "stderr", None) or error).strip()
+        sys.stderr.write(f"{said}\n.sdk/{lock.stem} cannot be set up; its tests are left out\n")
         return False
     ready.write_text(digest(lock))
     return True
