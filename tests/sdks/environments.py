@@ -48,12 +48,12 @@ def node_sdk() -> NodeSDK | None:
 
 def required_python_sdk(generation: str) -> Path:
     """As python_sdk, for use within a test, which is left out (in a complete run: fails) without it."""
-    return python_sdk(generation) or leave_out(f"the Python SDK {generation}")
+    return python_sdk(generation) or leave_out(f"no Python SDK {generation} here: run `make sdks` with a network")
 
 
 def required_node_sdk() -> NodeSDK:
     """As node_sdk, for use within a test, which is left out (in a complete run: fails) without it."""
-    return node_sdk() or leave_out("Node and its SDKs")
+    return node_sdk() or leave_out("no Node with its SDKs here: run `make sdks` with a network")
 
 
 def is_ready(folder: Path) -> bool:
@@ -61,9 +61,8 @@ def is_ready(folder: Path) -> bool:
     return (folder / "ready").exists()
 
 
-def leave_out(what: str) -> NoReturn:
+def leave_out(reason: str) -> NoReturn:
     """Ends the running test: skipped, or failed when the environment asks for a complete run."""
-    reason = f"{what}: not set up here; run `make sdks` with a network"
     if os.environ.get(COMPLETE):
         pytest.fail(reason)
     pytest.skip(reason)
