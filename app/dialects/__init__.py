@@ -58,8 +58,11 @@ class Dialect(Protocol):
 
     profile: Profile
 
-    def encode(self, request: ImageRequest, deployment: Deployment) -> UpstreamRequest:
-        """`request` has been fitted to the deployment: what it still holds, the upstream understands."""
+    def encode(self, request: ImageRequest, deployment: Deployment, nonce: str) -> UpstreamRequest:
+        """`request` has been fitted to the deployment: what it still holds, the upstream understands.
+
+        `nonce` is random text that no upload can foresee, for a form's boundary.
+        """
         ...
 
     def decoder(self, request: ImageRequest, head: ResponseHead) -> Decoder:

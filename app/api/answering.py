@@ -1,0 +1,179 @@
+"""Sends what was encoded: the status line at the commit point, comments while the upstream draws, and a broken
+connection or a nested error if something fails after that. Knows no provider."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+from starlette.types import Send
+
+from app.api.body import Watched, drain
+from app.api.encoders import JsonEncoder, SseEncoder, compact
+from app.errors import ApiError
+from app.images import Done, Event, ImageEnds, Served
+
+Headers = list[tuple[bytes, bytes]]
+# The headers of the gateway that a page in a browser may read.
+HEADERS_FOR_BROWSERS = [
+    "x-request-id",
+    "openai-processing-ms",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-gateway-provider",
+    "x-gateway-model",
+    "x-gateway-attempts",
+    "x-gateway-dropped",
+    "x-gateway-mapped",
+]
+DRAIN_BYTES = 256 * 1_048_576
+DRAIN_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Told:
+    """What a request's log line tells. Filled while the request is served; times are the clock's, in seconds."""
+
+    began: float
+    status: int = 0
+    bytes: int = 0
+    images: int = 0
+    first_byte: float | None = None
+    key: str | None = None
+    operation: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    served: Served | None = None
+    error: str | None = None
+
+
+class Answer:
+    """One response under way."""
+
+    def __init__(self, send: Send, told: Told) -> None:
+        self._send = send
+        self.told = told
+        self.started = self.finished = False
+
+    async def start(self, status: int, content_type: bytes, headers: Headers) -> None:
+        self.started = True
+        start = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", content_type), *headers],
+        }
+        await self._send(start)
+
+    async def body(self, text: bytes, *, more: bool = True) -> None:
+        self.told.bytes += len(text)
+        self.finished = not more
+        await self._send({"type": "http.response.body", "body": text, "more_body": more})
+
+    def note(self, event: Event) -> None:
+        if type(event) is Served:
+            self.told.served = event
+        elif type(event) is ImageEnds:
+            self.told.images += 1
+
+
+async def send_error(answer: Answer, error: ApiError, receive: Watched) -> None:
+    """OpenAI's envelope, and the headers that the SDKs' retries obey. What the caller still sends is read away for a
+    while, or the reset of the connection would eat the answer."""
+    text = compact(error.envelope()).encode()
+    answer.told.error = error.code or error.type
+    headers = [(b"content-length", str(len(text)).encode()), *retry_headers(error)]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if receive.complete:
+        await answer.start(error.status, b"application/json", headers)
+        await answer.body(text, more=False)
+        return
+    await answer.start(error.status, b"application/json", [*headers, (b"connection", b"close")])
+    await answer.body(text)
+    await drain(receive, max_bytes=DRAIN_BYTES, seconds=DRAIN_SECONDS)
+    await answer.body(b"", more=False)
+
+
+def retry_headers(error: ApiError) -> Headers:
+    headers = []
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+        headers.append((b"retry-after-ms", str(max(1, round(error.retry_after * 1000))).encode()))
+    return headers
+
+
+def served_headers(served: Served) -> Headers:
+    said = {
+        b"x-gateway-provider": served.provider,
+        b"x-gateway-model": served.model,
+        b"x-gateway-attempts": str(served.attempts),
+        b"x-gateway-dropped": ",".join(served.dropped),
+        b"x-gateway-mapped": ",".join(served.mapped),
+    }
+    return [(name, value.encode("ascii", "replace")) for name, value in said.items() if value]
+
+
+async def send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder: JsonEncoder) -> None:
+    """Raises ApiError while nothing was sent; after that a failure leaves the answer visibly incomplete."""
+    async for event in events:
+        text = encoder.encode(event)
+        if type(event) is Served and not answer.started:
+            answer.note(event)
+            await answer.start(200, encoder.content_type, served_headers(event))
+        elif type(event) is Done:
+            await answer.body(text, more=False)
+        else:
+            answer.note(event)
+            if text:
+                await answer.body(text)
+
+
+async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder: SseEncoder, keepalive: float) -> None:
+    """Raises ApiError while nothing was sent; after that a failure becomes a nested error event."""
+    async with _kept_alive(answer, encoder, keepalive):
+        try:
+            async for event in events:
+                text = encoder.encode(event)
+                answer.note(event)
+                if type(event) is Served and not answer.started:
+                    await answer.start(200, encoder.content_type, _STREAM_HEADERS + served_headers(event))
+                if text:
+                    await answer.body(text)
+        except ApiError as error:
+            if not answer.started:
+                raise
+            answer.told.error = error.code or error.type
+            await answer.body(encoder.error(error))
+        await answer.body(b"", more=False)
+
+
+_STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+@contextlib.asynccontextmanager
+async def _kept_alive(answer: Answer, encoder: SseEncoder, seconds: float) -> AsyncIterator[None]:
+    """A comment whenever nothing was sent for so many seconds, but never inside an event."""
+
+    async def speak() -> None:
+        sent = answer.told.bytes
+        while True:
+            await asyncio.sleep(seconds)
+            if answer.told.bytes == sent and not encoder.inside:
+                if not answer.started:
+                    await answer.start(200, encoder.content_type, _STREAM_HEADERS)
+                await answer.body(encoder.comment())
+            sent = answer.told.bytes
+
+    speaker = asyncio.create_task(speak())
+    try:
+        yield
+    finally:
+        speaker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await speaker

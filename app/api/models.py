@@ -1,0 +1,92 @@
+"""`/v1/models`: what there is to draw with, and what each can do. Knows no provider's dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+
+from app.catalog import Catalog
+from app.deployments import Model
+from app.keys import Keys
+
+STARTED = 1_763_683_200  # "created" of every model: the gateway knows no better, and clients want a number
+
+
+class Lookup(Protocol):
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def keys(self) -> Keys: ...
+
+
+class ModelObject(BaseModel):
+    """OpenAI's model object; `capabilities` is the gateway's own."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"id": "flux", "object": "model"}})
+
+    id: str
+    object: str = "model"
+    created: int = STARTED
+    owned_by: str
+    capabilities: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    object: str = "list"
+    data: list[ModelObject]
+
+
+def router(parts: Callable[[], Lookup]) -> APIRouter:
+    routes = APIRouter(prefix="/v1/models", tags=["models"])
+
+    @routes.get("", summary="The models that your key may use")
+    async def list_models(request: Request) -> ModelList:
+        key = parts().keys.authenticate(request.headers.get("authorization"))
+        return ModelList(data=[described(model) for model in parts().catalog.visible(key)])
+
+    @routes.get("/{model:path}", summary="One model; its id may hold slashes, raw or encoded")
+    async def retrieve_model(model: str, request: Request) -> ModelObject:
+        key = parts().keys.authenticate(request.headers.get("authorization"))
+        return described(parts().catalog.described(model, key))
+
+    return routes
+
+
+def described(model: Model) -> ModelObject:
+    return ModelObject(
+        id=model.name,
+        owned_by=model.deployments[0].provider.name,
+        capabilities=capabilities(model),
+    )
+
+
+def capabilities(model: Model) -> dict[str, Any]:
+    """What at least one deployment can do, and each deployment's own answer."""
+    profiles = [deployment.profile for deployment in model.deployments]
+    prices = [p.price_per_image for p in profiles if p.price_per_image is not None]
+    return {
+        "operations": sorted({str(operation) for p in profiles for operation in p.operations}),
+        "sizes": list(dict.fromkeys(str(p.size) for p in profiles)),
+        "max_n": 10,
+        "output_formats": ["png", "jpeg", "webp"],
+        "mask": any(p.mask != "none" for p in profiles),
+        "mask_required": all(p.mask_required for p in profiles),
+        "max_images": max(p.max_images for p in profiles),
+        "parameters": parameters(model),
+        "streaming": True,
+        "partial_images": any(p.streaming for p in profiles),
+        "price_per_image": min(prices, default=None),
+        "typical_seconds": min((p.typical_seconds for p in profiles if p.typical_seconds), default=None),
+        "aliases": list(model.aliases),
+        "deployments": [deployment.name for deployment in model.deployments],
+    }
+
+
+def parameters(model: Model) -> list[str] | None:
+    """Names that some deployment understands; null if one takes whatever it is given."""
+    known = [deployment.profile.parameters for deployment in model.deployments]
+    return None if any(p is None for p in known) else sorted({name for p in known if p for name in p})

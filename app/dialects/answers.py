@@ -1,0 +1,171 @@
+"""Decoders that the dialects share: a JSON answer with pictures under `data[].b64_json` or `data[].url`, and the
+choice between JSON and events by what the body begins with. Knows no provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from app.dialects import Decoder
+from app.dialects.failures import from_document
+from app.dialects.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
+from app.errors import Failure, UpstreamError
+from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+
+FACTS = ("background", "output_format", "quality", "size")
+
+
+def garbled(reason: object) -> UpstreamError:
+    return UpstreamError(Failure.UNCERTAIN, f"the answer cannot be read: {reason}")
+
+
+class JsonAnswer:
+    """`{"data": [{"b64_json": …, "revised_prompt": …, "seed": …} | {"url": …}], "usage": …}`, in any order of keys."""
+
+    def __init__(self) -> None:
+        self._tap = JsonTap(frozenset({"b64_json"}))
+        self._told = 0  # entries of `data` of which all has been told
+        self._open = False  # the entry `_told` has begun to be told
+        self._passing = False  # we are inside a picture's text
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        try:
+            found = self._tap.feed(data)
+        except JsonTapError as error:
+            raise garbled(error) from None
+        if self._passing and len(found) == 1 and type(found[0]) is bytes:  # the path that nearly every byte takes
+            return (ImageData(found[0]),)
+        return self._events(found)
+
+    def close(self) -> Iterable[Event]:
+        try:
+            document = self._tap.close()
+        except JsonTapError as error:
+            raise garbled(error) from None
+        if failure := from_document(document):
+            raise failure
+        entries = _entries(document)
+        if not self._told and not self._open and not any(_link(entry) for entry in entries):
+            raise UpstreamError(Failure.UNCERTAIN, "the answer holds no image, and no reason")
+        usage = usage_of(document)
+        events = list(self._up_to(len(entries), entries, usage))
+        facts = {key: document[key] for key in FACTS if isinstance(document.get(key), str)}
+        return [*events, Done(usage, facts)]
+
+    def _events(self, found: Iterable[Any]) -> Iterator[Event]:
+        for item in found:
+            if type(item) is bytes:
+                if self._passing:
+                    yield ImageData(item)
+            elif type(item) is StringBegins:
+                match item.path:
+                    case ("data", int(index), "b64_json"):
+                        yield from self._up_to(index, _entries(self._tap.so_far(item)), None)
+                        self._open = self._passing = True
+                        yield ImageBegins(index)
+            elif type(item) is StringEnds:
+                self._passing = False
+
+    def _up_to(self, end: int, entries: list[Any], usage: Mapping[str, Any] | None) -> Iterator[Event]:
+        """Tells the rest of the entries before `end`: the end of the open one, and those that are only a link."""
+        while self._told < end:
+            entry = entries[self._told] if self._told < len(entries) and isinstance(entries[self._told], dict) else {}
+            if not self._open and (link := _link(entry)):
+                yield ImageBegins(self._told)
+                yield ImageLink(link)
+                self._open = True
+            self._told += 1
+            if self._open:
+                self._open = False
+                yield image_ends(entry, usage if self._told == len(entries) else None)
+
+
+def _entries(document: Any) -> list[Any]:
+    data = document.get("data") if isinstance(document, dict) else None
+    return data if isinstance(data, list) else []
+
+
+def _link(entry: Any) -> str | None:
+    url = entry.get("url") if isinstance(entry, dict) else None
+    return url if isinstance(url, str) and url else None
+
+
+def image_ends(entry: Mapping[str, Any], usage: Mapping[str, Any] | None) -> ImageEnds:
+    revised, seed = entry.get("revised_prompt"), entry.get("seed")
+    return ImageEnds(
+        revised_prompt=revised if isinstance(revised, str) and revised else None,
+        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
+        usage=usage,
+        facts={key: entry[key] for key in FACTS if isinstance(entry.get(key), str)},
+    )
+
+
+def usage_of(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Usage in OpenAI's shape, whatever the upstream calls its counts; None if it gives none."""
+    said = document.get("usage")
+    if not isinstance(said, dict):
+        return None
+    taken = _count(said, "input_tokens", "prompt_tokens")
+    total = _count(said, "total_tokens")
+    made = _count(said, "output_tokens", "completion_tokens")
+    if taken is None and total is None and made is None:
+        return None
+    if made is None:
+        made = max(0, (total or 0) - (taken or 0))
+    if taken is None:
+        taken = max(0, (total or 0) - made)
+    usage: dict[str, Any] = {
+        "total_tokens": taken + made if total is None else total,
+        "input_tokens": taken,
+        "output_tokens": made,
+        "input_tokens_details": _details(said.get("input_tokens_details") or said.get("prompt_tokens_details"), taken),
+    }
+    if isinstance(said.get("output_tokens_details"), dict):
+        usage["output_tokens_details"] = said["output_tokens_details"]
+    return usage
+
+
+def _count(said: Mapping[str, Any], *names: str) -> int | None:
+    found = (said[name] for name in names if isinstance(said.get(name), int) and not isinstance(said[name], bool))
+    return next(found, None)
+
+
+def _details(said: Any, taken: int) -> dict[str, int]:
+    """Without the upstream's own split, all input counts as text."""
+    if not isinstance(said, dict):
+        return {"text_tokens": taken, "image_tokens": 0}
+    return {"text_tokens": _count(said, "text_tokens") or 0, "image_tokens": _count(said, "image_tokens") or 0}
+
+
+class ByFirstByte:
+    """Waits for the first byte that is not white space and lets it choose the decoder: labels have been seen to lie."""
+
+    def __init__(self, events: Callable[[], Decoder] | None = None) -> None:
+        self._chosen: Decoder | None = None
+        self._events = events
+        self._blank = 0
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        if self._chosen is not None:
+            return self._chosen.feed(data)
+        text = data.lstrip(b" \t\r\n\xef\xbb\xbf")
+        if not text:
+            self._blank += len(data)
+            if self._blank > 1_048_576:
+                raise garbled("nothing but white space")
+            return ()
+        self._chosen = self._choose(text)
+        return self._chosen.feed(text)
+
+    def close(self) -> Iterable[Event]:
+        if self._chosen is None:
+            raise UpstreamError(Failure.UNCERTAIN, "the answer is empty")
+        return self._chosen.close()
+
+    def _choose(self, text: bytes) -> Decoder:
+        if text[:1] == b"{":
+            return JsonAnswer()
+        if self._events and text[:1] in (b":", b"e", b"d", b"i", b"r"):
+            return self._events()
+        kind = "HTML" if text[:1] == b"<" else "neither JSON nor events"
+        raise garbled(f"it is {kind}")

@@ -1,0 +1,173 @@
+"""How upstreams say that something went wrong: one reader for every shape of error that has been seen, and the
+classes of `Failure` that they fall into. Knows no provider by name, since hosts sit behind proxies of other makes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from app.dialects import ResponseHead
+from app.errors import Failure, UpstreamError
+
+_QUOTA = {
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "billing_hard_limit_reached",
+}
+_MODERATION = re.compile(r"moderation|content[_ ]?policy|content[_ ]?filter|nsfw|safety (system|filter|check)", re.I)
+_REFUSALS = {400, 404, 413, 422}
+_ACCOUNT = {401, 402, 403}
+_TRANSIENT = {500, 502, 503}
+_GOOD_WORDS = {"success", "succeeded", "ok", "completed", "complete", "done"}
+_SECRETS = re.compile(
+    r"\b(?:sk|ak|pk|rk)[-_][\w-]{6,}|\bBearer\s+\S+|\b[0-9a-fA-F]{32,}\b|\beyJ[\w-]{10,}[\w.-]*|[A-Za-z0-9+/=_-]{100,}"
+)
+LONGEST_MESSAGE = 1000
+
+
+def from_status(head: ResponseHead, body: bytes, *, now: datetime | None = None) -> UpstreamError:
+    """The failure that an answer with a status other than 2xx is."""
+    words = Words.read(_parsed(body))
+    status = head.status
+    return UpstreamError(
+        failure=_by_status(status, words),
+        message=words.message or f"status {status}",
+        status=status,
+        type=words.type,
+        code=words.code,
+        param=words.param,
+        retry_after=_retry_after(head.headers, now),
+        details=words.details,
+        timed_out=status in (408, 504, 522, 524),
+    )
+
+
+def from_document(document: Any) -> UpstreamError | None:
+    """The failure that a document under a 2xx status tells of, or None if it tells of none."""
+    if not isinstance(document, dict):
+        return UpstreamError(Failure.UNCERTAIN, "the answer is JSON, but no object")
+    words = Words.read(document)
+    if not (document.get("error") or _says_failed(document)):
+        return None
+    refused = _moderated(words) or _is_refusal_code(words.code)
+    quota = words.code in _QUOTA or words.type in _QUOTA
+    failure = Failure.CREDENTIAL if quota else Failure.REFUSED if refused else Failure.FAILED
+    message = words.message or "the answer says that it failed, without a reason"
+    status = 400 if refused else None
+    return UpstreamError(failure, message, status, words.type, words.code, words.param, details=words.details)
+
+
+def _says_failed(document: Mapping[str, Any]) -> bool:
+    status = document.get("status")
+    return (
+        document.get("success") is False
+        or bool(document.get("detail"))
+        or (isinstance(status, str) and status.lower() not in _GOOD_WORDS)
+    )
+
+
+def _is_refusal_code(code: str | None) -> bool:
+    return code is not None and ((code.isdecimal() and int(code) in _REFUSALS) or code.startswith("invalid_"))
+
+
+def _moderated(words: Words) -> bool:
+    return any(map(_MODERATION.search, (words.code or "", words.type or "", words.message)))
+
+
+def _by_status(status: int, words: Words) -> Failure:
+    if words.code in _QUOTA or words.type in _QUOTA:
+        return Failure.CREDENTIAL
+    if status in _ACCOUNT:
+        return Failure.REFUSED if status == 403 and _moderated(words) else Failure.CREDENTIAL
+    if status == 429:
+        return Failure.RATE_LIMITED
+    if status in _REFUSALS or _moderated(words):
+        return Failure.REFUSED
+    if status in _TRANSIENT:
+        return Failure.UNAVAILABLE
+    if status == 408 or status >= 500:
+        return Failure.UNCERTAIN
+    return Failure.REFUSED
+
+
+class Words:
+    """Message, type, code and param out of whatever shape an error has."""
+
+    __slots__ = ("code", "details", "message", "param", "type")
+
+    def __init__(self, message: str, type: str | None, code: str | None, param: str | None, details: Any) -> None:
+        self.message, self.type, self.code, self.param = scrub(message), type, code, param
+        self.details: dict[str, Any] | None = {"moderation_details": details} if isinstance(details, dict) else None
+
+    @classmethod
+    def read(cls, document: Any) -> Words:
+        if not isinstance(document, dict):
+            return cls("", None, None, None, None)
+        error = document.get("error")
+        inner: dict[str, Any] = error if isinstance(error, dict) else document
+        return cls(
+            "; ".join(dict.fromkeys(_sentences(document))),
+            _text(inner.get("type")),
+            _text(inner.get("code")),
+            _text(inner.get("param")),
+            inner.get("moderation_details"),
+        )
+
+
+def _sentences(document: Any, depth: int = 0) -> Iterator[str]:
+    """The texts that the known shapes carry: `error.message`, `error`, `detail` (a text, a list or an object),
+    `message`, `msg`, `errors`."""
+    if isinstance(document, str):
+        if document.strip():
+            yield document.strip()
+    elif isinstance(document, list) and depth < 4:
+        for item in document[:5]:
+            yield from _sentences(item, depth + 1)
+    elif isinstance(document, dict) and depth < 4:
+        for key in ("error", "detail", "errors", "message", "msg"):
+            found = list(_sentences(document.get(key), depth + 1))
+            if found:
+                place = document.get("loc")
+                where = ".".join(map(str, place)) + ": " if isinstance(place, list) else ""
+                yield from (where + sentence for sentence in found)
+                return
+
+
+def scrub(text: str) -> str:
+    """`text` without what looks like a credential, a hash of one, or base64, and not longer than a message needs."""
+    text = _SECRETS.sub("[…]", text)
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "…"
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and str(value) else None
+
+
+def _retry_after(headers: Mapping[str, str], now: datetime | None) -> float | None:
+    """Seconds; from `retry-after-ms`, or `retry-after` as a number or as an HTTP date."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        said = headers.get("retry-after")
+        if said is None:
+            return None
+        if re.fullmatch(r"\s*[0-9.]+\s*", said):
+            return float(said)
+        seconds = (parsedate_to_datetime(said) - (now or datetime.now(UTC))).total_seconds()
+        return max(0.0, seconds)
+    except (ValueError, TypeError):
+        return None

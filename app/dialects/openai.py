@@ -1,0 +1,230 @@
+"""The OpenAI Images API as an upstream: JSON or multipart out, JSON or server-sent events back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from app.deployments import Deployment
+from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
+from app.dialects.answers import ByFirstByte, garbled, image_ends, usage_of
+from app.dialects.failures import from_document, from_status
+from app.dialects.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
+from app.dialects.sse import EventBegins, EventEnds, SseError, SseReader
+from app.errors import Failure, UpstreamError
+from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
+from app.profiles import Profile
+
+profile = Profile(extra="pass")
+
+
+def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> UpstreamRequest:
+    fields = list(_fields(request, deployment))
+    path = f"/images/{request.operation}"
+    if request.operation is Operation.GENERATIONS:
+        body = json.dumps(dict(fields), ensure_ascii=False, separators=(",", ":")).encode()
+        return UpstreamRequest(path, "application/json", (body,))
+    boundary = f"image-gateway-{nonce}"
+    form = _form(fields, _files(request, deployment.profile), boundary)
+    return UpstreamRequest(path, f"multipart/form-data; boundary={boundary}", tuple(form))
+
+
+def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
+    return ByFirstByte(EventAnswer)
+
+
+def error(head: ResponseHead, body: bytes) -> UpstreamError:
+    return from_status(head, body)
+
+
+# --- out ---
+
+
+def _fields(request: ImageRequest, deployment: Deployment) -> Iterator[tuple[str, Any]]:
+    can = deployment.profile
+    yield "model", deployment.model
+    if request.prompt is not None:
+        yield can.spelling("prompt", "prompt"), request.prompt
+    if request.n != 1:
+        yield can.spelling("n", "n"), request.n
+    if request.size is not None:
+        yield from _size(request, can)
+    if request.response_format is not None:
+        yield "response_format", request.response_format
+    if request.stream:
+        yield "stream", True
+        if request.partial_images:
+            yield "partial_images", request.partial_images
+    for name, value in request.parameters.items():
+        yield can.spelling(name, request.spelt.get(name, name)), value
+    yield from request.extra
+
+
+def _size(request: ImageRequest, can: Profile) -> Iterator[tuple[str, Any]]:
+    size = request.size
+    if size is not None and can.parameters and "width" in can.parameters and "height" in can.parameters:
+        yield can.parameters["width"], size.width
+        yield can.parameters["height"], size.height
+    else:
+        yield can.spelling("size", "size"), str(size)
+
+
+def _files(request: ImageRequest, can: Profile) -> Iterator[tuple[str, Upload]]:
+    name = can.image_field or ("image" if len(request.images) == 1 else "image[]")
+    for upload in request.images:
+        yield name, upload
+    if request.mask is not None:
+        yield can.mask_field, request.mask
+    if request.markup is not None:
+        yield "markup", request.markup
+
+
+def _form(
+    fields: Iterable[tuple[str, Any]], files: Iterable[tuple[str, Upload]], boundary: str
+) -> Iterator[Ingredient]:
+    text = b"".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'.encode()
+        for field, nested in fields
+        for name, value in flat(field, nested)
+    )
+    for name, upload in files:
+        disposition = f'form-data; name="{name}"; filename="{_quoted(upload.filename)}"'
+        head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\nContent-Type: {upload.media_type}\r\n\r\n"
+        yield text + head.encode()
+        yield upload.blob
+        text = b"\r\n"
+    yield text + f"--{boundary}--\r\n".encode()
+
+
+def flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A JSON value as form fields, nested as the official SDKs nest: `a[b]`, `list[]`; null is left out."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flat(f"{name}[{key}]", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from flat(f"{name}[]", inner)
+    elif isinstance(value, bool):
+        yield name, "true" if value else "false"
+    elif value is not None:
+        yield name, str(value)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+# --- back ---
+
+
+class EventAnswer:
+    """`image_generation.partial_image`, `….completed`, and errors in mid-stream. Other events are passed over."""
+
+    def __init__(self) -> None:
+        self._sse = SseReader()
+        self._picture: Picture | None = None
+        self._finished = 0
+        self._usages: list[Mapping[str, Any]] = []
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        try:
+            return self._events(self._sse.feed(data))
+        except SseError as error:
+            raise garbled(error) from None
+
+    def close(self) -> Iterable[Event]:
+        try:
+            events = list(self._events(self._sse.close()))
+        except SseError as error:
+            raise garbled(error) from None
+        if not self._finished:
+            raise UpstreamError(Failure.UNCERTAIN, "the events ended without an image, and without a reason")
+        return [*events, Done(_sum(self._usages))]
+
+    def _events(self, found: Iterable[Any]) -> Iterator[Event]:
+        for item in found:
+            if type(item) is bytes:
+                if self._picture is not None:
+                    yield from self._picture.feed(item)
+            elif type(item) is EventBegins:
+                self._picture = Picture(self._finished, item.name)
+            elif type(item) is EventEnds and self._picture is not None:
+                yield from self._picture.close()
+                if self._picture.finished:
+                    self._finished += 1
+                    if self._picture.usage:
+                        self._usages.append(self._picture.usage)
+                self._picture = None
+
+
+class Picture:
+    """One event's data: JSON with the picture under `b64_json`.
+
+    Whether it is a partial image is said by `event:`, by `type` or by `partial_image_index`, in any order; what comes
+    before the picture decides, and the official order says it in time.
+    """
+
+    def __init__(self, index: int, name: str | None) -> None:
+        self._tap = JsonTap(frozenset({"b64_json"}))
+        self._index, self._name = index, name or ""
+        self._passing = self._begun = self._skip = self.finished = False
+        self.usage: Mapping[str, Any] | None = None
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        if self._skip:
+            return
+        if data.startswith(b"[DONE]") and not self._begun:
+            self._skip = True
+            return
+        try:
+            found = self._tap.feed(data)
+        except JsonTapError as error:
+            raise garbled(error) from None
+        for item in found:
+            if type(item) is bytes:
+                if self._passing:
+                    yield ImageData(item)
+            elif type(item) is StringBegins and item.path == ("b64_json",):
+                self._passing = self._begun = True
+                yield ImageBegins(self._index, self._partial(self._tap.so_far(item)))
+            elif type(item) is StringEnds:
+                self._passing = False
+
+    def close(self) -> Iterator[Event]:
+        if self._skip:
+            return
+        try:
+            document = self._tap.close()
+        except JsonTapError as error:
+            raise garbled(error) from None
+        if failure := from_document(document if "error" in document else {}):
+            raise failure
+        if self._begun:
+            self.finished = self._partial(document) is None
+            self.usage = usage_of(document)
+            yield image_ends(document, self.usage)
+
+    def _partial(self, so_far: Mapping[str, Any]) -> int | None:
+        kind = str(so_far.get("type") or self._name)
+        index = so_far.get("partial_image_index")
+        if kind.endswith("partial_image") or (not kind and index is not None):
+            return index if isinstance(index, int) else 0
+        return None
+
+
+def _sum(usages: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return add_up(usages) if usages else None
+
+
+def add_up(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The counts of several answers as one."""
+    total: dict[str, Any] = {}
+    for usage in usages:
+        for key, value in usage.items():
+            so_far = total.get(key)
+            if isinstance(value, Mapping):
+                total[key] = add_up([so_far or {}, value])
+            elif isinstance(value, int):
+                total[key] = (so_far or 0) + value
+    return total

@@ -1,0 +1,154 @@
+"""Whether a deployment can do what a request asks, and the request as that deployment will get it. Driven by profiles
+alone: the rules of requirements and hints live here once, for every dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.deployments import Deployment
+from app.images import ImageRequest, Operation, ResponseFormat, Size
+from app.parameters import PARAMETERS, Weight
+from app.profiles import Profile
+
+CONVERTIBLE = ("png", "jpeg", "webp")  # what the gateway can turn pictures into itself
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Why a deployment cannot do what is asked. `works` says what would work, as the end of a sentence."""
+
+    param: str
+    reason: str
+    works: str = ""
+    code: str = "unsupported_parameter"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The request as a deployment will get it, and what was done to make it fit."""
+
+    deployment: Deployment
+    request: ImageRequest
+    dropped: tuple[str, ...] = ()
+    mapped: tuple[str, ...] = ()
+
+
+def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
+    can = deployment.profile
+    if misfit := next(_misfits(request, can), None):
+        return misfit
+    size = _size(request, can)
+    kept = {name: value for name, value in request.parameters.items() if can.understands(name)}
+    if not _format_goes_up(request, can):
+        kept.pop("output_format", None)
+        kept.pop("output_compression", None)
+    streams = request.stream and can.streaming is not False
+    fitted = replace(
+        request,
+        size=size if _takes_size(can) else None,
+        parameters=kept,
+        stream=streams,
+        partial_images=request.partial_images if streams else 0,
+        n=min(request.n, 1 if streams else can.max_n),
+        response_format=_result(can, deployment, request),
+    )
+    return Fitted(deployment, fitted, tuple(_dropped(request, can, streams=streams)), tuple(_mapped(request, size)))
+
+
+def _misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+    if request.operation not in can.operations:
+        works = ", ".join(sorted(can.operations))
+        yield Misfit("model", f"it does not do {request.operation}", f"it does {works}", code="unsupported_operation")
+    yield from _unknown(request, can)
+    yield from _pictures(request, can)
+    yield from _sizes(request, can)
+    for name, value in request.parameters.items():
+        if not can.understands(name) and _required(name, value):
+            yield Misfit(name, f"it does not know {name!r}" if name != "background" else "it has no transparency")
+    wanted = request.parameters.get("output_format")
+    if wanted is not None and not _format_goes_up(request, can) and wanted not in CONVERTIBLE:
+        yield Misfit("output_format", f"it cannot give {wanted!r}", f"use {', '.join(CONVERTIBLE)}")
+
+
+def _unknown(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+    if can.extra == "refuse":
+        for name, _ in request.extra:
+            yield Misfit(name, f"it knows no parameter {name!r}", "leave it out", code="unknown_parameter")
+
+
+def _pictures(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+    if len(request.images) > can.max_images:
+        yield Misfit("image", f"it takes at most {can.max_images} image(s), not {len(request.images)}", "send fewer")
+    if request.mask is not None and can.mask == "none":
+        yield Misfit("mask", "it takes no mask", "leave the mask out")
+    if request.mask is None and can.mask_required and request.operation is Operation.EDITS:
+        yield Misfit("mask", "it needs a mask", "send one", code="missing_required_parameter")
+    if request.markup is not None and not can.understands("markup"):
+        yield Misfit("markup", "it takes no markup", "leave it out")
+
+
+def _sizes(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+    if request.size is None:
+        return
+    if not _takes_size(can):
+        yield Misfit("size", "it lets nobody choose the size", "leave it out")
+    elif not can.size.allows(request.size):
+        works = f"{can.size.nearest(request.size)} is the nearest that does (sizes: {can.size})"
+        yield Misfit("size", f"it cannot draw {request.size}", works, code="invalid_value")
+
+
+def _required(name: str, value: Any) -> bool:
+    return PARAMETERS[name] is Weight.REQUIREMENT or (name == "background" and value == "transparent")
+
+
+def _takes_size(can: Profile) -> bool:
+    return can.understands("size") or can.understands("width")
+
+
+def _size(request: ImageRequest, can: Profile) -> Size | None:
+    """The size asked for, or the one that the gateway derives because the profile says that the model needs it."""
+    if request.size is not None or can.default_size is None:
+        return request.size
+    if isinstance(can.default_size, Size):
+        return can.default_size
+    first = request.images[0].size if request.images else None
+    return first if first is None or can.size.allows(first) else can.size.nearest(first)
+
+
+def _mapped(request: ImageRequest, size: Size | None) -> Iterator[str]:
+    first = request.images[0].size if request.images else None
+    if request.size is None and size is not None and first is not None and size != first:
+        yield f"size={size}"
+
+
+def _dropped(request: ImageRequest, can: Profile, *, streams: bool) -> Iterator[str]:
+    """Hints that are not honoured. "auto" leaves the choice to the provider, so nothing is lost with it."""
+    for name, value in request.parameters.items():
+        if not can.understands(name) and PARAMETERS[name] is Weight.HINT and value != "auto":
+            yield request.spelt.get(name, name)
+    if request.partial_images and not streams and request.stream:
+        yield "partial_images"
+
+
+def _format_goes_up(request: ImageRequest, can: Profile) -> bool:
+    """Whether the upstream is asked for the format. Otherwise the gateway sees to it."""
+    wanted = request.parameters.get("output_format")
+    if not can.understands("output_format"):
+        return False
+    return wanted is None or can.output_formats is None or wanted in can.output_formats
+
+
+def _result(can: Profile, deployment: Deployment, request: ImageRequest) -> ResponseFormat | None:
+    """What the upstream is asked for; None: the field is not sent. A host about which nothing is known gets what the
+    caller said, since some refuse the field and some default to links; of the others base64 is asked, which passes
+    in pieces."""
+    if can.results == ("b64_json",) and can.parameters is None:
+        return None
+    if can.parameters is None:
+        return request.response_format
+    if "response_format" not in can.parameters:
+        return None
+    passes_links = request.response_format == "url" and deployment.provider.urls == "pass"
+    return "url" if "b64_json" not in can.results or (passes_links and "url" in can.results) else "b64_json"

@@ -1,0 +1,174 @@
+"""Pictures are checked and measured while their base64 text passes. Holds a head and a tail, never the picture."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import pybase64
+
+from app.errors import Failure, UpstreamError
+from app.images import Event, ImageBegins, ImageData, ImageEnds, Size
+from app.sniffing import ENOUGH, dimensions, media_type
+
+_WHITE = b" \t\r\n"
+_TAIL = 256  # some encoders pad after the end marker
+_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif", "image/svg+xml": "svg"}
+
+
+class Inspector:
+    """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is."""
+
+    def __init__(self) -> None:
+        self._picture = Picture()
+
+    def __call__(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Raises UpstreamError (UNCERTAIN) at the piece that shows that a picture is broken."""
+        for event in events:
+            if type(event) is ImageData:
+                clean = self._picture.piece(event.base64)
+                if clean is event.base64:
+                    yield event
+                elif clean:
+                    yield ImageData(clean)
+            elif type(event) is ImageBegins:
+                self._picture = Picture()
+                yield event
+            elif type(event) is ImageEnds and self._picture.begun:
+                self._picture.end()
+                yield replace(event, facts={**event.facts, **self._picture.facts()})
+            else:
+                yield event
+
+
+class Picture:
+    """Feed it the text piece by piece; `piece` gives back what is to be passed on. Raises UpstreamError (UNCERTAIN)."""
+
+    def __init__(self) -> None:
+        self.media_type: str | None = None
+        self.size: Size | None = None
+        self.length = 0  # bytes of the picture so far
+        self._carry = b""  # of the text: what does not fill a group of four yet
+        self._prefix: bytes | None = b""  # of the text, until it is known whether it is a data URL; then None
+        self._padded = False
+        self._head: bytearray | None = bytearray()
+        self._tail = b""
+        self._riff = 0  # WebP's own word for its length
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.length or self._carry or self._prefix)
+
+    def facts(self) -> dict[str, str]:
+        """In the words of OpenAI's answers; what could not be found out is left out."""
+        found = {"output_format": self.format, "size": str(self.size) if self.size else None}
+        return {name: value for name, value in found.items() if value}
+
+    @property
+    def format(self) -> str | None:
+        """OpenAI's word for the media type: "png", "jpeg", "webp"."""
+        return _FORMATS.get(self.media_type or "")
+
+    def piece(self, text: bytes) -> bytes:
+        if self._prefix is not None:
+            text = self._without_prefix(text)
+        if not text:
+            return text
+        try:
+            self._take(text)
+        except binascii.Error:
+            clean = text.translate(None, _WHITE)
+            if len(clean) == len(text):
+                raise _broken("is not base64") from None
+            return self._retry(clean)
+        return text
+
+    def end(self) -> None:
+        """The text is complete. Raises if the picture is not."""
+        if self._prefix:
+            rest, self._prefix = self._prefix, None
+            self._retry(rest)
+        if self._carry:
+            raise _broken("is cut: its base64 ends in the middle of a group")
+        if self._head is not None:
+            self._look(final=True)
+        if not self.length:
+            raise _broken("is empty")
+        self._check_tail()
+
+    def _retry(self, clean: bytes) -> bytes:
+        try:
+            self._take(clean)
+        except binascii.Error:
+            raise _broken("is not base64") from None
+        return clean
+
+    def _without_prefix(self, text: bytes) -> bytes:
+        """Drops `data:image/png;base64,`, which some hosts send."""
+        text = (self._prefix or b"") + text
+        if text[:5] != b"data:"[: len(text)]:
+            self._prefix = None
+            return text
+        head, comma, rest = text.partition(b",")
+        if comma:
+            self._prefix = None
+            return rest
+        if len(head) > 256:
+            raise _broken("begins with a data URL that does not end")
+        self._prefix = text
+        return b""
+
+    def _take(self, text: bytes) -> None:
+        """All or nothing, so that a refused piece can be cleaned and given again."""
+        if self._padded:
+            raise binascii.Error("text after the padding")
+        group = self._carry + text[: -len(self._carry) % 4] if self._carry else b""
+        if group and len(group) < 4:
+            self._carry = group
+            return
+        rest = memoryview(text)[len(group) - len(self._carry) :]
+        whole = len(rest) & ~3
+        first = pybase64.b64decode(group, validate=True) if group else b""
+        decoded = pybase64.b64decode(rest[:whole], validate=True)
+        self._padded = (rest[whole - 1 : whole] if whole else group[3:]) == b"="
+        if (group[3:] == b"=" and rest) or (self._padded and whole < len(rest)):
+            raise binascii.Error("text after the padding")
+        self._carry = bytes(rest[whole:])
+        for data in filter(None, (first, decoded)):
+            self._passed(data)
+
+    def _passed(self, data: bytes) -> None:
+        self.length += len(data)
+        self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
+        if self._head is not None:
+            self._head += data[: ENOUGH - len(self._head)]
+            self._look(final=len(self._head) >= ENOUGH)
+
+    def _look(self, *, final: bool) -> None:
+        head = bytes(self._head or b"")
+        if len(head) < 32 and not final:
+            return
+        self.media_type = media_type(head)
+        self.size = dimensions(head)
+        self._riff = int.from_bytes(head[4:8], "little") if self.media_type == "image/webp" else 0
+        if self.media_type is None and head.lstrip()[:1] in (b"<", b"{"):
+            raise _broken("is no picture but text")
+        if final or self.size is not None or self.media_type not in ("image/jpeg", "image/png", "image/webp"):
+            self._head = None
+
+    def _check_tail(self) -> None:
+        if self.media_type == "image/png":
+            whole = b"IEND\xaeB`\x82" in self._tail
+        elif self.media_type == "image/jpeg":
+            whole = b"\xff\xd9" in self._tail
+        elif self.media_type == "image/webp":
+            whole = self.length >= self._riff + 8
+        else:
+            whole = True
+        if not whole:
+            raise _broken("is cut: the end of the picture is missing")
+
+
+def _broken(how: str) -> UpstreamError:
+    return UpstreamError(Failure.UNCERTAIN, f"the image {how}")

@@ -1,0 +1,54 @@
+"""Log lines: one a request, and what operators have to know; JSON, or readable text on a terminal. Holds no prompt, no
+image and no credential unless the configuration says so."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from app.deployments import Deployment
+from app.errors import Failure, UpstreamError
+
+
+class Log:
+    def __init__(
+        self, format: Literal["auto", "text", "json"], *, requests: bool, stream: TextIO | None = None
+    ) -> None:
+        out = stream or sys.stdout
+        text = format == "text" or (format == "auto" and out.isatty())
+        renderer: Any = (
+            structlog.dev.ConsoleRenderer(colors=out.isatty()) if text else structlog.processors.JSONRenderer()
+        )
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        chain = [structlog.processors.add_log_level, stamp, structlog.processors.format_exc_info, renderer]
+        self._log: Any = structlog.wrap_logger(
+            structlog.WriteLogger(out),
+            processors=chain,
+            wrapper_class=structlog.BoundLogger,
+            cache_logger_on_first_use=True,
+        )
+        self._requests = requests
+
+    def request(self, line: dict[str, object]) -> None:
+        if self._requests:
+            self._log.info("request", **line)
+
+    def crash(self, request_id: str, error: BaseException) -> None:
+        self._log.error("unexpected error", request_id=request_id, exc_info=error)
+
+    def attempt_failed(self, deployment: Deployment, error: UpstreamError) -> None:
+        """A refused account is the operator's to see to, so it stands out."""
+        level = self._log.error if error.failure is Failure.CREDENTIAL else self._log.warning
+        level(
+            "provider refused the gateway's account" if error.failure is Failure.CREDENTIAL else "attempt failed",
+            provider=deployment.provider.name,
+            model=deployment.model,
+            failure=error.failure.name.lower(),
+            status=error.status,
+            reason=None if error.failure is Failure.REFUSED else error.message[:300],
+        )
+
+    def event(self, what: str, **facts: object) -> None:
+        self._log.info(what, **facts)

@@ -1,0 +1,92 @@
+"""The application: routes, and the layers around them. Nothing happens at import."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from app.api import models, openapi
+from app.api.answering import HEADERS_FOR_BROWSERS
+from app.api.frame import Frame
+from app.api.images import ImageEndpoint
+from app.errors import ApiError, InvalidRequest, NotFound
+from app.images import Operation
+from app.logs import Log
+from app.settings import Settings
+from app.wiring import Parts, new_log, opened
+
+
+def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
+    log = log or new_log(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with opened(settings, log) as app.state.parts:
+            yield
+            del app.state.parts
+
+    app = FastAPI(title="Image Gateway", lifespan=lifespan, docs_url=None, redoc_url=None)
+
+    def parts() -> Parts:
+        found: Parts = app.state.parts
+        return found
+
+    app.include_router(models.router(parts))
+    for operation in Operation:
+        endpoint = ImageEndpoint(operation, lambda: parts().service)
+        app.router.routes.append(Route(f"/v1/images/{operation}", endpoint, methods=["POST"]))
+    _add_health(app)
+    _add_errors(app)
+    app.add_middleware(Frame, journal=log, new_id=lambda: f"req_{uuid.uuid4().hex}")
+    if settings.server.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.server.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=HEADERS_FOR_BROWSERS,
+        )
+    openapi.describe(app)
+    return app
+
+
+def _add_health(app: FastAPI) -> None:
+    @app.get("/healthz", tags=["health"], summary="Alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], summary="Able to serve")
+    async def readyz() -> JSONResponse:
+        ready = hasattr(app.state, "parts")
+        return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Whatever the framework refuses wears OpenAI's envelope: it is raised again as ours, and `Frame` answers."""
+
+    async def http_error(request: Request, error: Any) -> JSONResponse:
+        path, allowed = request.url.path, (error.headers or {}).get("Allow")
+        if error.status_code == 404:
+            raise NotFound(
+                f"There is nothing at {request.method} {path}. The API is described at /docs.", code="not_found"
+            )
+        if error.status_code == 405:
+            message = f"{request.method} is not allowed at {path}. Use {allowed or 'another method'}."
+            raise ApiError(message, status=405, type="invalid_request_error", code="method_not_allowed")
+        raise ApiError(str(error.detail), status=error.status_code, type="invalid_request_error")
+
+    async def invalid(_: Request, error: Any) -> JSONResponse:
+        first = error.errors()[0]
+        raise InvalidRequest(first["msg"], param=str(first["loc"][-1]), code="invalid_value")
+
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid)
