@@ -22,12 +22,9 @@ LABEL org.opencontainers.image.title="Image Gateway" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/image-gateway /opt/image-gateway
 COPY --from=build --chown=10001:10001 /data /data
-# Pieces of 256 KiB come from the heap instead of a fresh mapping each: glibc's thresholds, in bytes.
 ENV PATH=/opt/image-gateway/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    MALLOC_MMAP_THRESHOLD_=4194304 \
-    MALLOC_TRIM_THRESHOLD_=16777216 \
     IMAGE_GATEWAY_DATA_DIR=/data \
     IMAGE_GATEWAY_SERVER__HOST=0.0.0.0 \
     IMAGE_GATEWAY_SERVER__PORT=8000
