@@ -1,0 +1,298 @@
+"""The sections of the configuration as models: every setting with its default. Knows no file and no environment."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
+
+import app.dialects
+from app.faults import did_you_mean, refused
+from app.images import Operation, ResponseFormat, Size
+from app.parameters import PARAMETERS
+from app.profiles import MaskConvention
+
+MEGABYTE = 1024 * 1024
+
+_MAPPABLE = ("prompt", "n", "size", "width", "height", *PARAMETERS)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _address(text: str) -> str:
+    """An http(s) address without a trailing slash, to which paths can be appended."""
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise refused("is no http:// or https:// address", "write it like https://api.example.com/v1")
+    if parts.username or parts.password:
+        raise refused("holds a name or a password", "use `api_key` or `headers`, which are never shown")
+    if parts.query or parts.fragment:
+        raise refused("holds a '?' or a '#'", "write the address up to its path")
+    return text.strip().rstrip("/")
+
+
+def _secret(value: Any) -> Any:
+    """Nothing for an empty text. White space around a secret comes from files and is never part of it."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"[!-~]*", value.strip()):
+        raise refused("holds characters that no HTTP header can carry", "check that it was copied whole and alone")
+    return value.strip() or None
+
+
+def _digest(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"(?:[0-9A-Fa-f]{64})?", value.strip()):
+        raise refused("is not 64 hexadecimal digits", "take the output of `printf %s KEY | sha256sum`")
+    return value.strip().lower() or None
+
+
+def _dialect(name: str) -> str:
+    known = dialects()
+    if name not in known:
+        raise refused(f"no dialect is called {name!r}", did_you_mean(name, known))
+    return name
+
+
+def dialects() -> tuple[str, ...]:
+    """The modules of `app.dialects` that are dialects, by name."""
+    names = (module.name for module in iter_modules(app.dialects.__path__))
+    return tuple(name for name in names if hasattr(import_module(f"app.dialects.{name}"), "encode"))
+
+
+def _size(value: Any) -> Any:
+    size = Size.parse(value) if isinstance(value, str) else value
+    if not isinstance(size, Size):
+        raise refused("is no size", "write WIDTHxHEIGHT in pixels, like 1024x768")
+    return size
+
+
+def _default_size(value: Any) -> Any:
+    return value if value in (None, "input") else _size(value)
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise refused(f"{name!r} is no name of an HTTP header", "use letters, digits and '-'")
+        if not re.fullmatch(r"[\t -~]*", value):
+            raise refused(f"the value of {name!r} holds characters that no HTTP header can carry", "leave them out")
+    return headers
+
+
+def _parameters(value: Any) -> Any:
+    """A list means: by the same names."""
+    mapping = dict.fromkeys(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
+    if isinstance(mapping, dict):
+        for name in mapping:
+            if name not in _MAPPABLE:
+                raise refused(f"no parameter is called {name!r}", did_you_mean(str(name), _MAPPABLE))
+        mapping = {ours: ours if theirs is None else theirs for ours, theirs in mapping.items()}
+    return mapping
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Secret = Annotated[SecretStr | None, BeforeValidator(_secret)]
+# Names end up in response headers.
+Name = Annotated[str, StringConstraints(pattern=r"^[!-~]+( [!-~]+)*$")]
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+FileFormat = Literal["png", "jpeg", "webp", "gif", "svg"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class ServerSettings(Section):
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int = Field(8000, ge=0, le=65535)
+    max_upload_mb: PositiveFloat = 50
+    max_request_mb: PositiveFloat = 256
+    default_response_format: ResponseFormat = "b64_json"
+    keepalive_seconds: PositiveFloat = 15
+    json_keepalive_after: NonNegativeFloat | None = None
+    drain_seconds: NonNegativeFloat = 30
+    remote_images: bool = False
+    allow_anonymous: bool = False
+    forwarded_allow_ips: str = "127.0.0.1"
+    cors_origins: tuple[str, ...] = ()
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return int(self.max_upload_mb * MEGABYTE)
+
+    @property
+    def max_request_bytes(self) -> int:
+        return int(self.max_request_mb * MEGABYTE)
+
+
+class QueueSettings(Section):
+    max_length: int = Field(100, ge=0)
+    max_seconds: NonNegativeFloat = 60
+
+
+class RunsSettings(Section):
+    on_disconnect: Literal["finish", "cancel"] = "finish"
+    retain_seconds: NonNegativeFloat = 600
+    memory_mb: PositiveFloat = 256
+    disk_mb: NonNegativeFloat = 4096
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self.memory_mb * MEGABYTE)
+
+    @property
+    def disk_bytes(self) -> int:
+        return int(self.disk_mb * MEGABYTE)
+
+
+class FilesSettings(Section):
+    lifetime_seconds: PositiveFloat = 3600
+    public_url: Address | None = None
+    max_mb: PositiveFloat = 1024
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_mb * MEGABYTE)
+
+
+class LoggingSettings(Section):
+    format: Literal["auto", "text", "json"] = "auto"
+    requests: bool = True
+    prompts: bool = False
+
+
+class TimeoutSettings(Section):
+    """Seconds. What is not stated is that of the layer below."""
+
+    connect: PositiveFloat | None = None
+    read: PositiveFloat | None = None
+    total: PositiveFloat | None = None
+    first_byte: PositiveFloat | None = None
+
+
+class SizeSettings(Section):
+    """`list` alone, or bounds."""
+
+    list: tuple[Annotated[Size, BeforeValidator(_size)], ...] = ()
+    min: PositiveInt | None = None
+    max: PositiveInt | None = None
+    multiple_of: PositiveInt = 1
+    max_pixels: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> SizeSettings:
+        if self.list and self.model_fields_set - {"list"}:
+            raise refused("a list of sizes leaves nothing to bounds", "state either `list` or the bounds")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise refused("`min` is above `max`", "exchange them")
+        return self
+
+
+class ProfileSettings(Section):
+    """A layer over a profile: what is stated here goes over it, what is not stays as it is below."""
+
+    operations: frozenset[Operation] | None = Field(None, min_length=1)
+    parameters: Annotated[dict[str, str] | None, BeforeValidator(_parameters)] = None
+    size: SizeSettings | None = None
+    default_size: Annotated[Size | Literal["input"] | None, BeforeValidator(_default_size)] = None
+    max_n: PositiveInt | None = None
+    max_images: PositiveInt | None = None
+    image_field: str | None = Field(None, min_length=1)
+    input_formats: tuple[FileFormat, ...] | None = Field(None, min_length=1)
+    mask: MaskConvention | None = None
+    mask_required: bool | None = None
+    mask_field: str | None = Field(None, min_length=1)
+    output_formats: tuple[FileFormat, ...] | None = Field(None, min_length=1)
+    results: tuple[ResponseFormat, ...] | None = Field(None, min_length=1)
+    streaming: bool | None = None
+    extra: Literal["pass", "refuse"] | None = None
+    default_response_format: ResponseFormat | None = None
+    timeout: TimeoutSettings | None = None
+    price_per_image: NonNegativeFloat | None = None
+    typical_seconds: PositiveFloat | None = None
+
+
+class ProviderSettings(Section):
+    """`preset`, `dialect` and `base_url` as they hold in the end: what the preset gives has been filled in."""
+
+    preset: str = "none"
+    dialect: Annotated[str, AfterValidator(_dialect)] = "openai"
+    base_url: Address
+    api_key: Secret = None
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict, repr=False)
+    timeout: TimeoutSettings = TimeoutSettings()
+    max_concurrency: PositiveInt | None = None
+    retries: int = Field(1, ge=0, le=10)
+    retry_timeouts: bool = False
+    urls: Literal["store", "pass"] = "store"
+
+
+class DeploymentSettings(Section):
+    provider: str
+    model: Name | None = None
+    priority: int | None = None
+    weight: PositiveInt = 1
+    max_concurrency: PositiveInt | None = None
+    profile: ProfileSettings = ProfileSettings()
+
+
+class ModelSettings(Section):
+    aliases: tuple[Name, ...] = ()
+    deployments: tuple[DeploymentSettings, ...] = Field(min_length=1)
+    profile: ProfileSettings = ProfileSettings()
+
+
+class KeySettings(Section):
+    """A virtual key. `models` are globs."""
+
+    name: Name
+    key: Secret = Field(None, repr=False)
+    key_sha256: Annotated[str | None, BeforeValidator(_digest)] = Field(None, repr=False)
+    models: tuple[str, ...] = Field(("*",), min_length=1)
+    requests_per_minute: PositiveInt | None = None
+    max_concurrency: PositiveInt | None = None
+    default_response_format: ResponseFormat | None = None
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> KeySettings:
+        if (self.key is None) == (self.key_sha256 is None):
+            problem = "has neither `key` nor `key_sha256`" if self.key is None else "has both `key` and `key_sha256`"
+            raise refused(problem, "state one of them")
+        return self
+
+    @property
+    def sha256(self) -> bytes:
+        """The key's digest."""
+        if self.key is not None:
+            return sha256(self.key.get_secret_value().encode()).digest()
+        return bytes.fromhex(self.key_sha256 or "")
+
+
+class Preset(Section):
+    """A provider as it ships: one file of `app/presets/`."""
+
+    base_url: Address
+    dialect: Annotated[str, AfterValidator(_dialect)]
+    models: dict[Name, ProfileSettings]
+
+
+DataDirectory = Annotated[Path, AfterValidator(Path.expanduser)]
