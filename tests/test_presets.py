@@ -42,7 +42,8 @@ def test_every_fact_of_a_preset_says_how_sure_it_is(name: str) -> None:
     for number, line in enumerate(lines):
         if re.match(r"    [a-z]", line):
             above = takewhile(lambda text: text.startswith("    #"), reversed(lines[:number]))
-            assert any(mark in " ".join((line, *above)) for mark in MARKS), line
+            told = " ".join((line, *above))
+            assert any(mark in told for mark in MARKS), line
 
 
 def test_netmind_serves_seven_models() -> None:
