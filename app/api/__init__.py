@@ -1,0 +1,1 @@
+"""The inside: HTTP requests read into values, and results answered. Knows no provider and no dialect."""

@@ -1,0 +1,214 @@
+"""Single values of a request, from JSON or from a form's text, in the API's own error words. Knows no parameter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.errors import InvalidRequest
+from app.images import Size
+
+MAX_EDGE = 16_384  # pixels
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_KINDS = {str: "a string", bool: "a boolean", int: "an integer", float: "a decimal number", list: "an array"}
+
+
+class Rule(Protocol):
+    """What a parameter may be. Both raise InvalidRequest that names the parameter; None means: as if not said."""
+
+    def read(self, name: str, value: Any) -> Any:
+        """From a JSON value, which is not null."""
+        ...
+
+    def parse(self, name: str, text: str) -> Any:
+        """From the text of a form's part."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    low: int
+    high: int | None = None
+    absent: int | None = None  # the value that means "not said"
+
+    def read(self, name: str, value: Any) -> int | None:
+        if type(value) is not int:
+            if type(value) is not float or not value.is_integer():
+                raise wrong_type(name, "an integer", value)
+            value = int(value)
+        _within(name, value, self.low, self.high, "integer")
+        return None if value == self.absent else value
+
+    def parse(self, name: str, text: str) -> int | None:
+        if not _INTEGER.fullmatch(text.strip()):
+            raise _unconvertible(name, "an integer")
+        return self.read(name, int(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    low: float
+    high: float
+
+    def read(self, name: str, value: Any) -> float:
+        if type(value) is not int and type(value) is not float:
+            raise wrong_type(name, "a number", value)
+        _within(name, value, self.low, self.high, "decimal")
+        return value
+
+    def parse(self, name: str, text: str) -> float:
+        text = text.strip()
+        if not _NUMBER.fullmatch(text):
+            raise _unconvertible(name, "a number")
+        return self.read(name, int(text) if _INTEGER.fullmatch(text) else float(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean:
+    def read(self, name: str, value: Any) -> bool:
+        if type(value) is not bool:
+            raise wrong_type(name, "a boolean", value)
+        return value
+
+    def parse(self, name: str, text: str) -> bool:
+        value = _BOOLEANS.get(text.strip().lower())
+        if value is None:
+            raise _unconvertible(name, "a boolean")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    values: tuple[str, ...]
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, name: str, value: Any) -> str:
+        if type(value) is not str:
+            raise wrong_type(name, "a string", value)
+        if value in self.values:
+            return value
+        if value in self.synonyms:
+            return self.synonyms[value]
+        *most, last = map(repr, self.values)
+        supported = f"{', '.join(most)}{',' if len(most) > 1 else ''} and {last}"
+        raise invalid(name, f"Invalid value: {shortened(value)!r}. Supported values are: {supported}.", "invalid_value")
+
+    def parse(self, name: str, text: str) -> str:
+        return self.read(name, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string of at most `longest` code points. An empty one is refused, or counts as not said."""
+
+    longest: int = 32_000
+    empty: bool = False  # may be empty
+    numbers: bool = False  # may be a number, and becomes its text
+
+    def read(self, name: str, value: Any) -> str | None:
+        if self.numbers and type(value) in (int, float):
+            value = str(value)
+        if type(value) is not str:
+            raise wrong_type(name, "a string", value)
+        if not value:
+            if self.empty:
+                return None
+            raise invalid(name, f"Invalid {name!r}: empty string. Expected at least one character.", "empty_string")
+        if len(value) > self.longest:
+            raise invalid(
+                name,
+                f"Invalid {name!r}: string too long. Expected at most {self.longest} characters, but got {len(value)}.",
+                "string_above_max_length",
+            )
+        return value
+
+    def parse(self, name: str, text: str) -> str | None:
+        return self.read(name, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """A size as text; "auto" counts as not said."""
+
+    def read(self, name: str, value: Any) -> Size | None:
+        if type(value) is not str:
+            raise wrong_type(name, "a string", value)
+        if value == "auto":
+            return None
+        size = Size.parse(value)
+        if size is None or max(size.width, size.height) > MAX_EDGE:
+            raise invalid(
+                name,
+                f"Invalid size {shortened(value)!r}. Expected 'auto', or WIDTHxHEIGHT with edges from 1 to {MAX_EDGE}, "
+                "for example '1024x1024'.",
+                "invalid_value",
+                type="image_generation_user_error",
+            )
+        return size
+
+    def parse(self, name: str, text: str) -> Size | None:
+        return self.read(name, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """An object with a string under each key of `required`; a form's door has put it together from `name[key]`."""
+
+    required: tuple[str, ...] = ()
+
+    def read(self, name: str, value: Any) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise wrong_type(name, "an object", value)
+        for key in self.required:
+            if value.get(key) is None:
+                raise missing(f"{name}.{key}")
+            if type(value[key]) is not str:
+                raise wrong_type(f"{name}.{key}", "a string", value[key])
+        return value
+
+    def parse(self, name: str, text: Any) -> dict[str, Any]:
+        return self.read(name, text)
+
+
+def invalid(param: str, message: str, code: str, type: str | None = None) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code=code, type=type)
+
+
+def missing(param: str, remedy: str = "") -> InvalidRequest:
+    return invalid(param, f"Missing required parameter: {param!r}.{remedy}", "missing_required_parameter")
+
+
+def wrong_type(param: str, expected: str, value: Any) -> InvalidRequest:
+    """`expected` with its article."""
+    got = "null" if value is None else _KINDS.get(type(value), "an object")
+    return invalid(param, f"Invalid type for {param!r}: expected {expected}, but got {got} instead.", "invalid_type")
+
+
+def shortened(text: str, longest: int = 64) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _within(name: str, value: float, low: float, high: float | None, kind: str) -> None:
+    if value < low:
+        side, bound, sign = "below_min_value", "below minimum", f">= {low:g}"
+    elif high is not None and value > high:
+        side, bound, sign = "above_max_value", "above maximum", f"<= {high:g}"
+    else:
+        return
+    got = shortened(str(value), 40)
+    message = f"Invalid {name!r}: {kind} {bound} value. Expected a value {sign}, but got {got} instead."
+    raise invalid(name, message, f"{kind}_{side}")
+
+
+def _unconvertible(name: str, expected: str) -> InvalidRequest:
+    what = expected.replace("an ", "").replace("a ", "")
+    return invalid(
+        name,
+        f"Invalid type for {name!r}: expected {expected}, but got a string value that is no {what}.",
+        "invalid_type",
+    )
