@@ -130,10 +130,14 @@ class _Form:
         if name is None:
             raise _malformed("a part has no name (header 'Content-Disposition: form-data; name=\"…\"')")
         self._part = part = _Part(name, filename)
-        if filename is None:
-            part.text = bytearray()
-        elif picture := self._picture(name):
+        picture = self._picture(name)
+        if picture and filename is None:
+            expected = "one of an array of files or file" if picture[1] == "image" else "a file"
+            self._keep(wrong_type(name, expected, ""))
+        elif picture:
             self._begin_picture(part, picture[1], picture[2])
+        elif filename is None and not _IMAGES.fullmatch(name):
+            part.text = bytearray()
         else:
             self._keep(_unwanted(name))
 
@@ -204,13 +208,6 @@ class _Form:
             raise invalid(name, f"Invalid {shortened(name)!r}: its text is not UTF-8.", "invalid_value") from error
         if "\0" in text:
             raise invalid(name, f"Invalid {shortened(name)!r}: it holds a NUL character.", "invalid_value")
-        if picture := self._picture(name):
-            expected = "one of an array of files or file" if picture[1] == "image" else "a file"
-            self._keep(wrong_type(name, expected, text))
-            return
-        if _IMAGES.fullmatch(name):
-            self._keep(_unwanted(name))
-            return
         self._refuse_repetition(name, "[]" in name)
         if nested := _SVG.fullmatch(name):
             self._nest(name, nested[1][1:-1].split("]["), text)
@@ -250,7 +247,7 @@ def _boundary(body: Body) -> bytes:
 
 
 def _unwanted(name: str) -> InvalidRequest:
-    """For a file where none is taken."""
+    """For a file where none is taken, and for the other door's `images`."""
     if _IMAGES.fullmatch(name):
         return invalid(
             name, f"Unknown parameter: {name!r}. A multipart form takes 'image' or 'image[]'.", "invalid_value"

@@ -141,6 +141,8 @@ async def test_text_in_the_place_of_a_file_is_told_as_openai_tells_it() -> None:
     )
     assert (fault.param, fault.code) == ("image", "invalid_type")
     assert (await refused(*TEXT, PICTURE, ("mask", "x"))).param == "mask"
+    fault = await refused(*TEXT, ("image[]", png(padding=b"\xff" * 2_000_000)))  # a client that names no file
+    assert (fault.param, fault.code) == ("image[]", "invalid_type")
 
 
 async def test_a_file_in_the_place_of_text_is_told() -> None:
