@@ -141,14 +141,12 @@ def _format_goes_up(request: ImageRequest, can: Profile) -> bool:
 
 
 def _result(can: Profile, deployment: Deployment, request: ImageRequest) -> ResponseFormat | None:
-    """What the upstream is asked for; None: the field is not sent. A host about which nothing is known gets what the
-    caller said, since some refuse the field and some default to links; of the others base64 is asked, which passes
-    in pieces."""
-    if can.results == ("b64_json",) and can.parameters is None:
-        return None
-    if can.parameters is None:
-        return request.response_format
-    if "response_format" not in can.parameters:
+    """What the upstream is asked for; None: the field is not sent, as to hosts that give one kind of result only.
+
+    A host about which nothing is known gets what the caller said. Of the others base64 is asked, which passes in
+    pieces; their own defaults differ or are not known, so it is said always.
+    """
+    if len(can.results) == 1:
         return None
     passes_links = request.response_format == "url" and deployment.provider.urls == "pass"
-    return "url" if "b64_json" not in can.results or (passes_links and "url" in can.results) else "b64_json"
+    return request.response_format if can.parameters is None else "url" if passes_links else "b64_json"

@@ -15,6 +15,7 @@ from app.dialects.sse import EventBegins, EventEnds, SseError, SseReader
 from app.errors import Failure, UpstreamError
 from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
 from app.profiles import Profile
+from app.usage import add_up
 
 profile = Profile(extra="pass")
 
@@ -140,7 +141,7 @@ class EventAnswer:
             raise garbled(error) from None
         if not self._finished:
             raise UpstreamError(Failure.UNCERTAIN, "the events ended without an image, and without a reason")
-        return [*events, Done(_sum(self._usages))]
+        return [*events, Done(add_up(self._usages) or None)]
 
     def _events(self, found: Iterable[Any]) -> Iterator[Event]:
         for item in found:
@@ -211,20 +212,3 @@ class Picture:
         if kind.endswith("partial_image") or (not kind and index is not None):
             return index if isinstance(index, int) else 0
         return None
-
-
-def _sum(usages: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    return add_up(usages) if usages else None
-
-
-def add_up(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The counts of several answers as one."""
-    total: dict[str, Any] = {}
-    for usage in usages:
-        for key, value in usage.items():
-            so_far = total.get(key)
-            if isinstance(value, Mapping):
-                total[key] = add_up([so_far or {}, value])
-            elif isinstance(value, int):
-                total[key] = (so_far or 0) + value
-    return total
