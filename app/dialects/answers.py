@@ -33,7 +33,7 @@ class JsonAnswer:
             found = self._tap.feed(data)
         except JsonTapError as error:
             raise garbled(error) from None
-        if self._passing and len(found) == 1 and type(found[0]) is bytes:  # the path that nearly every byte takes
+        if self._open and self._passing and len(found) == 1 and type(found[0]) is bytes:  # nearly every byte's path
             return (ImageData(found[0]),)
         return self._events(found)
 
@@ -56,28 +56,32 @@ class JsonAnswer:
         for item in found:
             if type(item) is bytes:
                 if self._passing:
+                    if not self._open:  # only now, since an empty text is no image
+                        self._open = True
+                        yield ImageBegins(self._told)
                     yield ImageData(item)
             elif type(item) is StringBegins:
                 match item.path:
                     case ("data", int(index), "b64_json"):
                         yield from self._up_to(index, _entries(self._tap.so_far(item)), None)
-                        self._open = self._passing = True
-                        yield ImageBegins(index)
+                        self._passing = True
             elif type(item) is StringEnds:
                 self._passing = False
 
     def _up_to(self, end: int, entries: list[Any], usage: Mapping[str, Any] | None) -> Iterator[Event]:
-        """Tells the rest of the entries before `end`: the end of the open one, and those that are only a link."""
+        """Tells the rest of the entries before `end`: the end of the open one, and those that are only a link. Raises
+        UpstreamError for one that is neither: an answer with a piece missing must not look whole."""
         while self._told < end:
             entry = entries[self._told] if self._told < len(entries) and isinstance(entries[self._told], dict) else {}
             if not self._open and (link := _link(entry)):
                 yield ImageBegins(self._told)
                 yield ImageLink(link)
                 self._open = True
+            if not self._open:
+                raise UpstreamError(Failure.UNCERTAIN, f"image {self._told + 1} of the answer is missing")
             self._told += 1
-            if self._open:
-                self._open = False
-                yield image_ends(entry, usage if self._told == len(entries) else None)
+            self._open = False
+            yield image_ends(entry, usage if self._told == len(entries) else None)
 
 
 def _entries(document: Any) -> list[Any]:

@@ -170,6 +170,7 @@ class Picture:
         self._tap = JsonTap(frozenset({"b64_json"}))
         self._index, self._name = index, name or ""
         self._passing = self._begun = self._skip = self.finished = False
+        self._so_far: Mapping[str, Any] = {}  # what the event said before its picture
         self.usage: Mapping[str, Any] | None = None
 
     def feed(self, data: bytes) -> Iterator[Event]:
@@ -185,10 +186,12 @@ class Picture:
         for item in found:
             if type(item) is bytes:
                 if self._passing:
+                    if not self._begun:  # only now, since an empty text is no image
+                        self._begun = True
+                        yield ImageBegins(self._index, self._partial(self._so_far))
                     yield ImageData(item)
             elif type(item) is StringBegins and item.path == ("b64_json",):
-                self._passing = self._begun = True
-                yield ImageBegins(self._index, self._partial(self._tap.so_far(item)))
+                self._passing, self._so_far = True, self._tap.so_far(item)
             elif type(item) is StringEnds:
                 self._passing = False
 
