@@ -3,7 +3,8 @@
 ApiError                 what a caller is told, in OpenAI's envelope
 ├── InvalidRequest       400, the caller's: a parameter, a body, a file
 ├── Unauthenticated      401, the caller's: no virtual key, or a wrong one
-├── NotFound             404, a path or a model that is not there
+├── NotFound             404, a path, a model or a run that is not there
+├── Conflict             409, an idempotency key that was used for another request
 ├── TooLarge             413, a body over the limit
 ├── RateLimited          429, a key's or every deployment's limit
 ├── Unavailable          503, the gateway's: no room, no time, going down
@@ -36,6 +37,7 @@ class ApiError(Exception):
         should_retry: bool | None = None,
         retry_after: float | None = None,
         details: Mapping[str, Any] | None = None,
+        perhaps_paid: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -46,6 +48,7 @@ class ApiError(Exception):
         self.should_retry = should_retry
         self.retry_after = retry_after
         self.details = details or {}
+        self.perhaps_paid = perhaps_paid  # a drawing may have been made: asking again may pay again
 
     def envelope(self) -> dict[str, Any]:
         """OpenAI's error object: all four keys, always."""
@@ -65,6 +68,11 @@ class Unauthenticated(ApiError):
 
 class NotFound(ApiError):
     status = 404
+    type = "invalid_request_error"
+
+
+class Conflict(ApiError):
+    status = 409
     type = "invalid_request_error"
 
 

@@ -34,6 +34,13 @@ class Fitted:
     dropped: tuple[str, ...] = ()
     mapped: tuple[str, ...] = ()
 
+    def part(self, first: int, count: int) -> Fitted:
+        """The same for `count` of the images, from number `first`: seeds go on where the last part ended."""
+        parameters = dict(self.request.parameters)
+        if "seed" in parameters:
+            parameters["seed"] += first
+        return replace(self, request=replace(self.request, n=min(count, self.request.n), parameters=parameters))
+
 
 def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
     can = deployment.profile

@@ -8,16 +8,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Protocol
 
-from app import failover
+from app import failover, fanout
 from app.catalog import Catalog
 from app.deployments import Deployment
 from app.dialects import Dialect, ResponseHead, UpstreamRequest
 from app.errors import UpstreamError
 from app.failover import Attempt
 from app.fitting import Fitted
-from app.images import Event, ImageData, ImageLink, ImageRequest, Served
+from app.images import Event, ImageData, ImageLink, Served
 from app.inspection import Inspector
-from app.keys import Key
+from app.recording import Recording
+from app.runs import Call
 
 
 class Answer(Protocol):
@@ -41,6 +42,7 @@ class Gateway:
         sender: Sender,
         dialect: Callable[[str], Dialect],
         *,
+        recording: Callable[[], Recording],
         nonce: Callable[[], str],
         sleep: Callable[[float], Awaitable[None]],
         report: Callable[[Deployment, UpstreamError], None],
@@ -48,15 +50,31 @@ class Gateway:
         self._catalog = catalog
         self._sender = sender
         self._dialect = dialect
+        self._recording = recording
         self._nonce = nonce
         self._sleep = sleep
         self._report = report
 
-    def draw(self, request: ImageRequest, key: Key) -> AsyncGenerator[Event, None]:
+    def draw(self, call: Call) -> AsyncGenerator[Event, None]:
         """The images as events. Raises ApiError, here or on the way; until the first image data comes it is clean."""
-        return self._attempts(self._catalog.candidates(request, key))
+        request = call.request
+        candidates = self._catalog.candidates(request, call.key)
+        return self._images(call, candidates)
 
-    async def _attempts(self, candidates: list[Fitted]) -> AsyncGenerator[Event, None]:
+    def _images(self, call: Call, candidates: list[Fitted]) -> AsyncGenerator[Event, None]:
+        """As many images as were asked for, however many a deployment draws at a time."""
+        n, at_a_time = call.request.n, min(fitted.request.n for fitted in candidates)
+        if n == 1:
+            return self._attempts(call, candidates)
+
+        def part(first: int, count: int) -> AsyncGenerator[Event, None]:
+            return self._attempts(call, [fitted.part(first, count) for fitted in candidates])
+
+        if at_a_time == n and not call.drawn.recordings:
+            return fanout.in_a_row(n, part)
+        return fanout.together(n, at_a_time, part, self._recording, call.drawn, as_they_land=call.request.stream)
+
+    async def _attempts(self, call: Call, candidates: list[Fitted]) -> AsyncGenerator[Event, None]:
         """One attempt after the other until one delivers. One that has given image data is never abandoned."""
         plan = failover.plan(candidates)
         attempt = next(plan)
@@ -65,7 +83,7 @@ class Gateway:
                 await self._sleep(attempt.wait)
             held: list[Event] | None = [_served(attempt)]
             try:
-                async with aclosing(self._attempt(attempt.candidate)) as events:
+                async with aclosing(self._attempt(call, attempt.candidate)) as events:
                     async for event in events:
                         if held is None:
                             yield event
@@ -85,10 +103,11 @@ class Gateway:
                 except StopIteration as stop:
                     raise stop.value from error
 
-    async def _attempt(self, candidate: Fitted) -> AsyncGenerator[Event, None]:
+    async def _attempt(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """One request to one deployment, and its answer. Raises UpstreamError."""
         deployment, request = candidate.deployment, candidate.request
         dialect = self._dialect(deployment.provider.dialect)
+        call.sent = True
         async with self._sender.send(dialect.encode(request, deployment, self._nonce()), deployment) as answer:
             if answer.head.status // 100 != 2:
                 raise dialect.error(answer.head, await answer.text())

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import uvicorn
 
 from app.main import create_app
+from app.protocol import Protocol
 from app.settings import Settings
 from app.wiring import Parts
 
@@ -32,6 +33,7 @@ def run(settings: Settings) -> None:
             app,
             host=settings.server.host,
             port=settings.server.port,
+            http=Protocol,
             access_log=False,
             log_level="warning",
             server_header=False,

@@ -6,15 +6,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Self
 
-from starlette.types import Send
+from starlette.types import Scope, Send
 
-from app.api.body import Watched, drain
+from app.api.body import ClientGone, Watched, drain
 from app.api.encoders import JsonEncoder, SseEncoder, compact
 from app.errors import ApiError
 from app.images import Done, Event, ImageEnds, Served
+from app.protocol import flushed
 
 Headers = list[tuple[bytes, bytes]]
 # The headers of the gateway that a page in a browser may read.
@@ -32,6 +35,7 @@ HEADERS_FOR_BROWSERS = [
 ]
 DRAIN_BYTES = 256 * 1_048_576
 DRAIN_SECONDS = 10.0
+SLOW_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -52,12 +56,26 @@ class Told:
 
 
 class Answer:
-    """One response under way."""
+    """One response under way. `detach` is called once its reader turns out to be slow: when sending has waited for
+    the socket for `SLOW_SECONDS` in all."""
 
-    def __init__(self, send: Send, told: Told) -> None:
+    def __init__(self, scope: Scope, send: Send, detach: Callable[[], None] = lambda: None) -> None:
+        self._scope = scope
         self._send = send
-        self.told = told
-        self.started = self.finished = False
+        self._detach: Callable[[], None] | None = detach
+        self._waited = 0.0
+        self._sending_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.told: Told = scope["state"]["told"]
+        self.started = self.finished = self.gone = False
+
+    def __enter__(self) -> Self:
+        self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
 
     async def start(self, status: int, content_type: bytes, headers: Headers) -> None:
         self.started = True
@@ -69,15 +87,41 @@ class Answer:
         await self._send(start)
 
     async def body(self, text: bytes, *, more: bool = True) -> None:
+        """Raises ClientGone once the client is known to have left."""
         self.told.bytes += len(text)
         self.finished = not more
+        self._sending_since = began = time.perf_counter()
         await self._send({"type": "http.response.body", "body": text, "more_body": more})
+        self._sending_since = None
+        self._waited += time.perf_counter() - began
+        if self._waited > SLOW_SECONDS:
+            self._slow()
+        if self.gone:
+            raise ClientGone
+
+    async def end(self, text: bytes) -> None:
+        """The last of the body; returns when the socket has taken all of it."""
+        await self.body(text)
+        await flushed(self._scope, self._send)
+        await self.body(b"", more=False)
 
     def note(self, event: Event) -> None:
         if type(event) is Served:
             self.told.served = event
         elif type(event) is ImageEnds:
             self.told.images += 1
+
+    def _look(self) -> None:
+        """A reader may also be so slow that one `send` does not return."""
+        if self._sending_since is not None and time.perf_counter() - self._sending_since > SLOW_SECONDS:
+            self._slow()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
+
+    def _slow(self) -> None:
+        if self._detach is not None:
+            self._detach()
+            self._detach = None
 
 
 async def send_error(answer: Answer, error: ApiError, receive: Watched) -> None:
@@ -127,7 +171,7 @@ async def send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder
             answer.note(event)
             await answer.start(200, encoder.content_type, served_headers(event))
         elif type(event) is Done:
-            await answer.body(text, more=False)
+            await answer.end(text)
         else:
             answer.note(event)
             if text:
@@ -150,7 +194,7 @@ async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder:
                 raise
             answer.told.error = error.code or error.type
             await answer.body(encoder.error(error))
-        await answer.body(b"", more=False)
+        await answer.end(b"")
 
 
 _STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -175,5 +219,5 @@ async def _kept_alive(answer: Answer, encoder: SseEncoder, seconds: float) -> As
         yield
     finally:
         speaker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, ClientGone):
             await speaker

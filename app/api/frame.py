@@ -60,25 +60,20 @@ class Frame:
         except ClientGone:
             told.error = "client_gone"
         except ApiError as error:
-            await self._refuse(error, told, watched, framed)
+            await self._refuse(error, scope, watched, framed)
         except Exception as error:
             self._journal.crash(request_id, error)
-            await self._refuse(
-                ApiError(
-                    "The gateway failed. The request's id helps its operator to find out why.", code="internal_error"
-                ),
-                told,
-                watched,
-                framed,
-            )
+            message = "The gateway failed. The request's id helps its operator to find out why."
+            await self._refuse(ApiError(message, code="internal_error"), scope, watched, framed)
         finally:
             self._journal.request(_line(scope, request_id, told, time.perf_counter()))
 
-    async def _refuse(self, error: ApiError, told: Told, receive: Watched, send: Send) -> None:
+    async def _refuse(self, error: ApiError, scope: Scope, receive: Watched, send: Send) -> None:
         """Nothing can be said any more once an answer has begun: it is left unfinished, so that it breaks."""
+        told: Told = scope["state"]["told"]
         told.error = error.code or error.type
         if not told.status:
-            await send_error(Answer(send, told), error, receive)
+            await send_error(Answer(scope, send), error, receive)
 
     def _id(self, scope: Scope) -> str:
         said = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")

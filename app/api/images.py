@@ -6,20 +6,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.answering import Answer, send_json, send_sse
+from app.api.answering import Answer, Told, send_json, send_sse
 from app.api.body import ClientGone, Limits
 from app.api.encoders import JsonEncoder, SseEncoder
 from app.api.reading import read_request
 from app.gateway import Gateway
-from app.images import Operation
+from app.images import Event, Operation
 from app.keys import Keys
+from app.recording import Recording
+from app.retention import Kept, Retention
+from app.runs import Call, Run
 from app.spool import Uploads
 
 
@@ -29,11 +33,18 @@ class Service:
 
     gateway: Gateway
     keys: Keys
+    retention: Retention
+    recording: Callable[[], Recording]
     limits: Limits
     uploads: Callable[[], Uploads]
     keepalive_seconds: float
     default_response_format: Literal["b64_json", "url"]
+    finish_on_disconnect: bool = True
     log_prompts: bool = False
+
+    def goes_on(self, run: Run) -> bool:
+        """Whether the run outlives a caller who leaves now."""
+        return run.followers > 1 or (run.call.sent and self.finish_on_disconnect)
 
 
 class ImageEndpoint:
@@ -44,47 +55,123 @@ class ImageEndpoint:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service, told = self._service(), scope["state"]["told"]
+        service, state = self._service(), scope["state"]
+        told: Told = state["told"]
         told.operation = str(self._operation)
-        key = service.keys.authenticate(authorization(scope))
+        key = service.keys.authenticate(header(scope, b"authorization"))
         told.key = key.name
-        service.keys.spend(key)
-        with service.keys.hold(key), service.uploads() as uploads:
+        back = Back(
+            header(scope, b"idempotency-key"), is_retry=header(scope, b"x-stainless-retry-count") not in (None, "0")
+        )
+        if not back.possible:
+            service.keys.spend(key)
+        with ExitStack() as stack:
+            uploads = stack.enter_context(service.uploads())
             request = await read_request(self._operation, scope, receive, service.limits, uploads)
             told.model = request.model
             told.prompt = request.prompt if service.log_prompts else None
-            answer = Answer(send, told)
-            async with while_connected(receive, answer), aclosing(service.gateway.draw(request, key)) as events:
-                if request.stream:
-                    await send_sse(answer, events, SseEncoder(request, int(time.time())), service.keepalive_seconds)
-                else:
-                    await send_json(answer, events, JsonEncoder(request, int(time.time())))
+            kept = await self._run(service, Call(request, key, uploads), back, state["request_id"], stack)
+        await serve(service, kept, scope, receive, send)
+
+    async def _run(self, service: Service, call: Call, back: Back, request_id: str, stack: ExitStack) -> Kept:
+        """The run that the request is answered from: one that is there already, or a new one."""
+        if back.possible:
+            found = await service.retention.join(
+                call.request, call.key, idempotency_key=back.idempotency_key, is_retry=back.is_retry
+            )
+            if isinstance(found, Kept):
+                return found
+            call.drawn = found or call.drawn
+            service.keys.spend(call.key)
+        held = stack.enter_context(ExitStack())
+        held.enter_context(service.keys.hold(call.key))
+        service.retention.make_room()
+        events = service.gateway.draw(call)
+        stack.pop_all()  # the uploads and the key's place are the run's from now on
+        run = Run(request_id, call, events, service.recording(), held, int(time.time()), time.monotonic)
+        return service.retention.add(run, back.idempotency_key)
 
 
-def authorization(scope: Scope) -> str | None:
-    found = next((value for name, value in scope["headers"] if name == b"authorization"), None)
-    return None if found is None else found.decode("latin-1")
+@dataclass(frozen=True, slots=True)
+class Back:
+    """Whether the caller may have asked before: by its own word, or because an official SDK says that it retries."""
+
+    idempotency_key: str | None
+    is_retry: bool
+
+    @property
+    def possible(self) -> bool:
+        return self.is_retry or self.idempotency_key is not None
+
+
+async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with a run's images. If the caller leaves, what was sent to a provider is seen to its end."""
+    run = kept.run
+    run.followers += 1
+    try:
+        with Answer(scope, send, lambda: run.detach(partial(service.retention.settled, kept))) as answer:
+            async with (
+                while_connected(receive, answer, lambda: service.goes_on(run)),
+                aclosing(run.follow()) as events,
+            ):
+                await _answer(service, run, answer, events)
+        service.retention.delivered(kept)
+    except ClientGone:
+        kept.joined = False
+        if service.goes_on(run):
+            await run.finish()
+        raise
+    finally:
+        run.followers -= 1
+        await service.retention.settled(kept)
+
+
+async def _answer(service: Service, run: Run, answer: Answer, events: AsyncGenerator[Event, None]) -> None:
+    request = run.call.request
+    if request.stream:
+        await send_sse(answer, events, SseEncoder(request, run.created), service.keepalive_seconds)
+    else:
+        await send_json(answer, events, JsonEncoder(request, run.created))
+
+
+def header(scope: Scope, wanted: bytes) -> str | None:
+    found = next((value for name, value in scope["headers"] if name == wanted), None)
+    return None if found is None else found.decode("latin-1").strip()
+
+
+class RunEndpoint:
+    """`GET /v1/images/runs/{id}`: waits for a run and gives the answer that its caller would have had."""
+
+    def __init__(self, service: Callable[[], Service]) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service = self._service()
+        key = service.keys.authenticate(header(scope, b"authorization"))
+        scope["state"]["told"].key = key.name
+        kept = service.retention.get(scope["path_params"]["run"], key)
+        await serve(service, kept, scope, receive, send)
 
 
 @contextlib.asynccontextmanager
-async def while_connected(receive: Receive, answer: Answer) -> AsyncIterator[None]:
-    """Stops what is done inside when the client leaves before the answer is finished, as ClientGone."""
+async def while_connected(receive: Receive, answer: Answer, goes_on: Callable[[], bool]) -> AsyncIterator[None]:
+    """Watches whether the client leaves before the answer is finished. Then the work inside is stopped at once, or, if
+    it `goes_on`, as soon as it has something to send; as ClientGone."""
     work = asyncio.current_task()
-    gone = False
 
     async def watch() -> None:
-        nonlocal gone
         while (await receive())["type"] != "http.disconnect":
             pass
         if work is not None and not answer.finished:
-            gone = True
-            work.cancel()
+            answer.gone = True
+            if not goes_on():
+                work.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
         yield
     except asyncio.CancelledError:
-        if gone and work is not None:
+        if answer.gone and work is not None:
             work.uncancel()
             raise ClientGone from None
         raise

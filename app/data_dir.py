@@ -1,0 +1,104 @@
+"""The data directory: one process at a time, and the secret that signs URLs. Knows nothing of what is kept in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SECRET_BYTES = 32
+_LOCK, _SECRET, _FILES = "lock", "url-secret", "files"
+_PRIVATE_DIRECTORY, _PRIVATE_FILE = 0o700, 0o600
+
+
+class DataDirError(Exception):
+    """The directory cannot be used. The message names it and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    path: Path
+    url_secret: bytes = field(repr=False)
+
+    @property
+    def files(self) -> Path:
+        """Where images that are handed out as URLs are kept."""
+        return self.path / _FILES
+
+
+@contextlib.contextmanager
+def open_data_dir(path: Path, *, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> Iterator[DataDir]:
+    """Creates what is missing, and holds the directory until the block is left. Raises DataDirError.
+
+    The lock is the kernel's, so it ends with the process, however that ends.
+    """
+    with _locked(path):
+        try:
+            secret = _secret(path / _SECRET, random_bytes)
+            (path / _FILES).mkdir(mode=_PRIVATE_DIRECTORY, exist_ok=True)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        yield DataDir(path, secret)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Nothing is written before the lock is held, and the lock file itself is never changed."""
+    try:
+        path.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataDirError(
+                f"Another gateway uses the data directory {str(path)!r}. Stop it, or give this one a directory of its "
+                "own: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
+            ) from None
+        except OSError as error:
+            raise _unusable(path, error) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def _secret(path: Path, random_bytes: Callable[[int], bytes]) -> bytes:
+    """Kept over restarts, so that links which were handed out stay good."""
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        return _new_secret(path, random_bytes(SECRET_BYTES))
+    if len(found) != SECRET_BYTES:
+        raise DataDirError(
+            f"{str(path)!r} holds {len(found)} bytes where a secret of {SECRET_BYTES} is expected. Delete it and start "
+            "again: links that were handed out before are then no longer good."
+        )
+    with contextlib.suppress(OSError):  # somebody else's file, or a file system without modes
+        path.chmod(_PRIVATE_FILE)
+    return found
+
+
+def _new_secret(path: Path, secret: bytes) -> bytes:
+    """Under a temporary name until it is whole and on the disk; what a crash left under that name is written over."""
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)  # so that its mode is ours
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+        file.flush()
+        os.fsync(descriptor)
+    unfinished.replace(path)
+    return secret
+
+
+def _unusable(path: Path, error: OSError) -> DataDirError:
+    return DataDirError(
+        f"The data directory {str(path)!r} cannot be used ({error.strerror or error}). Make it writable for the user "
+        "that the gateway runs as, or name another: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
+    )

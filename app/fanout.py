@@ -1,0 +1,182 @@
+"""Several images where an upstream draws fewer at a time: parts drawn side by side, one answer. Knows no provider; a
+part is whatever `draw` makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from app.errors import ApiError
+from app.images import Done, Event, ImageBegins, ImageEnds, Served
+from app.recording import Recording
+from app.usage import add_up
+
+Draw = Callable[[int, int], AsyncGenerator[Event, None]]  # first index, how many
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What has been drawn of a call so far: whole images by index. Outlives a failed call, so that only what is
+    missing is drawn when it is asked for again."""
+
+    recordings: dict[int, Recording] = field(default_factory=dict)
+    served: dict[int, Served] = field(default_factory=dict)
+    usages: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def close(self) -> None:
+        for recording in self.recordings.values():
+            recording.close()
+
+
+def parts(n: int, at_a_time: int, have: Iterable[int] = ()) -> list[tuple[int, int]]:
+    """The missing ones of `n` images as (first index, how many), each at most `at_a_time` in a row."""
+    missing = [index for index in range(n) if index not in set(have)]
+    found: list[tuple[int, int]] = []
+    for index in missing:
+        if found and sum(found[-1]) == index and found[-1][1] < at_a_time:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((index, 1))
+    return found
+
+
+async def in_a_row(n: int, draw: Draw) -> AsyncGenerator[Event, None]:
+    """All of `n` images, passed on while they come; if an answer holds fewer than asked, the rest is drawn after it."""
+    drawn, got = Drawn(), 0
+    while got < n:
+        before, first = got, got
+        async with aclosing(draw(first, n - first)) as events:
+            async for event in events:
+                if isinstance(event, ImageBegins):
+                    if first + event.index >= n:
+                        break  # more than asked for
+                    event = replace(event, index=first + event.index)
+                    got += event.partial is None
+                elif isinstance(event, Done):
+                    _note(drawn, event)
+                    continue
+                yield event
+        if got == before:
+            raise _nothing()
+    yield Done(add_up(drawn.usages) or None, drawn.facts)
+
+
+async def together(
+    n: int, at_a_time: int, draw: Draw, new: Callable[[], Recording], drawn: Drawn, *, as_they_land: bool
+) -> AsyncGenerator[Event, None]:
+    """All of `n` images or an ApiError. In order and only when all are there, so that a failure is a clean one; or
+    each as it lands (`as_they_land`), whole, and partial images with them."""
+    landed: asyncio.Queue[Recording | None] = asyncio.Queue()
+    kept = list(drawn.recordings.values())
+    async with _drawing(n, at_a_time, draw, new, drawn, landed) as work:
+        if as_they_land:
+            for image in kept:
+                async for event in image.follow():
+                    yield event
+            while (recording := await landed.get()) is not None:
+                async for event in recording.follow():
+                    yield event
+        await work
+    if not as_they_land:
+        yield _summary(drawn)
+        for index in range(n):
+            async for event in drawn.recordings[index].follow():
+                if not isinstance(event, Served):
+                    yield event
+    yield Done(add_up(drawn.usages) or None, drawn.facts)
+
+
+@asynccontextmanager
+async def _drawing(
+    n: int, at_a_time: int, draw: Draw, new: Callable[[], Recording], drawn: Drawn, landed: asyncio.Queue[Any]
+) -> AsyncIterator[asyncio.Task[None]]:
+    async def all_of_it() -> None:
+        try:
+            missing = parts(n, at_a_time, drawn.recordings)
+            while missing:
+                tasks = [asyncio.create_task(_part(first, count, draw, new, drawn, landed)) for first, count in missing]
+                await _settled(tasks)
+                missing = parts(n, at_a_time, drawn.recordings)
+        finally:
+            landed.put_nowait(None)
+
+    work = asyncio.create_task(all_of_it())
+    try:
+        yield work
+    finally:
+        if not work.done():
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+
+async def _settled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Waits for all, also when one fails: the others are paid for. Then raises the first failure."""
+    try:
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _part(
+    first: int, count: int, draw: Draw, new: Callable[[], Recording], drawn: Drawn, landed: asyncio.Queue[Any]
+) -> None:
+    """Draws one part. Its images are kept one by one, as soon as each is whole."""
+    recording, served, begun, got = new(), None, ImageBegins(first), 0
+    try:
+        async with aclosing(draw(first, count)) as events:
+            async for event in events:
+                if isinstance(event, Served):
+                    served = drawn.served[first] = event
+                elif isinstance(event, Done):
+                    _note(drawn, event)
+                elif isinstance(event, ImageBegins):
+                    begun = replace(event, index=first + event.index)
+                    if served:
+                        recording.append(replace(served, attempts=_attempts(drawn)))
+                    recording.append(begun)
+                elif begun.index < first + count:
+                    recording.append(event)
+                    if isinstance(event, ImageEnds):
+                        recording.end()
+                        if begun.partial is None:
+                            drawn.recordings[begun.index] = recording
+                            got += 1
+                        landed.put_nowait(recording)
+                        recording = new()
+    finally:
+        if not recording.ended:
+            recording.close()
+    if not got:
+        raise _nothing()
+
+
+def _nothing() -> ApiError:
+    return ApiError("The provider answered without an image.", status=502, should_retry=False)
+
+
+def _note(drawn: Drawn, done: Done) -> None:
+    drawn.facts.update(done.facts)
+    if done.usage:
+        drawn.usages.append(dict(done.usage))
+
+
+def _attempts(drawn: Drawn) -> int:
+    return sum(served.attempts for served in drawn.served.values())
+
+
+def _summary(drawn: Drawn) -> Served:
+    """One word for the whole call: the first part's provider, everybody's attempts, all that was dropped or mapped."""
+    all_served = [drawn.served[first] for first in sorted(drawn.served)]
+    dropped = dict.fromkeys(name for served in all_served for name in served.dropped)
+    mapped = dict.fromkeys(name for served in all_served for name in served.mapped)
+    return replace(all_served[0], attempts=_attempts(drawn), dropped=tuple(dropped), mapped=tuple(mapped))

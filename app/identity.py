@@ -1,0 +1,35 @@
+"""What makes two requests the same: their fields and the bytes of their files, not how they were put on the wire."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from app.images import Blob, ImageRequest, Upload
+
+_PIECE = 1_048_576
+
+
+def identity(request: ImageRequest) -> bytes:
+    """A digest. Reads the uploads, so give it a thread if there are any. Raises ValueError when they are closed."""
+    fields = replace(request, images=(), mask=None, markup=None)
+    files = [_digest(upload.blob) if upload else None for upload in (*request.images, request.mask, request.markup)]
+    plain = [getattr(fields, name) for name in ImageRequest.__slots__ if name not in ("images", "mask", "markup")]
+    return sha256(json.dumps([plain, files], sort_keys=True, default=_plain).encode()).digest()
+
+
+def uploads_of(request: ImageRequest) -> list[Upload]:
+    return [upload for upload in (*request.images, request.mask, request.markup) if upload]
+
+
+def _digest(blob: Blob) -> str:
+    digest = sha256()
+    for offset in range(0, blob.size, _PIECE):
+        digest.update(blob.read(offset, _PIECE))
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if hasattr(value, "keys") else str(value)

@@ -1,0 +1,176 @@
+"""The events of a drawing, kept while they pass, so that whoever comes later reads them from the start. Small events
+stay in memory; image data lies in memory or, once told to, in a nameless or a named file. Knows nothing of runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.errors import ApiError
+from app.images import Event, ImageData
+
+
+class Blobs(Protocol):
+    """What image data lies in once it is no longer in memory."""
+
+    @property
+    def size(self) -> int: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Image data that lies in the file."""
+
+    offset: int
+    length: int
+
+
+class Meter:
+    """How much image data all recordings together hold, and how much of it memory may hold; bytes."""
+
+    __slots__ = ("disk", "memory", "memory_limit")
+
+    def __init__(self, memory_limit: int) -> None:
+        self.memory_limit = memory_limit
+        self.memory = 0
+        self.disk = 0
+
+
+class Recording:
+    """Written by one, read by any number, each at its own pace.
+
+    `spool` makes the file, which there is once `spill` was called, or more than `memory_bytes` are kept here or more
+    than `meter` allows everywhere.
+    """
+
+    def __init__(self, spool: Callable[[], Blobs], meter: Meter, memory_bytes: int) -> None:
+        self._make_spool = spool
+        self._meter = meter
+        self._memory_bytes = memory_bytes
+        self._spool: Blobs | None = None
+        self._log: list[Event | Span] = []
+        self._readers: list[asyncio.Future[None]] = []
+        self.in_memory = 0  # bytes of image data
+        self.on_disk = 0
+        self.ended = False
+        self.error: ApiError | None = None
+
+    def append(self, event: Event) -> None:
+        """Raises OSError when the disk is full."""
+        if type(event) is ImageData:
+            if self._spool is None:
+                size = len(event.base64)
+                self.in_memory += size
+                self._meter.memory += size
+                self._log.append(event)
+                if self.in_memory > self._memory_bytes or self._meter.memory > self._meter.memory_limit:
+                    self.spill()
+            else:
+                self._to_disk(self._spool, event.base64)
+        else:
+            self._log.append(event)
+        if self._readers:
+            self._wake()
+
+    def end(self, error: ApiError | None = None) -> None:
+        self.ended, self.error = True, error
+        self._wake()
+
+    def spill(self) -> None:
+        """From now on image data lies in a file, what there is of it included. Raises OSError when the disk is full."""
+        if self._spool is not None:
+            return
+        self._spool = self._make_spool()
+        log = self._log
+        moved: list[Event | Span] = []
+        for event in log:
+            if type(event) is ImageData:
+                offset = self._spool.size
+                self._spool.write(event.base64)
+                moved.append(Span(offset, len(event.base64)))
+            else:
+                moved.append(event)
+        self._log = moved
+        self._meter.memory -= self.in_memory
+        self._meter.disk += self._spool.size
+        self.in_memory, self.on_disk = 0, self._spool.size
+
+    @property
+    def length(self) -> int:
+        return len(self._log)
+
+    def at(self, index: int) -> Event:
+        item = self._log[index]
+        return ImageData(self.read(item)) if isinstance(item, Span) else item
+
+    async def changed(self) -> None:
+        """Waits until something is appended or the end is known."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._readers.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._readers:
+                self._readers.remove(waiter)
+
+    async def follow(self) -> AsyncGenerator[Event, None]:
+        """From the start to the end, waiting where there is nothing yet. Raises the ApiError that ended it."""
+        index = 0
+        while True:
+            while index < len(self._log):
+                yield self.at(index)
+                index += 1
+            if self.ended:
+                if self.error:
+                    raise self.error
+                return
+            await self.changed()
+
+    def log(self) -> list[Event | Span]:
+        """All there is, to be stored; what lies in the file by its place there."""
+        return list(self._log)
+
+    def read(self, span: Span) -> bytes:
+        """Raises ValueError when the recording is closed."""
+        if self._spool is None:
+            raise ValueError("the recording is closed")
+        return self._spool.read(span.offset, span.length)
+
+    @classmethod
+    def stored(cls, log: list[Event | Span], spool: Blobs, meter: Meter, error: ApiError | None) -> Recording:
+        """One that has ended, from a store."""
+        recording = cls(lambda: spool, meter, 0)
+        recording._log, recording._spool = log, spool
+        recording.on_disk = spool.size
+        meter.disk += spool.size
+        recording.end(error)
+        return recording
+
+    def close(self) -> None:
+        self._log = []
+        self._meter.memory -= self.in_memory
+        self._meter.disk -= self.on_disk
+        self.in_memory = self.on_disk = 0
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def _to_disk(self, spool: Blobs, data: bytes) -> None:
+        self._log.append(Span(spool.size, len(data)))
+        spool.write(data)
+        self._meter.disk += len(data)
+        self.on_disk += len(data)
+
+    def _wake(self) -> None:
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            if not reader.done():
+                reader.set_result(None)
