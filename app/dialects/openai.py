@@ -125,7 +125,7 @@ class EventAnswer:
     def __init__(self) -> None:
         self._sse = SseReader()
         self._picture: Picture | None = None
-        self._finished = 0
+        self._finished = self._partials = 0  # images, and partial images of the next one
         self._usages: list[Mapping[str, Any]] = []
 
     def feed(self, data: bytes) -> Iterable[Event]:
@@ -149,11 +149,12 @@ class EventAnswer:
                 if self._picture is not None:
                     yield from self._picture.feed(item)
             elif type(item) is EventBegins:
-                self._picture = Picture(self._finished, item.name)
+                self._picture = Picture(self._finished, item.name, self._partials)
             elif type(item) is EventEnds and self._picture is not None:
                 yield from self._picture.close()
+                self._partials += self._picture.is_partial
                 if self._picture.finished:
-                    self._finished += 1
+                    self._finished, self._partials = self._finished + 1, 0
                     if self._picture.usage:
                         self._usages.append(self._picture.usage)
                 self._picture = None
@@ -166,10 +167,11 @@ class Picture:
     before the picture decides, and the official order says it in time.
     """
 
-    def __init__(self, index: int, name: str | None) -> None:
+    def __init__(self, index: int, name: str | None, partials: int) -> None:
         self._tap = JsonTap(frozenset({"b64_json"}))
         self._index, self._name = index, name or ""
-        self._passing = self._begun = self._skip = self.finished = False
+        self._partials = partials  # that came before it: its own index, where that comes after the picture, as usual
+        self._passing = self._begun = self._skip = self.finished = self.is_partial = False
         self._so_far: Mapping[str, Any] = {}  # what the event said before its picture
         self.usage: Mapping[str, Any] | None = None
 
@@ -205,7 +207,8 @@ class Picture:
         if failure := from_document(document if "error" in document else {}):
             raise failure
         if self._begun:
-            self.finished = self._partial(document) is None
+            self.is_partial = self._partial(document) is not None
+            self.finished = not self.is_partial
             self.usage = usage_of(document)
             yield image_ends(document, self.usage)
 
@@ -213,5 +216,5 @@ class Picture:
         kind = str(so_far.get("type") or self._name)
         index = so_far.get("partial_image_index")
         if kind.endswith("partial_image") or (not kind and index is not None):
-            return index if isinstance(index, int) else 0
+            return index if isinstance(index, int) else self._partials
         return None

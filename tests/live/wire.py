@@ -102,7 +102,7 @@ class Line:
 
     def _expect(self, first: bytes) -> None:
         """Tells h11 what was asked, so that it knows how the answer is framed."""
-        method, target, _ = first.split(b"\r\n", 1)[0].split(b" ", 2)
+        method = first.split(b" ", 1)[0]
         self._http.send(h11.Request(method=method, target=b"/", headers=[("host", "x")]))
         self._http.send(h11.EndOfMessage())
 
@@ -185,9 +185,8 @@ def events(body: bytes) -> list[tuple[str, dict[str, Any]]]:
             assert "\n" not in block, block[:200]
             continue
         lines = block.split("\n")
-        assert [line.partition(": ")[0] for line in lines] in (["event", "data"], ["event", "data", "event"]), block[
-            :200
-        ]
+        fields = [line.partition(": ")[0] for line in lines]
+        assert fields in (["event", "data"], ["event", "data", "event"]), block[:200]
         document = json.loads(lines[1].removeprefix("data: "))
         name = lines[-1] if len(lines) == 3 else lines[0]
         found.append((name.removeprefix("event: "), document))
