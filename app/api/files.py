@@ -1,0 +1,177 @@
+"""`/files/…`: stored images, to whoever holds a link that is good. Knows no keys, and not where the files lie."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
+
+from app.api.body import ClientGone
+from app.api.encoders import compact
+from app.errors import ApiError, NotFound
+from app.stores import Kept, Store, StoredFile
+from app.stores.links import Signer
+
+Headers = list[tuple[bytes, bytes]]
+PIECE = 196_608  # bytes
+_RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What the endpoint needs of the rest. `clock` gives seconds since 1970."""
+
+    store: Store
+    signer: Signer
+    clock: Callable[[], float]
+
+
+class FileEndpoint:
+    """GET and HEAD of `/files/{name}`. `files` is asked for at each request, since it is there only while the
+    application runs."""
+
+    def __init__(self, files: Callable[[], Files]) -> None:
+        self._files = files
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        files, name = self._files(), scope["path_params"]["name"]
+        files.signer.check(name, scope["query_string"].decode("latin-1"))
+        kept = await files.store.open(name)
+        if kept is None:
+            raise NotFound(
+                "This image is no longer there: images that are handed out as URLs are kept for a while only. Ask for "
+                "it again.",
+                code="file_not_found",
+            )
+        try:
+            async with _Sending(scope, receive, send) as sending:
+                await _send(sending, scope, kept, files.clock())
+        finally:
+            kept.close()
+
+
+class _Sending:
+    """A response under way, which stops when its reader leaves."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.told = scope["state"]["told"]
+        self._receive = receive
+        self._send = send
+        self._gone = False
+
+    async def __aenter__(self) -> _Sending:
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watcher.cancel()
+
+    async def start(self, status: int, media_type: str, headers: Headers) -> None:
+        headers = [(b"content-type", media_type.encode()), *headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def body(self, data: bytes, *, more: bool = False) -> None:
+        """Raises ClientGone when there is nobody left to send to."""
+        self.told.bytes += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        await asyncio.sleep(0)  # a server may take everything at once for somebody who has left
+        if more and self._gone:
+            raise ClientGone
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+
+
+async def _send(sending: _Sending, scope: Scope, kept: Kept, now: float) -> None:
+    file, said = kept.file, HTTPConnection(scope).headers
+    etag = f'"{file.id}"'
+    headers = _headers(file, etag, now)
+    if _names(said.get("if-none-match"), etag):
+        await sending.start(304, file.media_type, headers)
+        await sending.body(b"")
+        return
+    span = _span(said.get("range", ""), file.size) if said.get("if-range", etag) == etag else None
+    first, end = span or (0, file.size)
+    if span:
+        if first >= end:
+            await _unsatisfiable(sending, file.size)
+            return
+        headers.append((b"content-range", f"bytes {first}-{end - 1}/{file.size}".encode()))
+    headers.append((b"content-length", str(end - first).encode()))
+    await sending.start(206 if span else 200, file.media_type, headers)
+    while scope["method"] != "HEAD" and first < end:
+        # In the page cache as a rule, where it was written not long ago: not worth a thread.
+        piece = kept.read(first, min(PIECE, end - first))
+        if not piece:
+            raise OSError(f"the stored file {file.name!r} is shorter than it was")
+        first += len(piece)
+        await sending.body(piece, more=True)
+    await sending.body(b"")
+
+
+def _headers(file: StoredFile, etag: str, now: float) -> Headers:
+    """An SVG is a document: opened in a browser, it may style itself, and can neither run nor load anything."""
+    return [
+        (b"cache-control", f"private, max-age={max(0, int(file.expires - now))}, immutable".encode()),
+        (b"etag", etag.encode()),
+        (b"accept-ranges", b"bytes"),
+        (b"content-disposition", f'inline; filename="{file.name}"'.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox"),
+        (b"cross-origin-resource-policy", b"cross-origin"),
+        (b"access-control-allow-origin", b"*"),
+    ]
+
+
+def _names(if_none_match: str | None, etag: str) -> bool:
+    tags = (tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(","))
+    return any(tag in ("*", etag) for tag in tags)
+
+
+def _span(said: str, size: int) -> tuple[int, int] | None:
+    """The one range that was asked for, from its first byte to behind its last; an empty one if there is no such part.
+    None for what is not understood, several ranges among it, and may be answered whole (RFC 9110, section 14.2)."""
+    match = _RANGE.fullmatch(said)
+    if not match or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return max(0, size - int(match[2])), size
+    first = int(match[1])
+    last = int(match[2]) if match[2] else size - 1
+    if match[2] and last < first:
+        return None
+    return first, min(last + 1, size)
+
+
+async def _unsatisfiable(sending: _Sending, size: int) -> None:
+    message = f"The image has {size} bytes, and the range that was asked for is not among them."
+    error = ApiError(message, status=416, type="invalid_request_error", code="range_not_satisfiable")
+    sending.told.error = error.code
+    text = compact(error.envelope()).encode()
+    headers = [
+        (b"content-range", f"bytes */{size}".encode()),
+        (b"accept-ranges", b"bytes"),
+        (b"access-control-allow-origin", b"*"),
+        (b"content-length", str(len(text)).encode()),
+    ]
+    await sending.start(416, "application/json", headers)
+    await sending.body(text)
+
+
+def base_url(scope: Scope, public_url: str | None) -> str:
+    """What links begin with, without a slash at the end: the setting `files.public_url`, else the address that the
+    caller used, as far as the server can see it. A caller who lies about it fools himself alone."""
+    if public_url:
+        return public_url
+    host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    if not _HOST.fullmatch(host):
+        name, port = scope.get("server") or ("localhost", None)
+        host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")
+    return f"{scope['scheme']}://{host}{scope.get('root_path', '').rstrip('/')}"
