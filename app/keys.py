@@ -26,7 +26,7 @@ class Key:
 
     def may_use(self, *names: str) -> bool:
         """Whether one of a model's names is on the key's list."""
-        return not self.models or any(fnmatchcase(name, glob) for glob in self.models for name in names)
+        return self.models in ((), ("*",)) or any(fnmatchcase(name, glob) for glob in self.models for name in names)
 
 
 ANYBODY = Key("anonymous", b"")

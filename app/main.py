@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,7 +47,7 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
     app.router.routes.append(Route("/v1/images/runs/{run:path}", RunEndpoint(lambda: parts().service), methods=["GET"]))
     _add_health(app)
     _add_errors(app)
-    app.add_middleware(Frame, journal=log, new_id=lambda: f"req_{uuid.uuid4().hex}")
+    app.add_middleware(Frame, journal=log, new_id=lambda: f"req_{os.urandom(16).hex()}")
     if settings.server.cors_origins:
         app.add_middleware(
             CORSMiddleware,

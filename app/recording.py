@@ -4,7 +4,7 @@ stay in memory; image data lies in memory or, once told to, in a nameless or a n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,15 +33,32 @@ class Span:
     length: int
 
 
-class Meter:
-    """How much image data all recordings together hold, and how much of it memory may hold; bytes."""
+# Bytes. A caller who is too slow cannot be told from one who keeps up until the buffers of two kernels are full, which
+# takes megabytes; so what all recordings hold is bounded by what a few fast ones need, and shared among many.
+WORKING_SET = 16 * 1_048_576
+FREE_FOR_FEW = 44 * 1_048_576
+FEW = 2
+SMALLEST_SHARE = 262_144
+READ_BACK = 65_536
 
-    __slots__ = ("disk", "memory", "memory_limit")
+
+class Meter:
+    """How much image data all recordings together hold, and how much of it memory may hold at the most; bytes."""
+
+    __slots__ = ("disk", "growing", "memory", "memory_limit")
 
     def __init__(self, memory_limit: int) -> None:
         self.memory_limit = memory_limit
         self.memory = 0
         self.disk = 0
+        self.growing = 0  # recordings that have not ended
+
+    def allows(self, held: int) -> bool:
+        """Whether a recording may go on holding so much in memory."""
+        if self.memory <= (FREE_FOR_FEW if self.growing <= FEW else WORKING_SET):
+            return self.memory <= self.memory_limit
+        share = max(SMALLEST_SHARE, WORKING_SET // max(1, self.growing))
+        return held <= share and self.memory <= self.memory_limit
 
 
 class Recording:
@@ -62,6 +79,7 @@ class Recording:
         self.on_disk = 0
         self.ended = False
         self.error: ApiError | None = None
+        meter.growing += 1
 
     def append(self, event: Event) -> None:
         """Raises OSError when the disk is full."""
@@ -71,7 +89,7 @@ class Recording:
                 self.in_memory += size
                 self._meter.memory += size
                 self._log.append(event)
-                if self.in_memory > self._memory_bytes or self._meter.memory > self._meter.memory_limit:
+                if self.in_memory > self._memory_bytes or not self._meter.allows(self.in_memory):
                     self.spill()
             else:
                 self._to_disk(self._spool, event.base64)
@@ -81,6 +99,8 @@ class Recording:
             self._wake()
 
     def end(self, error: ApiError | None = None) -> None:
+        if not self.ended:
+            self._meter.growing -= 1
         self.ended, self.error = True, error
         self._wake()
 
@@ -107,9 +127,14 @@ class Recording:
     def length(self) -> int:
         return len(self._log)
 
-    def at(self, index: int) -> Event:
+    def at(self, index: int) -> Iterable[Event]:
+        """One event; image data that lies on disk in several small ones, so that a slow reader holds little."""
         item = self._log[index]
-        return ImageData(self.read(item)) if isinstance(item, Span) else item
+        if isinstance(item, Span):
+            end = item.offset + item.length
+            starts = range(item.offset, end, READ_BACK)
+            return (ImageData(self.read(Span(start, min(READ_BACK, end - start)))) for start in starts)
+        return (item,)
 
     async def changed(self) -> None:
         """Waits until something is appended or the end is known."""
@@ -126,7 +151,8 @@ class Recording:
         index = 0
         while True:
             while index < len(self._log):
-                yield self.at(index)
+                for event in self.at(index):
+                    yield event
                 index += 1
             if self.ended:
                 if self.error:
@@ -155,6 +181,8 @@ class Recording:
         return recording
 
     def close(self) -> None:
+        if not self.ended:
+            self.end()
         self._log = []
         self._meter.memory -= self.in_memory
         self._meter.disk -= self.on_disk

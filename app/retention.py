@@ -15,7 +15,7 @@ from app.keys import Key
 from app.recording import Meter
 from app.runs import Run
 
-DELIVERED_BYTES = 32 * 1_048_576  # of images that have arrived: kept for nobody in particular, so in little room
+DELIVERED_BYTES = 4 * 1_048_576  # of images that have arrived: kept for nobody in particular, so in little room
 DELIVERED_RUNS = 1000
 
 
@@ -112,6 +112,8 @@ class Retention:
         """Somebody has stopped following the run, or it has ended by itself: what nobody has had yet is kept so that
         it is known again, also after a restart; what failed without having cost anything is forgotten."""
         run = kept.run
+        if id(kept) not in self._kept and not run.followers:
+            run.forget()
         if not run.ended or run.delivered:
             return
         error = run.recording.error

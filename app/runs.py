@@ -66,7 +66,8 @@ class Run:
         index, recording = 0, self.recording
         while True:
             while index < recording.length:
-                yield recording.at(index)
+                for event in recording.at(index):
+                    yield event
                 index += 1
             if recording.ended:
                 if recording.error:

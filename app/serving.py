@@ -20,7 +20,7 @@ from app.wiring import Parts
 # unmapped one by one: thousands of page faults for each upload. Blocks up to this size are taken from the heap.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE_BLOCK = 4 * 1_048_576
-_KEPT_FREE = 16 * 1_048_576
+_KEPT_FREE = 64 * 1_048_576
 
 
 def run(settings: Settings) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -43,7 +44,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         with _as_httpx(request):
             response = await self._session.request(
                 request.method,
-                URL(str(request.url), encoded=True),
+                _address(request.url),
                 headers=request.headers.multi_items(),
                 data=_body(request),
                 allow_redirects=False,
@@ -62,6 +63,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _proxy(self, url: httpx.URL) -> str | None:
         proxy = self._proxies.get(url.scheme)
         return None if proxy is None or proxy_bypass(url.host) else proxy
+
+
+@lru_cache(maxsize=256)
+def _address(url: httpx.URL) -> URL:
+    return URL(str(url), encoded=True)
 
 
 class _Body(httpx.AsyncByteStream):

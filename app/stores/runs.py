@@ -46,8 +46,7 @@ class RunShelf:
                 self._saved.add(path)
 
     def remove(self, kept: Kept) -> None:
-        path = self._path(kept)
-        if path in self._saved:
+        if self._saved and (path := self._path(kept)) in self._saved:
             self._saved.discard(path)
             path.unlink(missing_ok=True)
 
