@@ -68,32 +68,17 @@ class RetryBudget:
         return ticks[-1]
 
 
-class _Room:
-    """Places without end."""
-
-    def in_flight(self, deployment: Deployment) -> int:  # noqa: ARG002
-        return 0
-
-    waiting = in_flight
-
-    def full(self, deployment: Deployment) -> bool:  # noqa: ARG002
-        return False
-
-    crowded = full
-
-
 def plan(
     candidates: Sequence[C],
-    health: Health | None = None,
-    places: Places | None = None,
-    budget: RetryBudget | None = None,
-    random: Callable[[], float] = lambda: 0.0,
+    health: Health,
+    places: Places,
+    budget: RetryBudget,
+    random: Callable[[], float],
 ) -> Plan[C]:
     """Yields attempts, is sent how each ended, and returns what to tell the caller when none is left.
 
     Whoever makes an attempt tells `health` of its end before the plan. `random` gives a number from 0 up to 1.
     """
-    health, places, budget = health or Health(_never), places or _Room(), budget or RetryBudget(_never)
     budget.asked()
     failures: list[tuple[C, UpstreamError]] = []
     left, cooling = list(candidates), list[tuple[C, Cooling]]()
@@ -128,10 +113,6 @@ def plan(
             return verdict(failures)
     asked = [candidate for candidate, _ in failures]
     return verdict(failures, [pair for pair in cooling if not any(pair[0] is each for each in asked)])
-
-
-def _never() -> float:
-    return 0.0
 
 
 def following(attempts: Plan[C], error: UpstreamError | None) -> Attempt[C]:

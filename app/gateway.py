@@ -6,19 +6,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
 from typing import Protocol
 
 from app import failover, fanout
+from app.addresses import FetchError
 from app.catalog import Catalog
+from app.delivery import Delivery
 from app.deployments import Deployment
 from app.dialects import Dialect, ResponseHead, UpstreamRequest
-from app.errors import UpstreamError
-from app.failover import Attempt
+from app.errors import ApiError, Failure, UpstreamError
+from app.failover import Attempt, RetryBudget
 from app.fitting import Fitted
+from app.health import Health
 from app.images import Event, ImageData, ImageLink, Served
 from app.inspection import Inspector
 from app.recording import Recording
 from app.runs import Call
+from app.slots import Slots
 
 
 class Answer(Protocol):
@@ -29,8 +34,22 @@ class Answer(Protocol):
     async def text(self) -> bytes: ...
 
 
+class Fetcher(Protocol):
+    def as_base64(self, url: str, origin: str | None = None) -> AsyncGenerator[bytes, None]: ...
+
+
 class Sender(Protocol):
     def send(self, request: UpstreamRequest, deployment: Deployment) -> AbstractAsyncContextManager[Answer]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What failover goes by, one of each for all requests. `random` gives a number from 0 up to 1."""
+
+    health: Health
+    slots: Slots
+    budget: RetryBudget
+    random: Callable[[], float]
 
 
 class Gateway:
@@ -41,6 +60,9 @@ class Gateway:
         catalog: Catalog,
         sender: Sender,
         dialect: Callable[[str], Dialect],
+        policy: Policy,
+        delivery: Delivery,
+        fetcher: Fetcher,
         *,
         recording: Callable[[], Recording],
         nonce: Callable[[], str],
@@ -50,6 +72,9 @@ class Gateway:
         self._catalog = catalog
         self._sender = sender
         self._dialect = dialect
+        self._policy = policy
+        self._delivery = delivery
+        self._fetcher = fetcher
         self._recording = recording
         self._nonce = nonce
         self._sleep = sleep
@@ -57,9 +82,9 @@ class Gateway:
 
     def draw(self, call: Call) -> AsyncGenerator[Event, None]:
         """The images as events. Raises ApiError, here or on the way; until the first image data comes it is clean."""
-        request = call.request
-        candidates = self._catalog.candidates(request, call.key)
-        return self._images(call, candidates)
+        candidates = self._catalog.candidates(call.request, call.key)
+        call.result = self._delivery.result(call, candidates)
+        return self._delivery.deliver(call, self._images(call, candidates))
 
     def _images(self, call: Call, candidates: list[Fitted]) -> AsyncGenerator[Event, None]:
         """As many images as were asked for, however many a deployment draws at a time."""
@@ -76,32 +101,35 @@ class Gateway:
 
     async def _attempts(self, call: Call, candidates: list[Fitted]) -> AsyncGenerator[Event, None]:
         """One attempt after the other until one delivers. One that has given image data is never abandoned."""
-        plan = failover.plan(candidates)
-        attempt = next(plan)
+        policy = self._policy
+        plan = failover.plan(candidates, policy.health, policy.slots, policy.budget, policy.random)
+        attempt = failover.following(plan, None)
         while True:
             if attempt.wait:
                 await self._sleep(attempt.wait)
-            held: list[Event] | None = [_served(attempt)]
-            try:
-                async with aclosing(self._attempt(call, attempt.candidate)) as events:
-                    async for event in events:
+            deployment, failure = attempt.candidate.deployment, None
+            async with policy.slots.hold(deployment, call.key.name):
+                if attempt.regardless or policy.health.cooling(deployment) is None:
+                    held: list[Event] | None = [_served(attempt)]
+                    try:
+                        with policy.health.watching(deployment):
+                            async with aclosing(self._attempt(call, attempt.candidate)) as events:
+                                async for event in events:
+                                    if held is None:
+                                        yield event
+                                        continue
+                                    held.append(event)
+                                    if type(event) is ImageData or type(event) is ImageLink:  # the commit point
+                                        first, held = held, None
+                                        for event in first:
+                                            yield event
+                        return
+                    except UpstreamError as error:
+                        self._report(deployment, error)
                         if held is None:
-                            yield event
-                            continue
-                        held.append(event)
-                        if type(event) is ImageData or type(event) is ImageLink:  # the commit point
-                            first, held = held, None
-                            for event in first:
-                                yield event
-                return
-            except UpstreamError as error:
-                self._report(attempt.candidate.deployment, error)
-                if held is None:
-                    raise failover.verdict([(attempt.candidate, error)]) from error
-                try:
-                    attempt = plan.send(error)
-                except StopIteration as stop:
-                    raise stop.value from error
+                            raise _broken_off(attempt, error) from error
+                        failure = error
+            attempt = failover.following(plan, failure)
 
     async def _attempt(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """One request to one deployment, and its answer. Raises UpstreamError."""
@@ -112,12 +140,40 @@ class Gateway:
             if answer.head.status // 100 != 2:
                 raise dialect.error(answer.head, await answer.text())
             decoder, inspect = dialect.decoder(request, answer.head), Inspector()
+            keeps_links = call.result == "url" and deployment.provider.urls == "pass"
             async with aclosing(answer.pieces()) as pieces:
                 async for piece in pieces:
                     for event in inspect(decoder.feed(piece)):
-                        yield event
+                        if type(event) is ImageLink and not keeps_links:
+                            async for fetched in self._fetched(event, inspect, deployment):
+                                yield fetched
+                        else:
+                            yield event
             for event in inspect(decoder.close()):
-                yield event
+                if type(event) is ImageLink and not keeps_links:
+                    async for fetched in self._fetched(event, inspect, deployment):
+                        yield fetched
+                else:
+                    yield event
+
+    async def _fetched(
+        self, link: ImageLink, inspect: Inspector, deployment: Deployment
+    ) -> AsyncGenerator[Event, None]:
+        """The image behind an upstream's link, as if it had been in the answer. Was it drawn, it was paid for."""
+        try:
+            async with aclosing(self._fetcher.as_base64(link.url, deployment.provider.base_url)) as pieces:
+                async for piece in pieces:
+                    for event in inspect((ImageData(piece),)):
+                        yield event
+        except FetchError as error:
+            raise UpstreamError(Failure.UNCERTAIN, f"the image behind its link could not be had: {error}") from error
+
+
+def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:
+    """A failure after the commit point. Some of the image has arrived, so it was drawn."""
+    told = failover.verdict([(attempt.candidate, error)])
+    told.should_retry, told.perhaps_paid = False, True
+    return told
 
 
 def _served(attempt: Attempt[Fitted]) -> Served:

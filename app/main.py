@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from app.api import models, openapi
 from app.api.answering import HEADERS_FOR_BROWSERS
+from app.api.files import FileEndpoint
 from app.api.frame import Frame
 from app.api.images import ImageEndpoint, RunEndpoint
 from app.errors import ApiError, InvalidRequest, NotFound
@@ -45,6 +46,7 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
         endpoint = ImageEndpoint(operation, lambda: parts().service)
         app.router.routes.append(Route(f"/v1/images/{operation}", endpoint, methods=["POST"]))
     app.router.routes.append(Route("/v1/images/runs/{run:path}", RunEndpoint(lambda: parts().service), methods=["GET"]))
+    app.router.routes.append(Route("/files/{name}", FileEndpoint(lambda: parts().files), methods=["GET"]))
     _add_health(app)
     _add_errors(app)
     app.add_middleware(Frame, journal=log, new_id=lambda: f"req_{os.urandom(16).hex()}")

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Literal
 
 from app.errors import ApiError, Unavailable
 from app.fanout import Drawn
@@ -16,6 +17,7 @@ from app.images import Event, ImageRequest
 from app.keys import Key
 from app.recording import Recording
 from app.spool import Uploads
+from app.stores import StoredFile
 
 
 @dataclass(slots=True)
@@ -25,7 +27,9 @@ class Call:
     request: ImageRequest
     key: Key
     uploads: Uploads
+    link: Callable[[StoredFile], str]  # the address under which this caller can fetch a stored image
     drawn: Drawn = field(default_factory=Drawn)
+    result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
     sent: bool = False  # something has left for a provider: from now on it may cost money
 
 

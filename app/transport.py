@@ -25,8 +25,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     """Honours `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE`. Timeouts (seconds) come with each request, as
     `extensions["timeout"]`: connect, read, total, first_byte."""
 
-    def __init__(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=ssl.create_default_context())
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        tls = tls or ssl.create_default_context()
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=tls)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from app import dialects, inventory
 from app.api.body import Limits
+from app.api.files import Files
 from app.api.images import Service
 from app.catalog import Catalog
 from app.data_dir import DataDir, open_data_dir
-from app.gateway import Gateway
+from app.delivery import Delivery
+from app.failover import RetryBudget
+from app.fetching import Fetcher
+from app.gateway import Gateway, Policy
+from app.health import Health
+from app.images import Upload
 from app.keys import Key, Keys
 from app.logs import Log
 from app.recording import Meter, Recording
+from app.remote import upload
 from app.retention import Retention, Room
 from app.sections import KeySettings
 from app.settings import Settings, with_sandbox
+from app.slots import Slots
 from app.spool import Spool, Uploads
+from app.stores.disk import DiskStore
+from app.stores.links import Signer
 from app.stores.runs import RunShelf
 from app.transport import AiohttpTransport
 from app.upstream import Upstream
 
+CLEANING_SECONDS = 30.0
 RECORDED_IN_MEMORY = 32 * 1_048_576  # bytes of one run; beyond, its images lie on disk
 
 
@@ -40,6 +54,7 @@ class Parts:
     catalog: Catalog
     keys: Keys
     service: Service
+    files: Files
     sandbox: bool = False
 
 
@@ -58,7 +73,12 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Parts]:
         dialect = cache(dialects.load)
         catalog = Catalog(inventory.models(settings, lambda name: dialect(name).profile))
         keys = Keys(map(_key, settings.keys), time.monotonic)
-        transport = await stack.enter_async_context(AiohttpTransport())
+        tls = ssl.create_default_context()  # reading the certificates takes a while: once for all
+        fetcher = await stack.enter_async_context(Fetcher(tls=tls))
+        transport = await stack.enter_async_context(AiohttpTransport(tls))
+        files, signer = settings.files, Signer(data.url_secret, time.time)
+        store = DiskStore(data.files, lifetime=files.lifetime_seconds, max_bytes=files.max_bytes, clock=time.time)
+        await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
         spools, meter = folder(data, "spool"), Meter(settings.runs.memory_bytes)
 
         def recording() -> Recording:
@@ -68,24 +88,54 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Parts]:
             catalog,
             Upstream(transport),
             dialect,
+            _policy(settings),
+            Delivery(store, settings.server.default_response_format),
+            fetcher,
             recording=recording,
             nonce=lambda: secrets.token_hex(16),
             sleep=asyncio.sleep,
             report=log.attempt_failed,
         )
+        limits = Limits(settings.server.max_upload_bytes, settings.server.max_request_bytes)
         service = Service(
             gateway=gateway,
             keys=keys,
             retention=_retention(settings, RunShelf(folder(data, "runs"), meter), meter),
             recording=recording,
-            limits=Limits(settings.server.max_upload_bytes, settings.server.max_request_bytes),
+            limits=limits,
             uploads=lambda: Uploads(str(spools)),
             keepalive_seconds=settings.server.keepalive_seconds,
-            default_response_format=settings.server.default_response_format,
+            signer=signer,
+            public_url=files.public_url,
+            fetch=partial(_remote, fetcher, limits) if settings.server.remote_images else None,
             finish_on_disconnect=settings.runs.on_disconnect == "finish",
             log_prompts=settings.logging.prompts,
         )
-        yield Parts(settings, catalog, keys, service, sandbox)
+        yield Parts(settings, catalog, keys, service, Files(store, signer, time.time), sandbox)
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _remote(fetcher: Fetcher, limits: Limits, uploads: Uploads) -> Callable[[str], Awaitable[Upload]]:
+    """Gets images that callers name by their address."""
+
+    def fetch(url: str) -> Awaitable[Upload]:
+        return upload(fetcher, url, uploads, max_bytes=limits.upload_bytes, memory_bytes=limits.memory_bytes)
+
+    return fetch
+
+
+def _policy(settings: Settings) -> Policy:
+    queue = Slots(time.monotonic, settings.queue.max_length, settings.queue.max_seconds)
+    return Policy(Health(time.monotonic), queue, RetryBudget(time.monotonic), random.random)
 
 
 def folder(data: DataDir, name: str) -> Path:

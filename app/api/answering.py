@@ -14,7 +14,7 @@ from typing import Self
 from starlette.types import Scope, Send
 
 from app.api.body import ClientGone, Watched, drain
-from app.api.encoders import JsonEncoder, SseEncoder, compact
+from app.api.encoders import JsonEncoder, RawEncoder, SseEncoder, compact
 from app.errors import ApiError
 from app.images import Done, Event, ImageEnds, Served
 from app.protocol import flushed
@@ -176,6 +176,21 @@ async def send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder
             answer.note(event)
             if text:
                 await answer.body(text)
+
+
+async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder: RawEncoder) -> None:
+    """Raises ApiError while nothing was sent; after that a failure leaves the image visibly incomplete."""
+    headers: Headers = [(b"vary", b"Accept"), (b"x-content-type-options", b"nosniff")]
+    async for event in events:
+        text = encoder.encode(event)
+        answer.note(event)
+        if type(event) is Served:
+            headers += served_headers(event)
+        if text:
+            if not answer.started:
+                await answer.start(200, encoder.content_type, headers)
+            await answer.body(text)
+    await answer.end(b"")
 
 
 async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder: SseEncoder, keepalive: float) -> None:

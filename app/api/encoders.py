@@ -6,14 +6,18 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import pybase64
+
 from app.errors import ApiError
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, ImageRequest, Operation, Served
+from app.sniffing import media_type
 
 STREAM_NAMES = {
     Operation.GENERATIONS: "image_generation",
     Operation.EDITS: "image_edit",
     Operation.VARIATIONS: "image_variation",
 }
+_ENOUGH_FOR_TYPE = 64  # bytes
 _ECHOED = ("background", "quality")  # what OpenAI's answers tell beside what the bytes are
 
 
@@ -70,6 +74,41 @@ class JsonEncoder:
     def _end(self, event: Done) -> bytes:
         usage = {"usage": event.usage} if event.usage else {}
         return ("]" + _members({**event.facts, **self._facts, **usage}) + "}").encode()
+
+
+class RawEncoder:
+    """One image's bytes. What they are is known from the first of them, and so is `content_type`, once `encode` has
+    given something."""
+
+    def __init__(self) -> None:
+        self.content_type = b"application/octet-stream"
+        self._carry = b""  # of the base64 text: what does not fill a group of four yet
+        self._held: bytes | None = b""  # until the type is known
+        self._partial = False
+
+    def encode(self, event: Event) -> bytes:
+        if isinstance(event, ImageBegins):
+            self._partial = event.partial is not None
+        elif isinstance(event, ImageData) and not self._partial:
+            return self._bytes(event.base64)
+        elif isinstance(event, ImageEnds) and not self._partial and self._held:
+            return self._released(self._held)
+        return b""
+
+    def _bytes(self, text: bytes) -> bytes:
+        text = self._carry + text if self._carry else text
+        whole = len(text) & ~3
+        self._carry = text[whole:]
+        data: bytes = pybase64.b64decode(memoryview(text)[:whole])
+        if self._held is None:
+            return data
+        self._held += data
+        return self._released(self._held) if len(self._held) >= _ENOUGH_FOR_TYPE else b""
+
+    def _released(self, held: bytes) -> bytes:
+        self._held = None
+        self.content_type = (media_type(held) or "application/octet-stream").encode()
+        return held
 
 
 class SseEncoder:

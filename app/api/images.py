@@ -10,13 +10,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.answering import Answer, Told, send_json, send_sse
+from app.api.accept import honoured
+from app.api.answering import Answer, Told, send_json, send_raw, send_sse
 from app.api.body import ClientGone, Limits
-from app.api.encoders import JsonEncoder, SseEncoder
+from app.api.encoders import JsonEncoder, RawEncoder, SseEncoder
+from app.api.files import base_url
+from app.api.json_door import Fetch
 from app.api.reading import read_request
 from app.gateway import Gateway
 from app.images import Event, Operation
@@ -25,6 +27,7 @@ from app.recording import Recording
 from app.retention import Kept, Retention
 from app.runs import Call, Run
 from app.spool import Uploads
+from app.stores.links import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,9 @@ class Service:
     limits: Limits
     uploads: Callable[[], Uploads]
     keepalive_seconds: float
-    default_response_format: Literal["b64_json", "url"]
+    signer: Signer
+    public_url: str | None = None
+    fetch: Callable[[Uploads], Fetch] | None = None
     finish_on_disconnect: bool = True
     log_prompts: bool = False
 
@@ -67,10 +72,14 @@ class ImageEndpoint:
             service.keys.spend(key)
         with ExitStack() as stack:
             uploads = stack.enter_context(service.uploads())
-            request = await read_request(self._operation, scope, receive, service.limits, uploads)
+            fetch = service.fetch(uploads) if service.fetch else None
+            request = await read_request(self._operation, scope, receive, service.limits, uploads, fetch)
+            request = honoured(request, header(scope, b"accept"))
             told.model = request.model
             told.prompt = request.prompt if service.log_prompts else None
-            kept = await self._run(service, Call(request, key, uploads), back, state["request_id"], stack)
+            link = partial(service.signer.url, base_url(scope, service.public_url), key.name)
+            call = Call(request, key, uploads, link)
+            kept = await self._run(service, call, back, state["request_id"], stack)
         await serve(service, kept, scope, receive, send)
 
     async def _run(self, service: Service, call: Call, back: Back, request_id: str, stack: ExitStack) -> Kept:
@@ -128,7 +137,9 @@ async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, se
 
 async def _answer(service: Service, run: Run, answer: Answer, events: AsyncGenerator[Event, None]) -> None:
     request = run.call.request
-    if request.stream:
+    if request.raw:
+        await send_raw(answer, events, RawEncoder())
+    elif request.stream:
         await send_sse(answer, events, SseEncoder(request, run.created), service.keepalive_seconds)
     else:
         await send_json(answer, events, JsonEncoder(request, run.created))

@@ -21,6 +21,7 @@ from app.recording import Meter, Recording, Span
 from app.retention import Kept
 from app.runs import Call, Run
 from app.spool import Uploads
+from app.stores import StoredFile
 
 _EVENTS: dict[str, Callable[..., Event]] = {
     kind.__name__: kind for kind in (Served, ImageBegins, ImageLink, ImageEnds, Done)
@@ -96,12 +97,13 @@ class RunShelf:
             head["request"]["model"],
             n=head["request"]["n"],
             stream=head["request"]["stream"],
+            raw=head["request"]["raw"],
             size=Size.parse(head["request"]["size"] or ""),
             parameters=head["request"]["parameters"],
         )
         error = None if head["error"] is None else ApiError(**head["error"])
         recording = Recording.stored(list(_log(head["events"])), stored, self._meter, error)
-        call = Call(request, Key(head["key"], b""), Uploads(), sent=True)
+        call = Call(request, Key(head["key"], b""), Uploads(), _no_link, sent=True)
         run = Run(head["id"], call, _nothing(), recording, ExitStack(), head["created"], clock)
         run.identity = bytes.fromhex(head["identity"]) if head["identity"] else None
         run.ended_at = clock() - (self._wall() - path.stat().st_mtime)
@@ -138,6 +140,7 @@ def _request(request: ImageRequest) -> dict[str, Any]:
         "model": request.model,
         "n": request.n,
         "stream": request.stream,
+        "raw": request.raw,
         "size": str(request.size) if request.size else None,
         "parameters": {
             name: request.parameters[name] for name in ("background", "quality") if name in request.parameters
@@ -167,6 +170,10 @@ def _log(events: list[Any]) -> Iterator[Event | Span]:
         else:
             fields = {name: tuple(v) if isinstance(v, list) else v for name, v in event.items() if name != "kind"}
             yield _EVENTS[event["kind"]](**fields)
+
+
+def _no_link(_: StoredFile) -> str:
+    raise ValueError("a stored run stores nothing")
 
 
 async def _nothing() -> Any:
