@@ -28,7 +28,9 @@ def serve(
     """Serve. Without any configuration: simulated providers, which need neither key nor network."""
     from app.serving import run
 
-    run(_settings(config, {"server": {"host": host, "port": port}}))
+    overrides: dict[str, dict[str, object]] = {"server": {"host": host, "port": port}}
+    named = config or (Path(os.environ["IMAGE_GATEWAY_CONFIG"]) if os.environ.get("IMAGE_GATEWAY_CONFIG") else None)
+    run(_settings(config, overrides), lambda: load(config, os.environ, overrides), named)
 
 
 @main.command()

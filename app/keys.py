@@ -42,6 +42,10 @@ class Limit:
         self._burst = 60.0 - self._interval  # how far ahead of its time a request may come
         self._full_at = 0.0
 
+    def take_over(self, other: Limit) -> None:
+        """Goes on from what was used up under another limit."""
+        self._full_at = other._full_at
+
     def take(self, now: float) -> float:
         """Seconds until the request would be within the limit; 0 means that it is, and that it was counted."""
         due = max(self._full_at, now)
@@ -53,13 +57,17 @@ class Limit:
 
 
 class Keys:
-    """Looks keys up and holds each to its limits. Without any key everybody is let in."""
+    """Looks keys up and holds each to its limits. Without any key everybody is let in. What keys have used up goes on
+    counting from `before`."""
 
-    def __init__(self, keys: Iterable[Key], clock: Callable[[], float]) -> None:
+    def __init__(self, keys: Iterable[Key], clock: Callable[[], float], before: Keys | None = None) -> None:
         self._keys = tuple(keys)
         self._clock = clock
         self._limits = {key.name: Limit(key.requests_per_minute) for key in self._keys if key.requests_per_minute}
-        self._running: dict[str, int] = {}
+        self._running: dict[str, int] = before._running if before else {}
+        for name, limit in (before._limits if before else {}).items():
+            if name in self._limits:
+                self._limits[name].take_over(limit)
 
     def authenticate(self, authorization: str | None) -> Key:
         """The key of an `Authorization` header. Raises Unauthenticated."""

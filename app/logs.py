@@ -48,7 +48,11 @@ class Log:
             failure=error.failure.name.lower(),
             status=error.status,
             reason=None if error.failure is Failure.REFUSED else error.message[:300],
+            cause=str(error.__cause__)[:300] if error.__cause__ else None,
         )
 
     def event(self, what: str, **facts: object) -> None:
         self._log.info(what, **facts)
+
+    def warning(self, what: str, **facts: object) -> None:
+        self._log.warning(what, **facts)

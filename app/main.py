@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
+from app import wiring
 from app.api import models, openapi
 from app.api.answering import HEADERS_FOR_BROWSERS
 from app.api.files import FileEndpoint
@@ -31,11 +32,13 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened(settings, log) as app.state.parts:
+        async with opened(settings, log) as ground:
+            app.state.parts = wiring.parts(ground, settings)
             yield
             del app.state.parts
 
     app = FastAPI(title="Image Gateway", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.draining = False
 
     def parts() -> Parts:
         found: Parts = app.state.parts
@@ -62,6 +65,11 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
     return app
 
 
+def replace_settings(app: FastAPI, settings: Settings) -> None:
+    """New settings for what comes from now on; what is under way ends as it began."""
+    app.state.parts = wiring.parts(app.state.parts.ground, settings, app.state.parts)
+
+
 def _add_health(app: FastAPI) -> None:
     @app.get("/healthz", tags=["health"], summary="Alive")
     async def healthz() -> dict[str, str]:
@@ -69,7 +77,7 @@ def _add_health(app: FastAPI) -> None:
 
     @app.get("/readyz", tags=["health"], summary="Able to serve")
     async def readyz() -> JSONResponse:
-        ready = hasattr(app.state, "parts")
+        ready = hasattr(app.state, "parts") and not app.state.draining
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 

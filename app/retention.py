@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.errors import Conflict, NotFound, Unavailable
+from app.errors import ApiError, Conflict, NotFound, Unavailable
 from app.fanout import Drawn
 from app.identity import identity, uploads_of
 from app.images import ImageRequest
@@ -138,6 +138,17 @@ class Retention:
             self._delivered_bytes += run.recording.in_memory
         while len(self._delivered) > DELIVERED_RUNS or self._delivered_bytes > DELIVERED_BYTES:
             self._forget(next(iter(self._delivered.values())))
+
+    def give_up(self, error: Callable[[], ApiError]) -> None:
+        """The gateway goes down: whatever is still drawn ends with an error."""
+        for kept in list(self._kept.values()):
+            kept.run.abort(error())
+
+    async def close(self) -> None:
+        """Sees to it that what nobody has fetched yet outlives the process."""
+        for kept in list(self._kept.values()):
+            await self.settled(kept)
+            kept.run.forget()
 
     def _usable(self, kept: Kept) -> Kept | Drawn | None:
         """A run that failed unpaid is forgotten; its images, if it has any, are not."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from app.errors import ApiError, Unavailable
 from app.fanout import Drawn
@@ -60,6 +60,8 @@ class Run:
         self._resources = resources
         self._driven = False
         self._driver: asyncio.Task[None] | None = None
+        self._driving: asyncio.Task[Any] | None = None
+        self._abort: ApiError | None = None
 
     @property
     def ended(self) -> bool:
@@ -101,8 +103,21 @@ class Run:
         if self._driver is None and not self.recording.ended:
             self._driver = asyncio.create_task(drive())
 
+    def abort(self, error: ApiError) -> None:
+        """Ends the run with `error`, whoever drives it."""
+        if self.ended:
+            return
+        if self.call.sent:
+            error.should_retry, error.perhaps_paid = False, True
+        if self._driving is None:
+            self._end(error)
+        else:
+            self._abort = error
+            self._driving.cancel()
+
     async def _drive_once(self) -> None:
         self._driven = True
+        self._driving = asyncio.current_task()
         try:
             self.recording.append(await anext(self._events))
         except StopAsyncIteration:
@@ -113,13 +128,17 @@ class Run:
             await self._events.aclose()
             self._end(Unavailable(f"The gateway has no room for the images: {error.strerror}.", should_retry=False))
         except asyncio.CancelledError:
-            self._end(Unavailable("The request was given up before it was sent to a provider."))
-            raise
+            if self._abort is None:
+                self._end(Unavailable("The request was given up before it was sent to a provider."))
+                raise
+            self._end(self._abort)
+            if self._driving is not None:
+                self._driving.uncancel()
         except BaseException:
             self._end(ApiError("The gateway failed while the images were drawn.", code="internal_error"))
             raise
         finally:
-            self._driven = False
+            self._driven, self._driving = False, None
 
     def release(self) -> None:
         """Closes the uploads as soon as they are not needed any more."""

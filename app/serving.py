@@ -1,20 +1,27 @@
-"""The process: allocator, event loop, listening, and the first lines on the terminal. Knows no request."""
+"""The process: allocator, listening, signals, the configuration's file, the first lines on the terminal. Knows no
+request."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
-from app.main import create_app
+from app.errors import Unavailable
+from app.main import create_app, replace_settings
 from app.protocol import Protocol
-from app.settings import Settings
-from app.wiring import Parts
+from app.settings import Settings, SettingsError
+from app.wiring import Parts, new_log
 
 # From glibc's malloc.h. uvloop reads in blocks of 256 KiB, above the usual threshold for blocks that are mapped and
 # unmapped one by one: thousands of page faults for each upload. Blocks up to this size are taken from the heap.
@@ -22,42 +29,120 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE_BLOCK = 4 * 1_048_576
 _KEPT_FREE = 64 * 1_048_576
 
+NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, for load balancers to notice
+WATCH_SECONDS = 2.0
 
-def run(settings: Settings) -> None:
-    """Serves until told to stop. Raises SystemExit if it cannot listen."""
+
+def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -> None:
+    """Serves until told to stop. `reload` reads the configuration again, on SIGHUP or when `file` has changed; it may
+    raise SettingsError."""
     _tune_allocator()
-    logging.getLogger("uvicorn.error").addFilter(_not_ours)
-    app = create_app(settings)
-    server = Server(
-        uvicorn.Config(
-            app,
-            host=settings.server.host,
-            port=settings.server.port,
-            http=Protocol,
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            backlog=4096,
-            timeout_keep_alive=75,  # seconds; longer than load balancers keep theirs, so that they close first
-            forwarded_allow_ips=settings.server.forwarded_allow_ips,
-        ),
-        lambda: app.state.parts,
+    logging.getLogger("uvicorn.error").addFilter(_plainly)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the caller is told what is wrong with the form
+    log = new_log(settings)
+    app = create_app(settings, log)
+    config = uvicorn.Config(
+        app,
+        host=settings.server.host,
+        port=settings.server.port,
+        http=Protocol,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=75,  # seconds; longer than load balancers keep theirs, so that they close first
+        timeout_graceful_shutdown=int(settings.server.drain_seconds) + 5,
+        forwarded_allow_ips=settings.server.forwarded_allow_ips,
     )
-    server.run()
+    Server(config, app, reload, file).run()
 
 
 class Server(uvicorn.Server):
-    """uvicorn, and a first word to the operator when it listens."""
+    """uvicorn, with a word to the operator when it listens, an orderly end, and a configuration that may change."""
 
-    def __init__(self, config: uvicorn.Config, parts: Callable[[], Parts]) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, reload: Callable[[], Settings], file: Path | None) -> None:
         super().__init__(config)
-        self._parts = parts
+        self._app = app
+        self._reload = reload
+        self._file = file
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def _parts(self) -> Parts:
+        parts: Parts = self._app.state.parts
+        return parts
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(welcome(self._parts(), host, port), file=sys.stderr, flush=True)  # noqa: T201
+            print(welcome(self._parts, host, port), file=sys.stderr, flush=True)  # noqa: T201
+            with contextlib.suppress(NotImplementedError, AttributeError):  # no SIGHUP on Windows
+                self._loop.add_signal_handler(signal.SIGHUP, self.reconfigure)
+            self._watcher = asyncio.create_task(self._watch())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Told to end by a supervisor, the gateway first says that it is not ready and goes on for a moment, so that
+        nothing is sent to it any more when it stops listening."""
+        if sig == signal.SIGTERM and self.started and self._loop and not self._app.state.draining:
+            self._app.state.draining = True
+            self._captured_signals.append(sig)
+            self._loop.call_soon_threadsafe(self._loop.call_later, NOTICE_SECONDS, self._stop)
+        else:
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Runs have `drain_seconds` to finish; the rest is told why not."""
+        self._app.state.draining = True
+        if self._watcher:
+            self._watcher.cancel()
+        if hasattr(self._app.state, "parts"):
+            parts = self._parts
+            asyncio.get_running_loop().call_later(
+                parts.settings.server.drain_seconds, parts.ground.retention.give_up, _going_down
+            )
+        await super().shutdown(sockets)
+
+    def reconfigure(self) -> None:
+        """Applies the configuration as it is now; a bad one is refused, and the old one stays."""
+        log = self._parts.ground.log
+        try:
+            settings = self._reload()
+            replace_settings(self._app, settings)
+        except SettingsError as error:
+            log.warning("configuration refused, the old one stays", faults=str(error))
+        except Exception as error:
+            log.crash("configuration", error)
+        else:
+            log.event("configuration applied", models=len(self._parts.catalog.models))
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    async def _watch(self) -> None:
+        """A new file is applied without a signal: some platforms cannot send one into a container."""
+        known = _version(self._file)
+        while self._file is not None:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = _version(self._file)
+            if now is not None and now != known:
+                known = now
+                self.reconfigure()
+
+
+def _version(file: Path | None) -> tuple[int, int] | None:
+    """What changes when the file does; of the file that a link leads to, as mounted configurations are links."""
+    try:
+        stat = file.stat() if file else None
+    except OSError:
+        return None
+    return (stat.st_mtime_ns, stat.st_ino) if stat else None
+
+
+def _going_down() -> Unavailable:
+    return Unavailable("The gateway is going down, and the images were not finished in time.", code="shutting_down")
 
 
 def welcome(parts: Parts, host: str, port: int) -> str:
@@ -69,7 +154,7 @@ def welcome(parts: Parts, host: str, port: int) -> str:
     models = parts.catalog.models
     first = models[0].name if models else "MODEL"
     key = '-H "Authorization: Bearer YOUR_KEY" ' if parts.settings.keys else ""
-    kind = "simulated providers (no configuration was given)" if parts.sandbox else "its providers"
+    kind = "simulated providers (no configuration was given)" if parts.ground.sandbox_url else "its providers"
     names = ", ".join(model.name for model in models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
     return (
         f"Image Gateway listens at {base}/v1 and serves {kind}: {names}.\n"
@@ -78,9 +163,13 @@ def welcome(parts: Parts, host: str, port: int) -> str:
     )
 
 
-def _not_ours(record: logging.LogRecord) -> bool:
-    """An answer that broke in the middle is left unfinished on purpose; the request's own log line tells why."""
-    return "returned without completing response" not in record.getMessage()
+def _plainly(record: logging.LogRecord) -> bool:
+    """Of a failed start the last line says what is wrong. An answer that broke in the middle is left unfinished on
+    purpose; the request's own log line tells why."""
+    message = record.getMessage()
+    if message.startswith("Traceback") and "DataDirError" in message:
+        record.msg, record.args = message.strip().splitlines()[-1].partition("DataDirError: ")[2], ()
+    return "returned without completing response" not in message
 
 
 def _tune_allocator() -> None:

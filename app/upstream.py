@@ -162,7 +162,7 @@ async def _inflated(stream: AsyncIterator[bytes], encoding: str) -> AsyncGenerat
 def _failure(error: Exception, *, sent: bool) -> UpstreamError:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL):
         return UpstreamError(
-            Failure.NOT_SENT, f"no connection: {error}", timed_out=isinstance(error, httpx.ConnectTimeout)
+            Failure.NOT_SENT, "it could not be reached", timed_out=isinstance(error, httpx.ConnectTimeout)
         )
     if isinstance(error, httpx.TimeoutException):
         when = "in the middle of the answer" if sent else "before the answer began"

@@ -47,15 +47,37 @@ RECORDED_IN_MEMORY = 32 * 1_048_576  # bytes of one run; beyond, its images lie 
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """What lives as long as the process, whatever the configuration becomes."""
+
+    log: Log
+    sandbox_url: str | None
+    spools: str
+    transport: AiohttpTransport
+    fetcher: Fetcher
+    store: DiskStore
+    signer: Signer
+    meter: Meter
+    retention: Retention
+    policy: Policy
+
+    def recording(self) -> Recording:
+        return Recording(lambda: Spool(0, self.spools), self.meter, RECORDED_IN_MEMORY)
+
+    def uploads(self) -> Uploads:
+        return Uploads(self.spools)
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """What serves while the application runs."""
+    """What serves. Replaced as a whole when the configuration changes; what is under way keeps the old ones."""
 
     settings: Settings
     catalog: Catalog
     keys: Keys
     service: Service
     files: Files
-    sandbox: bool = False
+    ground: Ground
 
 
 def new_log(settings: Settings) -> Log:
@@ -63,55 +85,83 @@ def new_log(settings: Settings) -> Log:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, log: Log) -> AsyncIterator[Parts]:
+async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
+    """Raises DataDirError."""
     async with AsyncExitStack() as stack:
-        sandbox = settings.sandbox
-        if sandbox:
-            settings = with_sandbox(settings, await _sandbox(stack))
-        path = Path(stack.enter_context(TemporaryDirectory(prefix="image-gateway-"))) if sandbox else settings.data_dir
+        sandbox_url = await _sandbox(stack) if settings.sandbox else None
+        path = (
+            Path(stack.enter_context(TemporaryDirectory(prefix="image-gateway-"))) if sandbox_url else settings.data_dir
+        )
         data = stack.enter_context(open_data_dir(path))
-        dialect = cache(dialects.load)
-        catalog = Catalog(inventory.models(settings, lambda name: dialect(name).profile))
-        keys = Keys(map(_key, settings.keys), time.monotonic)
         tls = ssl.create_default_context()  # reading the certificates takes a while: once for all
-        fetcher = await stack.enter_async_context(Fetcher(tls=tls))
-        transport = await stack.enter_async_context(AiohttpTransport(tls))
-        files, signer = settings.files, Signer(data.url_secret, time.time)
+        files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
         store = DiskStore(data.files, lifetime=files.lifetime_seconds, max_bytes=files.max_bytes, clock=time.time)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
-        spools, meter = folder(data, "spool"), Meter(settings.runs.memory_bytes)
-
-        def recording() -> Recording:
-            return Recording(lambda: Spool(0, str(spools)), meter, RECORDED_IN_MEMORY)
-
-        gateway = Gateway(
-            catalog,
-            Upstream(transport),
-            dialect,
-            _policy(settings),
-            Delivery(store, settings.server.default_response_format),
-            fetcher,
-            recording=recording,
-            nonce=lambda: secrets.token_hex(16),
-            sleep=asyncio.sleep,
-            report=log.attempt_failed,
+        shelf = RunShelf(folder(data, "runs"), meter)
+        ground = Ground(
+            log,
+            sandbox_url,
+            str(folder(data, "spool")),
+            await stack.enter_async_context(AiohttpTransport(tls)),
+            await stack.enter_async_context(Fetcher(tls=tls)),
+            store,
+            Signer(data.url_secret, time.time),
+            meter,
+            Retention(
+                Room(runs.memory_bytes, runs.disk_bytes, runs.retain_seconds),
+                meter,
+                shelf,
+                time.monotonic,
+                shelf.load(runs.retain_seconds, time.monotonic),
+            ),
+            Policy(
+                Health(time.monotonic),
+                Slots(time.monotonic, settings.queue.max_length, settings.queue.max_seconds),
+                RetryBudget(time.monotonic),
+                random.random,
+            ),
         )
-        limits = Limits(settings.server.max_upload_bytes, settings.server.max_request_bytes)
-        service = Service(
-            gateway=gateway,
-            keys=keys,
-            retention=_retention(settings, RunShelf(folder(data, "runs"), meter), meter),
-            recording=recording,
-            limits=limits,
-            uploads=lambda: Uploads(str(spools)),
-            keepalive_seconds=settings.server.keepalive_seconds,
-            signer=signer,
-            public_url=files.public_url,
-            fetch=partial(_remote, fetcher, limits) if settings.server.remote_images else None,
-            finish_on_disconnect=settings.runs.on_disconnect == "finish",
-            log_prompts=settings.logging.prompts,
-        )
-        yield Parts(settings, catalog, keys, service, Files(store, signer, time.time), sandbox)
+        yield ground
+        await ground.retention.close()
+
+
+def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Parts:
+    """What `settings` say, on the same ground; `before` is what they replace."""
+    if ground.sandbox_url:
+        settings = with_sandbox(settings, ground.sandbox_url)
+    dialect = cache(dialects.load)
+    catalog = Catalog(inventory.models(settings, lambda name: dialect(name).profile))
+    keys = Keys(map(_key, settings.keys), time.monotonic, before.keys if before else None)
+    gateway = Gateway(
+        catalog,
+        Upstream(ground.transport),
+        dialect,
+        ground.policy,
+        Delivery(ground.store, settings.server.default_response_format),
+        ground.fetcher,
+        recording=ground.recording,
+        nonce=lambda: secrets.token_hex(16),
+        sleep=asyncio.sleep,
+        report=ground.log.attempt_failed,
+    )
+    server = settings.server
+    limits = Limits(server.max_upload_bytes, server.max_request_bytes)
+    service = Service(
+        gateway=gateway,
+        keys=keys,
+        retention=ground.retention,
+        recording=ground.recording,
+        limits=limits,
+        uploads=ground.uploads,
+        keepalive_seconds=server.keepalive_seconds,
+        json_keepalive_after=server.json_keepalive_after,
+        signer=ground.signer,
+        public_url=settings.files.public_url,
+        fetch=partial(_remote, ground.fetcher, limits) if server.remote_images else None,
+        finish_on_disconnect=settings.runs.on_disconnect == "finish",
+        log_prompts=settings.logging.prompts,
+    )
+    return Parts(settings, catalog, keys, service, Files(ground.store, ground.signer, time.time), ground)
 
 
 @asynccontextmanager
@@ -133,21 +183,10 @@ def _remote(fetcher: Fetcher, limits: Limits, uploads: Uploads) -> Callable[[str
     return fetch
 
 
-def _policy(settings: Settings) -> Policy:
-    queue = Slots(time.monotonic, settings.queue.max_length, settings.queue.max_seconds)
-    return Policy(Health(time.monotonic), queue, RetryBudget(time.monotonic), random.random)
-
-
 def folder(data: DataDir, name: str) -> Path:
     path = data.path / name
     path.mkdir(mode=0o700, exist_ok=True)
     return path
-
-
-def _retention(settings: Settings, shelf: RunShelf, meter: Meter) -> Retention:
-    runs = settings.runs
-    room = Room(runs.memory_bytes, runs.disk_bytes, runs.retain_seconds)
-    return Retention(room, meter, shelf, time.monotonic, shelf.load(runs.retain_seconds, time.monotonic))
 
 
 def _key(key: KeySettings) -> Key:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from starlette.types import Scope, Send
@@ -88,7 +89,6 @@ class Answer:
 
     async def body(self, text: bytes, *, more: bool = True) -> None:
         """Raises ClientGone once the client is known to have left."""
-        self.told.bytes += len(text)
         self.finished = not more
         self._sending_since = began = time.perf_counter()
         await self._send({"type": "http.response.body", "body": text, "more_body": more})
@@ -163,8 +163,22 @@ def served_headers(served: Served) -> Headers:
     return [(name, value.encode("ascii", "replace")) for name, value in said.items() if value]
 
 
-async def send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder: JsonEncoder) -> None:
-    """Raises ApiError while nothing was sent; after that a failure leaves the answer visibly incomplete."""
+async def send_json(
+    answer: Answer,
+    events: AsyncGenerator[Event, None],
+    encoder: JsonEncoder,
+    pause: Pause | None = None,
+) -> None:
+    """Raises ApiError while nothing was sent; after that a failure leaves the answer visibly incomplete. With `pause`
+    white space is sent while the upstream draws, which JSON allows before it begins."""
+    if pause:
+        async with _kept_alive(answer, pause, encoder.content_type, [], lambda: b"" if encoder.begun else b" "):
+            await _send_json(answer, events, encoder)
+    else:
+        await _send_json(answer, events, encoder)
+
+
+async def _send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder: JsonEncoder) -> None:
     async for event in events:
         text = encoder.encode(event)
         if type(event) is Served and not answer.started:
@@ -195,7 +209,9 @@ async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder:
 
 async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder: SseEncoder, keepalive: float) -> None:
     """Raises ApiError while nothing was sent; after that a failure becomes a nested error event."""
-    async with _kept_alive(answer, encoder, keepalive):
+    pause = Pause(keepalive, keepalive)
+    speech = partial(_comment, encoder)
+    async with _kept_alive(answer, pause, encoder.content_type, _STREAM_HEADERS, speech):
         try:
             async for event in events:
                 text = encoder.encode(event)
@@ -215,19 +231,34 @@ async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder:
 _STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
+def _comment(encoder: SseEncoder) -> bytes:
+    return b"" if encoder.inside else encoder.comment()
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Seconds of silence before the first sign of life, and between those that follow."""
+
+    first: float
+    between: float
+
+
 @contextlib.asynccontextmanager
-async def _kept_alive(answer: Answer, encoder: SseEncoder, seconds: float) -> AsyncIterator[None]:
-    """A comment whenever nothing was sent for so many seconds, but never inside an event."""
+async def _kept_alive(
+    answer: Answer, pause: Pause, content_type: bytes, headers: Headers, sign: Callable[[], bytes]
+) -> AsyncIterator[None]:
+    """A sign of life whenever nothing was sent for so long, where `sign` gives one."""
 
     async def speak() -> None:
-        sent = answer.told.bytes
+        seconds = pause.first
         while True:
-            await asyncio.sleep(seconds)
-            if answer.told.bytes == sent and not encoder.inside:
-                if not answer.started:
-                    await answer.start(200, encoder.content_type, _STREAM_HEADERS)
-                await answer.body(encoder.comment())
             sent = answer.told.bytes
+            await asyncio.sleep(seconds)
+            if answer.told.bytes == sent and (text := sign()):
+                if not answer.started:
+                    await answer.start(200, content_type, headers)
+                await answer.body(text)
+            seconds = pause.between
 
     speaker = asyncio.create_task(speak())
     try:

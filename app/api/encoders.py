@@ -47,6 +47,11 @@ class JsonEncoder:
         self._before = f'{{"created":{created},"data":['  # what has to come before the next image
         self._in_text = self._partial = False
 
+    @property
+    def begun(self) -> bool:
+        """White space before the document is no longer possible."""
+        return self._before == ","
+
     def encode(self, event: Event) -> bytes:
         if type(event) is ImageData:
             if self._in_text:

@@ -53,6 +53,8 @@ class Frame:
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(took).encode()),
                 ]
+            else:
+                told.bytes += len(message.get("body", b""))
             await send(message)
 
         try:

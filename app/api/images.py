@@ -14,7 +14,7 @@ from functools import partial
 from starlette.types import Receive, Scope, Send
 
 from app.api.accept import honoured
-from app.api.answering import Answer, Told, send_json, send_raw, send_sse
+from app.api.answering import Answer, Pause, Told, send_json, send_raw, send_sse
 from app.api.body import ClientGone, Limits
 from app.api.encoders import JsonEncoder, RawEncoder, SseEncoder
 from app.api.files import base_url
@@ -41,6 +41,7 @@ class Service:
     limits: Limits
     uploads: Callable[[], Uploads]
     keepalive_seconds: float
+    json_keepalive_after: float | None
     signer: Signer
     public_url: str | None = None
     fetch: Callable[[Uploads], Fetch] | None = None
@@ -130,6 +131,9 @@ async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, se
         if service.goes_on(run):
             await run.finish()
         raise
+    except ApiError:
+        kept.joined = False  # whoever was told of it comes back too, to be told again and not to draw anew
+        raise
     finally:
         run.followers -= 1
         await service.retention.settled(kept)
@@ -142,7 +146,9 @@ async def _answer(service: Service, run: Run, answer: Answer, events: AsyncGener
     elif request.stream:
         await send_sse(answer, events, SseEncoder(request, run.created), service.keepalive_seconds)
     else:
-        await send_json(answer, events, JsonEncoder(request, run.created))
+        after = service.json_keepalive_after
+        pause = None if after is None else Pause(after, service.keepalive_seconds)
+        await send_json(answer, events, JsonEncoder(request, run.created), pause)
 
 
 def header(scope: Scope, wanted: bytes) -> str | None:
