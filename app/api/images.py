@@ -20,6 +20,7 @@ from app.api.encoders import JsonEncoder, RawEncoder, SseEncoder
 from app.api.files import base_url
 from app.api.json_door import Fetch
 from app.api.reading import read_request
+from app.errors import ApiError
 from app.gateway import Gateway
 from app.images import Event, Operation
 from app.keys import Keys
