@@ -54,6 +54,7 @@ def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
     streams = request.stream and can.streaming is not False
     fitted = replace(
         request,
+        prompt=request.prompt if _takes_prompt(request, can) else None,
         size=size if _takes_size(can) else None,
         parameters=kept,
         stream=streams,
@@ -110,6 +111,11 @@ def _required(name: str, value: Any) -> bool:
     return PARAMETERS[name] is Weight.REQUIREMENT or (name == "background" and value == "transparent")
 
 
+def _takes_prompt(request: ImageRequest, can: Profile) -> bool:
+    """OpenAI's variations have no prompt, so a host that is known takes one only if its profile says so."""
+    return request.operation is not Operation.VARIATIONS or can.understands("prompt")
+
+
 def _takes_size(can: Profile) -> bool:
     return can.understands("size") or can.understands("width")
 
@@ -135,6 +141,8 @@ def _dropped(request: ImageRequest, can: Profile, *, streams: bool) -> Iterator[
     for name, value in request.parameters.items():
         if not can.understands(name) and PARAMETERS[name] is Weight.HINT and value != "auto":
             yield request.spelt.get(name, name)
+    if request.prompt and not _takes_prompt(request, can):
+        yield "prompt"
     if request.partial_images and not streams and request.stream:
         yield "partial_images"
 

@@ -82,6 +82,7 @@ class ImageRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     spelt: Mapping[str, str] = field(default_factory=dict)
     extra: tuple[tuple[str, Any], ...] = ()
+    mask_convention: Literal["alpha", "white", "black"] = "alpha"  # what the caller's mask means
     raw: bool = False  # the answer is to be the one image's bytes, and nothing else
 
 

@@ -59,7 +59,6 @@ class _Sending:
     """A response under way, which stops when its reader leaves."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.told = scope["state"]["told"]
         self._receive = receive
         self._send = send
         self._gone = False
@@ -77,7 +76,6 @@ class _Sending:
 
     async def body(self, data: bytes, *, more: bool = False) -> None:
         """Raises ClientGone when there is nobody left to send to."""
-        self.told.bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         await asyncio.sleep(0)  # a server may take everything at once for somebody who has left
         if more and self._gone:

@@ -49,7 +49,7 @@ _RULES: dict[str, Rule] = {
     "num_steps": _STEPS,
     "num_inference_steps": _STEPS,
     "quality": Choice(("low", "medium", "high", "xhigh", "max", "auto", "standard", "hd")),
-    "style": Choice(("vivid", "natural")),
+    "style": Text(),  # "vivid" or "natural" at OpenAI; other hosts have vocabularies of their own
     "background": Choice(("transparent", "opaque", "auto")),
     "moderation": Choice(("low", "auto")),
     "input_fidelity": Choice(("high", "low")),
@@ -64,11 +64,12 @@ _RULES: dict[str, Rule] = {
     "response_format": Choice(("url", "b64_json")),
     "stream": Boolean(),
     "partial_images": Integer(0, 3),
+    "mask_convention": Choice(("alpha", "white", "black")),
 }
 _UNKNOWN = {
-    Operation.GENERATIONS: frozenset({"input_fidelity"}),
+    Operation.GENERATIONS: frozenset({"input_fidelity", "mask_convention"}),
     Operation.EDITS: frozenset[str](),
-    Operation.VARIATIONS: frozenset({"partial_images", "input_fidelity"}),
+    Operation.VARIATIONS: frozenset({"partial_images", "input_fidelity", "mask_convention"}),
 }
 _LIST_MODELS = " GET /v1/models lists the models that can be asked for."
 
@@ -99,6 +100,7 @@ def build(
     response_format = values.pop("response_format", None)
     stream = values.pop("stream", False)
     partial_images = values.pop("partial_images", 0)
+    mask_convention = values.pop("mask_convention", "alpha")
     _refuse_contradictions(values)
     return ImageRequest(
         operation=operation,
@@ -112,6 +114,7 @@ def build(
         parameters=values,
         spelt=spelt,
         extra=tuple(extra),
+        mask_convention=mask_convention,
     )
 
 

@@ -154,7 +154,7 @@ def test_the_values_that_mean_nothing_said_are_absent() -> None:
         ("background", ["transparent", "opaque", "auto"], ["red"]),
         ("moderation", ["low", "auto"], ["none"]),
         ("complexity", ["low", "medium", "high"], ["max"]),
-        ("style", ["vivid", "natural"], ["bold"]),
+        ("style", ["vivid", "watercolour"], [7]),
         ("output_format", ["png", "webp", "jpeg", "gif", "svg"], ["bmp", "PNG"]),
         ("safety_identifier", ["x"], [5]),
         ("svg", [{"model": "gpt-5", "reasoning": {"effort": "low"}}], [{}, {"model": 5}, "gpt-5", []]),
