@@ -99,7 +99,7 @@ async def _send(sending: _Sending, scope: Scope, kept: Kept, now: float) -> None
     first, end = span or (0, file.size)
     if span:
         if first >= end:
-            await _unsatisfiable(sending, file.size)
+            await _unsatisfiable(sending, scope, file.size)
             return
         headers.append((b"content-range", f"bytes {first}-{end - 1}/{file.size}".encode()))
     headers.append((b"content-length", str(end - first).encode()))
@@ -148,10 +148,10 @@ def _span(said: str, size: int) -> tuple[int, int] | None:
     return first, min(last + 1, size)
 
 
-async def _unsatisfiable(sending: _Sending, size: int) -> None:
+async def _unsatisfiable(sending: _Sending, scope: Scope, size: int) -> None:
     message = f"The image has {size} bytes, and the range that was asked for is not among them."
     error = ApiError(message, status=416, type="invalid_request_error", code="range_not_satisfiable")
-    sending.told.error = error.code
+    scope["state"]["told"].error = error.code
     text = compact(error.envelope()).encode()
     headers = [
         (b"content-range", f"bytes */{size}".encode()),
