@@ -4,9 +4,10 @@ classes of `Failure` that they fall into. Knows no provider by name, since hosts
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -21,29 +22,33 @@ _QUOTA = {
     "organization_usage_limit_exceeded",
     "billing_hard_limit_reached",
 }
+# Where a 429 has no code of its own: waiting would not help.
+_QUOTA_TOLD = re.compile(r"insufficient[_ ](quota|balance|credit|funds)|exceeded your (current )?quota", re.I)
 _MODERATION = re.compile(r"moderation|content[_ ]?policy|content[_ ]?filter|nsfw|safety (system|filter|check)", re.I)
 _REFUSALS = {400, 404, 413, 422}
 _ACCOUNT = {401, 402, 403}
 _TRANSIENT = {500, 502, 503}
 _GOOD_WORDS = {"success", "succeeded", "ok", "completed", "complete", "done"}
 _SECRETS = re.compile(
-    r"\b(?:sk|ak|pk|rk)[-_][\w-]{6,}|\bBearer\s+\S+|\b[0-9a-fA-F]{32,}\b|\beyJ[\w-]{10,}[\w.-]*|[A-Za-z0-9+/=_-]{100,}"
+    r"\b(?:sk|ak|pk|rk)[-_][\w-]{6,}|\b(?i:Bearer|Basic)\s+\S{6,}|(?<![0-9a-fA-F])[0-9a-fA-F]{32,}"
+    r"|\beyJ[\w-]{10,}[\w.-]*|[A-Za-z0-9+/=_-]{100,}"
 )
 LONGEST_MESSAGE = 1000
+_REDIRECTED = "it redirects (status {}), which is not followed; `base_url` has to name the place itself"
 
 
-def from_status(head: ResponseHead, body: bytes, *, now: datetime | None = None) -> UpstreamError:
+def from_status(head: ResponseHead, body: bytes) -> UpstreamError:
     """The failure that an answer with a status other than 2xx is."""
     words = Words.read(_parsed(body))
     status = head.status
     return UpstreamError(
         failure=_by_status(status, words),
-        message=words.message or f"status {status}",
+        message=words.message or (f"status {status}" if status >= 400 else _REDIRECTED.format(status)),
         status=status,
         type=words.type,
         code=words.code,
         param=words.param,
-        retry_after=_retry_after(head.headers, now),
+        retry_after=_retry_after(head.headers),
         details=words.details,
         timed_out=status in (408, 504, 522, 524),
     )
@@ -57,8 +62,7 @@ def from_document(document: Any) -> UpstreamError | None:
     if not (document.get("error") or _says_failed(document)):
         return None
     refused = _moderated(words) or _is_refusal_code(words.code)
-    quota = words.code in _QUOTA or words.type in _QUOTA
-    failure = Failure.CREDENTIAL if quota else Failure.REFUSED if refused else Failure.FAILED
+    failure = Failure.CREDENTIAL if _exhausted(words) else Failure.REFUSED if refused else Failure.FAILED
     message = words.message or "the answer says that it failed, without a reason"
     status = 400 if refused else None
     return UpstreamError(failure, message, status, words.type, words.code, words.param, details=words.details)
@@ -81,16 +85,20 @@ def _moderated(words: Words) -> bool:
     return any(map(_MODERATION.search, (words.code or "", words.type or "", words.message)))
 
 
+def _exhausted(words: Words) -> bool:
+    return words.code in _QUOTA or words.type in _QUOTA
+
+
 def _by_status(status: int, words: Words) -> Failure:
-    if words.code in _QUOTA or words.type in _QUOTA:
+    if _exhausted(words):
         return Failure.CREDENTIAL
     if status in _ACCOUNT:
         return Failure.REFUSED if status == 403 and _moderated(words) else Failure.CREDENTIAL
     if status == 429:
-        return Failure.RATE_LIMITED
+        return Failure.CREDENTIAL if _QUOTA_TOLD.search(words.message) else Failure.RATE_LIMITED
     if status in _REFUSALS or _moderated(words):
         return Failure.REFUSED
-    if status in _TRANSIENT:
+    if status in _TRANSIENT or status < 400:
         return Failure.UNAVAILABLE
     if status == 408 or status >= 500:
         return Failure.UNCERTAIN
@@ -154,20 +162,24 @@ def _parsed(body: bytes) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and str(value) else None
-
-
-def _retry_after(headers: Mapping[str, str], now: datetime | None) -> float | None:
-    """Seconds; from `retry-after-ms`, or `retry-after` as a number or as an HTTP date."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        said = headers.get("retry-after")
-        if said is None:
-            return None
-        if re.fullmatch(r"\s*[0-9.]+\s*", said):
-            return float(said)
-        seconds = (parsedate_to_datetime(said) - (now or datetime.now(UTC))).total_seconds()
-        return max(0.0, seconds)
-    except (ValueError, TypeError):
+    if isinstance(value, bool) or not isinstance(value, str | int):
         return None
+    return scrub(str(value)) or None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; from `retry-after-ms`, or `retry-after` as a number or as an HTTP date."""
+    said = headers.get("retry-after", "")
+    for number, unit in ((headers.get("retry-after-ms", ""), 1000), (said, 1)):
+        if re.fullmatch(r"\s*[0-9]+(?:\.[0-9]*)?\s*", number) and math.isfinite(seconds := float(number) / unit):
+            return seconds
+    return _seconds_until(said, headers.get("date", ""))
+
+
+def _seconds_until(date: str, now: str) -> float | None:
+    """`now` is the answer's own date, so that two clocks need not agree."""
+    try:
+        until, since = (at if at.tzinfo else at.replace(tzinfo=UTC) for at in map(parsedate_to_datetime, (date, now)))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0.0, (until - since).total_seconds())
