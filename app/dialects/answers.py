@@ -19,6 +19,14 @@ def garbled(reason: object) -> UpstreamError:
     return UpstreamError(Failure.UNCERTAIN, f"the answer cannot be read: {reason}")
 
 
+def so_far(tap: JsonTap, begins: StringBegins) -> Any:
+    """The document as it was known when that string began. Raises UpstreamError."""
+    try:
+        return tap.so_far(begins)
+    except JsonTapError as error:
+        raise garbled(error) from None
+
+
 class JsonAnswer:
     """`{"data": [{"b64_json": …, "revised_prompt": …, "seed": …} | {"url": …}], "usage": …}`, in any order of keys."""
 
@@ -45,7 +53,7 @@ class JsonAnswer:
         if failure := from_document(document):
             raise failure
         entries = _entries(document)
-        if not self._told and not self._open and not any(_link(entry) for entry in entries):
+        if not self._told and not self._open and not any(link(entry) for entry in entries):
             raise UpstreamError(Failure.UNCERTAIN, "the answer holds no image, and no reason")
         usage = usage_of(document)
         events = list(self._up_to(len(entries), entries, usage))
@@ -63,7 +71,7 @@ class JsonAnswer:
             elif type(item) is StringBegins:
                 match item.path:
                     case ("data", int(index), "b64_json"):
-                        yield from self._up_to(index, _entries(self._tap.so_far(item)), None)
+                        yield from self._up_to(index, _entries(so_far(self._tap, item)), None)
                         self._passing = True
             elif type(item) is StringEnds:
                 self._passing = False
@@ -73,9 +81,9 @@ class JsonAnswer:
         UpstreamError for one that is neither: an answer with a piece missing must not look whole."""
         while self._told < end:
             entry = entries[self._told] if self._told < len(entries) and isinstance(entries[self._told], dict) else {}
-            if not self._open and (link := _link(entry)):
+            if not self._open and (address := link(entry)):
                 yield ImageBegins(self._told)
-                yield ImageLink(link)
+                yield ImageLink(address)
                 self._open = True
             if not self._open:
                 raise UpstreamError(Failure.UNCERTAIN, f"image {self._told + 1} of the answer is missing")
@@ -89,7 +97,7 @@ def _entries(document: Any) -> list[Any]:
     return data if isinstance(data, list) else []
 
 
-def _link(entry: Any) -> str | None:
+def link(entry: Any) -> str | None:
     url = entry.get("url") if isinstance(entry, dict) else None
     return url if isinstance(url, str) and url else None
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from app.deployments import Deployment
 from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
-from app.dialects.answers import ByFirstByte, garbled, image_ends, usage_of
+from app.dialects.answers import ByFirstByte, garbled, image_ends, link, so_far, usage_of
 from app.dialects.failures import from_document, from_status
 from app.dialects.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 from app.dialects.sse import EventBegins, EventEnds, SseError, SseReader
 from app.errors import Failure, UpstreamError
-from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
+from app.images import Done, Event, ImageBegins, ImageData, ImageLink, ImageRequest, Operation, Upload
 from app.profiles import Profile
 from app.usage import add_up
 
@@ -118,6 +118,8 @@ def _quoted(text: str) -> str:
 
 # --- back ---
 
+_DONE = b"[DONE]"
+
 
 class EventAnswer:
     """`image_generation.partial_image`, `….completed`, and errors in mid-stream. Other events are passed over."""
@@ -151,7 +153,7 @@ class EventAnswer:
             elif type(item) is EventBegins:
                 self._picture = Picture(self._finished, item.name, self._partials)
             elif type(item) is EventEnds and self._picture is not None:
-                yield from self._picture.close()
+                yield from self._picture.close(item.name)
                 self._partials += self._picture.is_partial
                 if self._picture.finished:
                     self._finished, self._partials = self._finished + 1, 0
@@ -161,10 +163,10 @@ class EventAnswer:
 
 
 class Picture:
-    """One event's data: JSON with the picture under `b64_json`.
+    """One event's data: JSON with the picture under `b64_json`, or its address under `url`.
 
     Whether it is a partial image is said by `event:`, by `type` or by `partial_image_index`, in any order; what comes
-    before the picture decides, and the official order says it in time.
+    before the picture decides, and the official order says it in time. What comes later must not contradict it.
     """
 
     def __init__(self, index: int, name: str | None, partials: int) -> None:
@@ -172,14 +174,14 @@ class Picture:
         self._index, self._name = index, name or ""
         self._partials = partials  # that came before it: its own index, where that comes after the picture, as usual
         self._passing = self._begun = self._skip = self.finished = self.is_partial = False
+        self._head: bytes | None = b""  # how the data begins, as long as it may become `[DONE]`; then None
         self._so_far: Mapping[str, Any] = {}  # what the event said before its picture
         self.usage: Mapping[str, Any] | None = None
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        if self._skip:
-            return
-        if data.startswith(b"[DONE]") and not self._begun:
-            self._skip = True
+        if self._head is not None:
+            data = self._without_done(self._head + data)
+        if self._skip or not data:
             return
         try:
             found = self._tap.feed(data)
@@ -189,28 +191,49 @@ class Picture:
             if type(item) is bytes:
                 if self._passing:
                     if not self._begun:  # only now, since an empty text is no image
-                        self._begun = True
-                        yield ImageBegins(self._index, self._partial(self._so_far))
+                        yield self._begin(self._so_far)
                     yield ImageData(item)
             elif type(item) is StringBegins and item.path == ("b64_json",):
-                self._passing, self._so_far = True, self._tap.so_far(item)
+                self._passing, self._so_far = True, so_far(self._tap, item)
             elif type(item) is StringEnds:
                 self._passing = False
 
-    def close(self) -> Iterator[Event]:
-        if self._skip:
+    def close(self, name: str | None) -> Iterator[Event]:
+        """`name`: that of the last `event:` line, which is the one that holds."""
+        if self._skip or self._head == b"":  # a sign of life without data
             return
+        self._name = name or ""
         try:
+            if self._head:
+                self._tap.feed(self._head)
             document = self._tap.close()
         except JsonTapError as error:
             raise garbled(error) from None
-        if failure := from_document(document if "error" in document else {}):
+        if not isinstance(document, dict):
+            return
+        if failure := _failure(document, self._name):
             raise failure
+        if not self._begun and (address := link(document)):
+            yield self._begin(document)
+            yield ImageLink(address)
         if self._begun:
-            self.is_partial = self._partial(document) is not None
+            if self.is_partial != (self._partial(document) is not None):
+                raise garbled("an event says only after its picture whether it is a partial one")
             self.finished = not self.is_partial
             self.usage = usage_of(document)
             yield image_ends(document, self.usage)
+
+    def _without_done(self, head: bytes) -> bytes:
+        """The beginning of the data, once it is known that it is not `[DONE]`."""
+        head = head.lstrip()
+        self._skip = head.startswith(_DONE)
+        self._head = head if _DONE.startswith(head) and not self._skip else None
+        return b"" if self._skip or self._head is not None else head
+
+    def _begin(self, said: Mapping[str, Any]) -> ImageBegins:
+        partial = self._partial(said)
+        self._begun, self.is_partial = True, partial is not None
+        return ImageBegins(self._index, partial)
 
     def _partial(self, so_far: Mapping[str, Any]) -> int | None:
         kind = str(so_far.get("type") or self._name)
@@ -218,3 +241,14 @@ class Picture:
         if kind.endswith("partial_image") or (not kind and index is not None):
             return index if isinstance(index, int) else self._partials
         return None
+
+
+def _failure(document: dict[str, Any], name: str) -> UpstreamError | None:
+    """An error nested as at OpenAI, or laid flat into an event that is called one."""
+    if document.get("error"):
+        return from_document(document)
+    if "error" in (name, document.get("type")):
+        return from_document(
+            {"error": {key: value for key, value in document.items() if (key, value) != ("type", "error")}}
+        )
+    return None
