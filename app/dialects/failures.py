@@ -30,7 +30,7 @@ _ACCOUNT = {401, 402, 403}
 _TRANSIENT = {500, 502, 503}
 _GOOD_WORDS = {"success", "succeeded", "ok", "completed", "complete", "done"}
 _SECRETS = re.compile(
-    r"\b(?:sk|ak|pk|rk)[-_][\w-]{6,}|\b(?i:Bearer|Basic)\s+\S{6,}|(?<![0-9a-fA-F])[0-9a-fA-F]{32,}"
+    r"\b(?:sk|ak|pk|rk)[-_][\w-]{6,}|\b(?i:Bearer)\s+\S{6,}|(?<![0-9a-fA-F])[0-9a-fA-F]{32,}"
     r"|\beyJ[\w-]{10,}[\w.-]*|[A-Za-z0-9+/=_-]{100,}"
 )
 LONGEST_MESSAGE = 1000
