@@ -73,6 +73,11 @@ class Scripted:
         self._scripts.setdefault(name, []).append(Script(steps, early))
         return f"{self.base_url}/{name}/v1"
 
+    def clear(self, name: str) -> None:
+        """Forgets the scripts and the requests of a name."""
+        self._scripts.pop(name, None)
+        self._received.pop(name, None)
+
     def received(self, name: str) -> list[Received]:
         return self._received.get(name, [])
 

@@ -151,6 +151,10 @@ class Process:
                 return int(line.split()[1]) * 1024
         raise AssertionError(f"no {name} in /proc")
 
+    def forget_memory(self) -> None:
+        """From now on `VmHWM` counts anew (proc(5), clear_refs)."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def stop(self) -> int:
         self.process.terminate()
         try:

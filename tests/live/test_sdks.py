@@ -346,3 +346,13 @@ def test_a_picture_that_breaks_is_never_a_response_and_never_drawn_again(report:
     told = report.calls["sees_the_picture_break"]
     assert told.get("raised") == ("TypeError" if report.name in NODE_SDKS else "APIConnectionError"), told
     assert report.arrived("broken", "sees_the_picture_break") == 1
+
+
+def test_nothing_that_the_sdks_sent_or_got_is_in_the_log(report: Report) -> None:
+    printed = report.stage.gateway.printed()
+    assert report.prefix in printed
+    for secret in ("a fox", KEY, "upstream-secret", "sk-wrong-key-0000", PICTURE[:40], text(encoded())[:40]):
+        assert secret not in printed
+    for said in printed.splitlines():
+        if said.startswith("{"):
+            assert "Traceback" not in said, said

@@ -1,0 +1,156 @@
+"""The gateway as a process: its first words, its last ones, and how much memory it takes."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.loops import in_thread
+from tests.live.pictures import encoded, heavy, opened, text
+from tests.live.scripted import Scripted, answer, image_json
+from tests.live.servers import Process, process, provider, served_by
+from tests.live.wire import Reply, edit, generate, line, post, request
+
+MEGABYTE = 1024 * 1024
+SMALL = answer(image_json(text(encoded())), connection="close")
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Scripted]:
+    with in_thread(Scripted) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Models `openai` and `nebula_block`, each at a script of its name in that dialect."""
+    names = ("openai", "nebula_block")
+    providers = {name: provider(f"{upstream.base_url}/{name}/v1", dialect=name) for name in names}
+    config = {"providers": providers, "models": {name: served_by(name) for name in names}}
+    with process(config, tmp_path_factory.mktemp("memory")) as running:
+        for name in names:  # what the first request loads does not count
+            upstream.at(name, SMALL)
+            assert asyncio.run(generate(running.port, model=name)).status == 200
+        yield running
+
+
+def test_without_a_configuration_it_serves_pictures_and_says_where(tmp_path: Path) -> None:
+    with process(None, tmp_path) as running:
+        assert running.said[0].startswith(f"Image Gateway listens at {running.url}/v1 and serves simulated providers")
+        with urllib.request.urlopen(f"{running.url}/v1/models", timeout=5) as models:
+            model = json.load(models)["data"][0]["id"]
+        body = {"model": model, "prompt": "an unmistakable prompt", "size": "64x64"}
+        asked = urllib.request.Request(
+            f"{running.url}/v1/images/generations",
+            json.dumps(body).encode(),
+            {"content-type": "application/json", "x-request-id": "the-first"},
+        )
+        with urllib.request.urlopen(asked, timeout=5) as answered:
+            assert opened(json.load(answered)["data"][0]["b64_json"]).size == (64, 64)
+        [told] = running.lines("the-first", count=1)
+        assert (told["status"], told["model"], told["images"]) == (200, model, 1)
+        assert "unmistakable" not in running.printed()
+        assert running.stop() in (0, -signal.SIGTERM)
+        assert "Traceback" not in running.printed()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("providers: {a: {base_url: nonsense}}", "providers.a.base_url"),
+        ("models: {flux: {deployments: [{provider: nobody}]}}", "nobody"),
+        ("server: {prot: 8000}", "server.prot"),
+        ("server: [", "gateway.yaml"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_refused_with_the_place(tmp_path: Path, config: str, said: str) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(config)
+    command = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--config", str(file), "--port", "0"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- memory ---
+
+
+def grown(gateway: Process, talk: Any) -> Any:
+    """What `talk` returns, during which the process must not have taken much more than it had."""
+    before = gateway.memory("VmRSS")
+    gateway.forget_memory()
+    result = asyncio.run(talk)
+    most = gateway.memory() - before
+    assert most < 24 * MEGABYTE, f"{most / MEGABYTE:.0f} MiB more"
+    return result
+
+
+@pytest.mark.parametrize("dialect", ["openai", "nebula_block"])
+@pytest.mark.parametrize("door", ["form", "json"])
+def test_forty_megabytes_pass_through_in_little_memory(
+    gateway: Process, upstream: Scripted, dialect: str, door: str
+) -> None:
+    upstream.clear(dialect)
+    upstream.at(dialect, SMALL)
+    picture = heavy(40 * MEGABYTE)
+    encoded_picture = text(picture)
+    if door == "form":
+        talk = edit(gateway.port, ("image", ("a.png", picture)), ("model", dialect), ("prompt", "x"))
+    else:
+        images = [{"image_url": f"data:image/png;base64,{encoded_picture}"}]
+        body = json.dumps({"model": dialect, "prompt": "x", "images": images}).encode()
+        talk = post(gateway.port, "/v1/images/edits", body)
+    reply: Reply = grown(gateway, talk)
+    assert reply.status == 200, reply
+    arrived = upstream.received(dialect)[-1]
+    assert int(arrived.headers["content-length"]) == len(arrived.body)
+    if dialect == "openai":
+        assert (picture in arrived.body) is True
+    else:
+        assert (arrived.json["image"] == encoded_picture) is True
+
+
+@pytest.mark.parametrize("dialect", ["openai", "nebula_block"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_twenty_megabytes_come_back_in_little_memory(
+    gateway: Process, upstream: Scripted, dialect: str, stream: bool
+) -> None:
+    picture = text(heavy(15 * MEGABYTE))
+    upstream.clear(dialect)
+    upstream.at(dialect, answer(image_json(picture), connection="close"))
+    reply: Reply = grown(gateway, generate(gateway.port, model=dialect, stream=stream))
+    assert (reply.status, reply.complete) == (200, True)
+    assert (picture.encode() in reply.body) is True  # a failure must not print megabytes
+
+
+@pytest.mark.slow
+def test_many_who_read_nothing_hold_little_memory(gateway: Process, upstream: Scripted) -> None:
+    """16 pictures of 20 MB each, and nobody who takes them."""
+    picture = text(heavy(15 * MEGABYTE))
+    upstream.clear("nebula_block")
+    upstream.at("nebula_block", answer(image_json(picture), connection="close"))
+
+    async def sixteen() -> None:
+        async def slow() -> None:
+            async with line(gateway.port, limit=4096) as opened_line:
+                body = json.dumps({"model": "nebula_block", "prompt": "x"}).encode()
+                await opened_line.send(request("POST", "/v1/images/generations", body, content_type="application/json"))
+                assert (await opened_line.head()).status == 200
+                await asyncio.sleep(3)
+
+        await asyncio.gather(*(slow() for _ in range(16)))
+
+    before = gateway.memory("VmRSS")
+    gateway.forget_memory()
+    asyncio.run(sixteen())
+    assert gateway.memory() - before < 80 * MEGABYTE
