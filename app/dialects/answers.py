@@ -143,10 +143,10 @@ def _count(said: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _details(said: Any, taken: int) -> dict[str, int]:
-    """Without the upstream's own split, all input counts as text."""
-    if not isinstance(said, dict):
-        return {"text_tokens": taken, "image_tokens": 0}
-    return {"text_tokens": _count(said, "text_tokens") or 0, "image_tokens": _count(said, "image_tokens") or 0}
+    """What the upstream's own split does not count as images, counts as text."""
+    said = said if isinstance(said, dict) else {}
+    image, text = _count(said, "image_tokens") or 0, _count(said, "text_tokens")
+    return {"text_tokens": max(0, taken - image) if text is None else text, "image_tokens": image}
 
 
 class ByFirstByte:
