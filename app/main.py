@@ -44,12 +44,12 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
         found: Parts = app.state.parts
         return found
 
-    app.include_router(models.router(parts))
     for operation in Operation:
         endpoint = ImageEndpoint(operation, lambda: parts().service)
         app.router.routes.append(Route(f"/v1/images/{operation}", endpoint, methods=["POST"]))
     app.router.routes.append(Route("/v1/images/runs/{run:path}", RunEndpoint(lambda: parts().service), methods=["GET"]))
     app.router.routes.append(Route("/files/{name}", FileEndpoint(lambda: parts().files), methods=["GET"]))
+    app.include_router(models.router(parts))
     _add_health(app)
     _add_errors(app)
     app.add_middleware(Frame, journal=log, new_id=lambda: f"req_{os.urandom(16).hex()}")

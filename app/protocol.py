@@ -35,7 +35,10 @@ async def flushed(scope: Any, send: Any) -> None:
     """Waits until the socket has taken all that was sent; without `Protocol`, until the buffer is nearly empty."""
     extension = scope.get("extensions", {}).get(EXTENSION)
     transport: asyncio.WriteTransport | None = extension["transport"] if extension else None
-    if transport is not None and transport.get_write_buffer_size():
+    if transport is not None:
+        await asyncio.sleep(0)  # uvloop writes at the end of a round
+        if not transport.get_write_buffer_size():
+            return
         transport.set_write_buffer_limits(high=0)
     await send({"type": "http.response.body", "body": b"", "more_body": True})
     if transport is not None and not transport.is_closing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from app.errors import ApiError, Conflict, NotFound, Unavailable
@@ -24,6 +25,7 @@ class Kept:
     run: Run
     idempotency_key: str | None
     joined: bool = False  # by somebody who came back, and is still there
+    place: Path | None = None  # the file in which it outlives the process
 
 
 class Shelf(Protocol):

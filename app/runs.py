@@ -58,7 +58,6 @@ class Run:
         self._clock = clock
         self._events = events
         self._resources = resources
-        self._driven = False
         self._driver: asyncio.Task[None] | None = None
         self._driving: asyncio.Task[Any] | None = None
         self._abort: ApiError | None = None
@@ -69,7 +68,7 @@ class Run:
 
     async def follow(self) -> AsyncGenerator[Event, None]:
         """The events from the start. Raises the ApiError that ended the run."""
-        index, recording = 0, self.recording
+        index, recording, me = 0, self.recording, asyncio.current_task()
         while True:
             while index < recording.length:
                 for event in recording.at(index):
@@ -79,19 +78,20 @@ class Run:
                 if recording.error:
                     raise recording.error
                 return
-            if self._driven:
+            if self._driving is not None:
                 await recording.changed()
             else:
-                await self._drive_once()
+                await self._drive_once(me)
 
     async def finish(self) -> None:
         """Waits for the end, driving the run there if nobody else does. For a run that nobody reads any more."""
         self.recording.spill()
+        me = asyncio.current_task()
         while not self.recording.ended:
-            if self._driven:
+            if self._driving is not None:
                 await self.recording.changed()
             else:
-                await self._drive_once()
+                await self._drive_once(me)
 
     def detach(self, then: Callable[[], Awaitable[None]]) -> None:
         """From now on the run drives itself, since its follower is too slow; `then` is done at its end."""
@@ -115,9 +115,8 @@ class Run:
             self._abort = error
             self._driving.cancel()
 
-    async def _drive_once(self) -> None:
-        self._driven = True
-        self._driving = asyncio.current_task()
+    async def _drive_once(self, me: asyncio.Task[Any] | None) -> None:
+        self._driving = me
         try:
             self.recording.append(await anext(self._events))
         except StopAsyncIteration:
@@ -132,13 +131,13 @@ class Run:
                 self._end(Unavailable("The request was given up before it was sent to a provider."))
                 raise
             self._end(self._abort)
-            if self._driving is not None:
-                self._driving.uncancel()
+            if me is not None:
+                me.uncancel()
         except BaseException:
             self._end(ApiError("The gateway failed while the images were drawn.", code="internal_error"))
             raise
         finally:
-            self._driven, self._driving = False, None
+            self._driving = None
 
     def release(self) -> None:
         """Closes the uploads as soon as they are not needed any more."""

@@ -179,17 +179,19 @@ async def send_json(
 
 
 async def _send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder: JsonEncoder) -> None:
+    held = b""  # the end of an image: what follows it is there already
     async for event in events:
-        text = encoder.encode(event)
+        text = held + encoder.encode(event)
+        held = b""
+        answer.note(event)
         if type(event) is Served and not answer.started:
-            answer.note(event)
             await answer.start(200, encoder.content_type, served_headers(event))
         elif type(event) is Done:
             await answer.end(text)
-        else:
-            answer.note(event)
-            if text:
-                await answer.body(text)
+        elif type(event) is ImageEnds:
+            held = text
+        elif text:
+            await answer.body(text)
 
 
 async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder: RawEncoder) -> None:

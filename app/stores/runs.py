@@ -36,20 +36,19 @@ class RunShelf:
         self._directory = directory
         self._meter = meter
         self._wall = wall
-        self._saved: set[Path] = set()
 
     async def save(self, kept: Kept) -> None:
         """Best effort: a run that finds no room on disk is lost with the process only."""
-        path = self._path(kept)
-        if path not in self._saved:
+        if kept.place is None:
+            path = self._path(kept)
             with suppress(OSError, ValueError):
                 await asyncio.to_thread(self._write, kept, path)
-                self._saved.add(path)
+                kept.place = path
 
     def remove(self, kept: Kept) -> None:
-        if self._saved and (path := self._path(kept)) in self._saved:
-            self._saved.discard(path)
-            path.unlink(missing_ok=True)
+        if kept.place is not None:
+            kept.place.unlink(missing_ok=True)
+            kept.place = None
 
     def load(self, retain_seconds: float, clock: Callable[[], float]) -> Iterator[Kept]:
         """What earlier processes left and is not too old. Half files and old ones are removed."""
@@ -59,7 +58,6 @@ class RunShelf:
                     path.unlink()
                     continue
                 yield self._read(path, clock)
-                self._saved.add(path)
             except (OSError, ValueError, KeyError, TypeError):
                 path.unlink(missing_ok=True)
 
@@ -107,7 +105,7 @@ class RunShelf:
         run = Run(head["id"], call, _nothing(), recording, ExitStack(), head["created"], clock)
         run.identity = bytes.fromhex(head["identity"]) if head["identity"] else None
         run.ended_at = clock() - (self._wall() - path.stat().st_mtime)
-        return Kept(run, head["idempotency_key"])
+        return Kept(run, head["idempotency_key"], place=path)
 
 
 class Stored:
