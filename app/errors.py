@@ -38,6 +38,7 @@ class ApiError(Exception):
         retry_after: float | None = None,
         details: Mapping[str, Any] | None = None,
         perhaps_paid: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -48,6 +49,7 @@ class ApiError(Exception):
         self.should_retry = should_retry
         self.retry_after = retry_after
         self.details = details or {}
+        self.headers = headers or {}
         self.perhaps_paid = perhaps_paid  # a drawing may have been made: asking again may pay again
 
     def envelope(self) -> dict[str, Any]:

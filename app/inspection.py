@@ -152,7 +152,7 @@ class Picture:
         self.media_type = media_type(head)
         self.size = dimensions(head)
         self._riff = int.from_bytes(head[4:8], "little") if self.media_type == "image/webp" else 0
-        if self.media_type is None and head.lstrip()[:1] in (b"<", b"{"):
+        if self.media_type == "text/html" or (self.media_type is None and head.lstrip()[:1] in (b"<", b"{")):
             raise _broken("is no picture but text")
         if final or self.size is not None or self.media_type not in ("image/jpeg", "image/png", "image/webp"):
             self._head = None

@@ -85,15 +85,16 @@ def _add_errors(app: FastAPI) -> None:
     """Whatever the framework refuses wears OpenAI's envelope: it is raised again as ours, and `Frame` answers."""
 
     async def http_error(request: Request, error: Any) -> JSONResponse:
-        path, allowed = request.url.path, (error.headers or {}).get("Allow")
+        path, allowed, kind = request.url.path, (error.headers or {}).get("Allow"), "invalid_request_error"
         if error.status_code == 404:
             raise NotFound(
                 f"There is nothing at {request.method} {path}. The API is described at /docs.", code="not_found"
             )
         if error.status_code == 405:
             message = f"{request.method} is not allowed at {path}. Use {allowed or 'another method'}."
-            raise ApiError(message, status=405, type="invalid_request_error", code="method_not_allowed")
-        raise ApiError(str(error.detail), status=error.status_code, type="invalid_request_error")
+            headers = {"allow": allowed} if allowed else None
+            raise ApiError(message, status=405, type=kind, code="method_not_allowed", headers=headers)
+        raise ApiError(str(error.detail), status=error.status_code, type=kind)
 
     async def invalid(_: Request, error: Any) -> JSONResponse:
         first = error.errors()[0]

@@ -130,6 +130,7 @@ async def send_error(answer: Answer, error: ApiError, receive: Watched) -> None:
     text = compact(error.envelope()).encode()
     answer.told.error = error.code or error.type
     headers = [(b"content-length", str(len(text)).encode()), *retry_headers(error)]
+    headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if receive.complete:

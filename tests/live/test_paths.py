@@ -81,7 +81,6 @@ async def test_a_method_that_is_not_allowed_is_a_405_in_the_envelope(
     assert f"Use {allowed}." in reply.error()["message"]
 
 
-@pytest.mark.xfail(reason="an ApiError cannot carry the header yet")
 async def test_a_405_names_the_methods_that_are_allowed(start: Start) -> None:
     assert (await get(await start(config()), "/v1/images/generations")).header("allow") == "POST"
 
