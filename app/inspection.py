@@ -13,6 +13,7 @@ from app.images import Event, ImageBegins, ImageData, ImageEnds, Size
 from app.sniffing import ENOUGH, dimensions, media_type
 
 _WHITE = b" \t\r\n"
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _TAIL = 256  # some encoders pad after the end marker
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif", "image/svg+xml": "svg"}
 
@@ -49,16 +50,13 @@ class Picture:
         self.media_type: str | None = None
         self.size: Size | None = None
         self.length = 0  # bytes of the picture so far
+        self.begun = False  # some text has come
         self._carry = b""  # of the text: what does not fill a group of four yet
         self._prefix: bytes | None = b""  # of the text, until it is known whether it is a data URL; then None
         self._padded = False
         self._head: bytearray | None = bytearray()
         self._tail = b""
         self._riff = 0  # WebP's own word for its length
-
-    @property
-    def begun(self) -> bool:
-        return bool(self.length or self._carry or self._prefix)
 
     def facts(self) -> dict[str, str]:
         """In the words of OpenAI's answers; what could not be found out is left out."""
@@ -71,6 +69,7 @@ class Picture:
         return _FORMATS.get(self.media_type or "")
 
     def piece(self, text: bytes) -> bytes:
+        self.begun = True
         if self._prefix is not None:
             text = self._without_prefix(text)
         if not text:
@@ -81,14 +80,13 @@ class Picture:
             clean = text.translate(None, _WHITE)
             if len(clean) == len(text):
                 raise _broken("is not base64") from None
-            return self._retry(clean)
+            return self._retry(clean) if clean else b""
         return text
 
     def end(self) -> None:
         """The text is complete. Raises if the picture is not."""
         if self._prefix:
-            rest, self._prefix = self._prefix, None
-            self._retry(rest)
+            raise _broken("is no more than the beginning of a data URL")
         if self._carry:
             raise _broken("is cut: its base64 ends in the middle of a group")
         if self._head is not None:
@@ -106,7 +104,7 @@ class Picture:
 
     def _without_prefix(self, text: bytes) -> bytes:
         """Drops `data:image/png;base64,`, which some hosts send."""
-        text = (self._prefix or b"") + text
+        text = ((self._prefix or b"") + text).lstrip(_WHITE)
         if text[:5] != b"data:"[: len(text)]:
             self._prefix = None
             return text
@@ -125,16 +123,17 @@ class Picture:
             raise binascii.Error("text after the padding")
         group = self._carry + text[: -len(self._carry) % 4] if self._carry else b""
         if group and len(group) < 4:
-            self._carry = group
+            self._carry = _only_base64(group)
             return
         rest = memoryview(text)[len(group) - len(self._carry) :]
         whole = len(rest) & ~3
+        carry = _only_base64(bytes(rest[whole:]))
         first = pybase64.b64decode(group, validate=True) if group else b""
         decoded = pybase64.b64decode(rest[:whole], validate=True)
         self._padded = (rest[whole - 1 : whole] if whole else group[3:]) == b"="
         if (group[3:] == b"=" and rest) or (self._padded and whole < len(rest)):
             raise binascii.Error("text after the padding")
-        self._carry = bytes(rest[whole:])
+        self._carry = carry
         for data in filter(None, (first, decoded)):
             self._passed(data)
 
@@ -152,7 +151,7 @@ class Picture:
         self.media_type = media_type(head)
         self.size = dimensions(head)
         self._riff = int.from_bytes(head[4:8], "little") if self.media_type == "image/webp" else 0
-        if self.media_type == "text/html" or (self.media_type is None and head.lstrip()[:1] in (b"<", b"{")):
+        if self.media_type == "text/html" or (self.media_type is None and head.lstrip()[:1] in (b"<", b"{", b"[")):
             raise _broken("is no picture but text")
         if final or self.size is not None or self.media_type not in ("image/jpeg", "image/png", "image/webp"):
             self._head = None
@@ -168,6 +167,13 @@ class Picture:
             whole = True
         if not whole:
             raise _broken("is cut: the end of the picture is missing")
+
+
+def _only_base64(text: bytes) -> bytes:
+    """What waits for the rest of its group is not decoded yet, but already passed on."""
+    if text.translate(None, _ALPHABET):
+        raise binascii.Error("not base64")
+    return text
 
 
 def _broken(how: str) -> UpstreamError:
