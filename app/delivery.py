@@ -32,7 +32,7 @@ class Delivery:
         return request.response_format or call.key.default_response_format or model or self._default
 
     def deliver(self, call: Call, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        if call.result == "url":
+        if call.result == "url" and call.link is not None:
             events = linked(events, self._store, call.link)
             if not call.request.stream:
                 events = whole(events)

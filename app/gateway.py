@@ -17,13 +17,15 @@ from app.deployments import Deployment
 from app.dialects import Dialect, ResponseHead, UpstreamRequest
 from app.errors import ApiError, Failure, UpstreamError
 from app.failover import Attempt, RetryBudget
-from app.fitting import Fitted
+from app.fitting import CONVERTIBLE, Fitted
 from app.health import Health
-from app.images import Event, ImageData, ImageLink, Served
+from app.images import Event, ImageData, ImageLink, ImageRequest, Served
 from app.inspection import Inspector
 from app.recording import Recording
+from app.reformatting import Wanted, reformat
 from app.runs import Call
 from app.slots import Slots
+from app.studio import Studio
 
 
 class Answer(Protocol):
@@ -63,6 +65,7 @@ class Gateway:
         policy: Policy,
         delivery: Delivery,
         fetcher: Fetcher,
+        studio: Studio,
         *,
         recording: Callable[[], Recording],
         nonce: Callable[[], str],
@@ -75,6 +78,7 @@ class Gateway:
         self._policy = policy
         self._delivery = delivery
         self._fetcher = fetcher
+        self._studio = studio
         self._recording = recording
         self._nonce = nonce
         self._sleep = sleep
@@ -113,7 +117,7 @@ class Gateway:
                     held: list[Event] | None = [_served(attempt)]
                     try:
                         with policy.health.watching(deployment):
-                            async with aclosing(self._attempt(call, attempt.candidate)) as events:
+                            async with aclosing(self._delivered(call, attempt.candidate)) as events:
                                 async for event in events:
                                     if held is None:
                                         yield event
@@ -131,8 +135,18 @@ class Gateway:
                         failure = error
             attempt = failover.following(plan, failure)
 
+    def _delivered(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
+        """An attempt's images in the format that was asked for, whoever makes it."""
+        events, wanted = self._attempt(call, candidate), _wanted(call.request)
+        if wanted is None:
+            return events
+        recompress = "output_compression" not in candidate.request.parameters
+        return reformat(events, wanted, self._studio, recompress=recompress)
+
     async def _attempt(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """One request to one deployment, and its answer. Raises UpstreamError."""
+        if call.preparation is not None:
+            candidate = await call.preparation.prepare(candidate)
         deployment, request = candidate.deployment, candidate.request
         dialect = self._dialect(deployment.provider.dialect)
         call.sent = True
@@ -167,6 +181,11 @@ class Gateway:
                         yield event
         except FetchError as error:
             raise UpstreamError(Failure.UNCERTAIN, f"the image behind its link could not be had: {error}") from error
+
+
+def _wanted(request: ImageRequest) -> Wanted | None:
+    format = request.parameters.get("output_format")
+    return Wanted(format, request.parameters.get("output_compression")) if format in CONVERTIBLE else None
 
 
 def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:

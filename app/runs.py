@@ -15,6 +15,7 @@ from app.errors import ApiError, Unavailable
 from app.fanout import Drawn
 from app.images import Event, ImageRequest
 from app.keys import Key
+from app.preparing import Preparation
 from app.recording import Recording
 from app.spool import Uploads
 from app.stores import StoredFile
@@ -27,7 +28,8 @@ class Call:
     request: ImageRequest
     key: Key
     uploads: Uploads
-    link: Callable[[StoredFile], str]  # the address under which this caller can fetch a stored image
+    preparation: Preparation | None = None  # of the pictures that were sent; None: there is nothing to prepare
+    link: Callable[[StoredFile], str] | None = None  # the address under which this caller can fetch a stored image
     drawn: Drawn = field(default_factory=Drawn)
     result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
     sent: bool = False  # something has left for a provider: from now on it may cost money

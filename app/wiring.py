@@ -39,6 +39,7 @@ from app.spool import Spool, Uploads
 from app.stores.disk import DiskStore
 from app.stores.links import Signer
 from app.stores.runs import RunShelf
+from app.studio import Studio
 from app.transport import AiohttpTransport
 from app.upstream import Upstream
 
@@ -60,6 +61,7 @@ class Ground:
     meter: Meter
     retention: Retention
     policy: Policy
+    studio: Studio
 
     def recording(self) -> Recording:
         return Recording(lambda: Spool(0, self.spools), self.meter, RECORDED_IN_MEMORY)
@@ -97,11 +99,12 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
         files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
         store = DiskStore(data.files, lifetime=files.lifetime_seconds, max_bytes=files.max_bytes, clock=time.time)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
+        spools = str(folder(data, "spool"))
         shelf = RunShelf(folder(data, "runs"), meter)
         ground = Ground(
             log,
             sandbox_url,
-            str(folder(data, "spool")),
+            spools,
             await stack.enter_async_context(AiohttpTransport(tls)),
             await stack.enter_async_context(Fetcher(tls=tls)),
             store,
@@ -120,6 +123,7 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
                 RetryBudget(time.monotonic),
                 random.random,
             ),
+            stack.enter_context(Studio(lambda: Spool(0, spools))),
         )
         yield ground
         await ground.retention.close()
@@ -139,6 +143,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         ground.policy,
         Delivery(ground.store, settings.server.default_response_format),
         ground.fetcher,
+        ground.studio,
         recording=ground.recording,
         nonce=lambda: secrets.token_hex(16),
         sleep=asyncio.sleep,
@@ -153,6 +158,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         recording=ground.recording,
         limits=limits,
         uploads=ground.uploads,
+        studio=ground.studio,
         keepalive_seconds=server.keepalive_seconds,
         json_keepalive_after=server.json_keepalive_after,
         signer=ground.signer,

@@ -49,7 +49,7 @@ class FileEndpoint:
                 code="file_not_found",
             )
         try:
-            async with _Sending(scope, receive, send) as sending:
+            async with _Sending(receive, send) as sending:
                 await _send(sending, scope, kept, files.clock())
         finally:
             kept.close()
@@ -58,7 +58,7 @@ class FileEndpoint:
 class _Sending:
     """A response under way, which stops when its reader leaves."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
         self._gone = False

@@ -24,11 +24,13 @@ from app.errors import ApiError
 from app.gateway import Gateway
 from app.images import Event, Operation
 from app.keys import Keys
+from app.preparing import Preparation
 from app.recording import Recording
 from app.retention import Kept, Retention
 from app.runs import Call, Run
 from app.spool import Uploads
 from app.stores.links import Signer
+from app.studio import Studio
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Service:
     recording: Callable[[], Recording]
     limits: Limits
     uploads: Callable[[], Uploads]
+    studio: Studio
     keepalive_seconds: float
     json_keepalive_after: float | None
     signer: Signer
@@ -80,7 +83,8 @@ class ImageEndpoint:
             told.model = request.model
             told.prompt = request.prompt if service.log_prompts else None
             link = partial(service.signer.url, base_url(scope, service.public_url), key.name)
-            call = Call(request, key, uploads, link)
+            preparation = Preparation(request, uploads, service.studio) if request.images else None
+            call = Call(request, key, uploads, preparation, link)
             kept = await self._run(service, call, back, state["request_id"], stack)
         await serve(service, kept, scope, receive, send)
 

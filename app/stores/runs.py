@@ -21,7 +21,6 @@ from app.recording import Meter, Recording, Span
 from app.retention import Kept
 from app.runs import Call, Run
 from app.spool import Uploads
-from app.stores import StoredFile
 
 _EVENTS: dict[str, Callable[..., Event]] = {
     kind.__name__: kind for kind in (Served, ImageBegins, ImageLink, ImageEnds, Done)
@@ -101,7 +100,7 @@ class RunShelf:
         )
         error = None if head["error"] is None else ApiError(**head["error"])
         recording = Recording.stored(list(_log(head["events"])), stored, self._meter, error)
-        call = Call(request, Key(head["key"], b""), Uploads(), _no_link, sent=True)
+        call = Call(request, Key(head["key"], b""), Uploads(), sent=True)
         run = Run(head["id"], call, _nothing(), recording, ExitStack(), head["created"], clock)
         run.identity = bytes.fromhex(head["identity"]) if head["identity"] else None
         run.ended_at = clock() - (self._wall() - path.stat().st_mtime)
@@ -168,10 +167,6 @@ def _log(events: list[Any]) -> Iterator[Event | Span]:
         else:
             fields = {name: tuple(v) if isinstance(v, list) else v for name, v in event.items() if name != "kind"}
             yield _EVENTS[event["kind"]](**fields)
-
-
-def _no_link(_: StoredFile) -> str:
-    raise ValueError("a stored run stores nothing")
 
 
 async def _nothing() -> Any:
