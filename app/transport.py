@@ -52,8 +52,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 timeout=timeout,
                 proxy=self._proxy(request.url),
             )
-        if first != read and response.connection is not None and response.connection.protocol is not None:
-            response.connection.protocol.read_timeout = read
+        connection = response.connection
+        if first != read and connection is not None and connection.protocol is not None:
+            connection.protocol.read_timeout = read
+            # The time that already runs is the longer one. Where reading pauses, none runs until it goes on.
+            if connection.transport is not None and connection.transport.is_reading():
+                connection.protocol.start_timeout()
         return httpx.Response(
             response.status, headers=list(response.raw_headers), stream=_Body(response, request), request=request
         )

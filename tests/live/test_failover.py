@@ -1,5 +1,6 @@
 """What is tried again and what is not: each row of the table in `docs/money.md`, over two providers that draw."""
 
+import time
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.loops import dead_port
-from tests.live.pictures import encoded, opened, text
+from tests.live.pictures import encoded, heavy, opened, text
 from tests.live.scripted import End, Scripted, answer, event, head, image_json, refusal
 from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by
 from tests.live.wire import Reply, events, generate
@@ -216,6 +217,17 @@ async def test_silence_in_the_middle_of_a_picture_breaks_the_answer(start: Start
     reply = await generate((await start(config)).port, prompt="a fox [[fault@netmind:stall:5]]", size="512x512")
     assert (reply.status, reply.complete) == (200, False)
     assert drawings(sandbox) == (1, 0)
+
+
+async def test_the_first_byte_may_take_longer_than_any_other_silence(start: Start, upstream: Scripted) -> None:
+    body = answer(image_json(text(heavy(100_000))))
+    upstream.at("a", 0.5, body)
+    upstream.at("a", 0.5, body[:50_000], 1.5, body[50_000:])
+    gateway = await start(scripted(upstream, "a", timeout={"read": 0.3, "first_byte": 10}))
+    assert (await generate(gateway.port)).complete
+    began = time.monotonic()
+    assert not (await generate(gateway.port)).complete
+    assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.parametrize(
