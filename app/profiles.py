@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isqrt
 from typing import Literal
 
 from app.images import Operation, Size
@@ -58,14 +59,14 @@ class SizeRule:
         return edge if self.max is None else min(edge, self.max // step * step)
 
     def _within(self, size: Size) -> Size:
-        """Rounding up may have passed `max_pixels`: takes steps off the longer edge."""
-        width, height = size.width, size.height
-        while self.max_pixels is not None and width * height > self.max_pixels:
-            if width >= height:
-                width -= self.multiple_of
-            else:
-                height -= self.multiple_of
-        return Size(width, height)
+        """`min` or rounding up may have passed `max_pixels`: takes steps off the longer edge, or off both alike."""
+        if self.max_pixels is None or size.pixels <= self.max_pixels:
+            return size
+        step, shorter = self.multiple_of, min(size.width, size.height)
+        longer = self.max_pixels // shorter // step * step
+        if longer < shorter:
+            shorter = longer = isqrt(self.max_pixels) // step * step
+        return Size(longer, shorter) if size.width >= size.height else Size(shorter, longer)
 
     def __str__(self) -> str:
         if self.list:
