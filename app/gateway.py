@@ -107,33 +107,27 @@ class Gateway:
         """One attempt after the other until one delivers. One that has given image data is never abandoned."""
         policy = self._policy
         plan = failover.plan(candidates, policy.health, policy.slots, policy.budget, policy.random)
-        attempt = failover.following(plan, None)
+        made = failure = None
         while True:
+            attempt = _next(plan, failure, made)
             if attempt.wait:
                 await self._sleep(attempt.wait)
             deployment, failure = attempt.candidate.deployment, None
             async with policy.slots.hold(deployment, call.key.name):
-                if attempt.regardless or policy.health.cooling(deployment) is None:
-                    held: list[Event] | None = [_served(attempt)]
-                    try:
-                        with policy.health.watching(deployment):
-                            async with aclosing(self._delivered(call, attempt.candidate)) as events:
-                                async for event in events:
-                                    if held is None:
-                                        yield event
-                                        continue
-                                    held.append(event)
-                                    if type(event) is ImageData or type(event) is ImageLink:  # the commit point
-                                        first, held = held, None
-                                        for event in first:
-                                            yield event
-                        return
-                    except UpstreamError as error:
-                        self._report(deployment, error)
-                        if held is None:
-                            raise _broken_off(attempt, error) from error
-                        failure = error
-            attempt = failover.following(plan, failure)
+                if not attempt.regardless and policy.health.cooling(deployment):
+                    continue
+                made, commit = attempt, Commit(_served(attempt))
+                try:
+                    with policy.health.watching(deployment):
+                        async with aclosing(commit.after(self._delivered(call, attempt.candidate))) as events:
+                            async for event in events:
+                                yield event
+                    return
+                except UpstreamError as error:
+                    self._report(deployment, error)
+                    if commit.reached:
+                        raise _broken_off(attempt, error) from error
+                    failure = error
 
     def _delivered(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """An attempt's images in the format that was asked for, whoever makes it."""
@@ -153,7 +147,7 @@ class Gateway:
         async with self._sender.send(dialect.encode(request, deployment, self._nonce()), deployment) as answer:
             if answer.head.status // 100 != 2:
                 raise dialect.error(answer.head, await answer.text())
-            decoder, inspect = dialect.decoder(request, answer.head), Inspector()
+            decoder, inspect = dialect.decoder(request, answer.head), Inspector(request.parameters.get("seed"))
             keeps_links = call.result == "url" and deployment.provider.urls == "pass"
             async with aclosing(answer.pieces()) as pieces:
                 async for piece in pieces:
@@ -183,9 +177,39 @@ class Gateway:
             raise UpstreamError(Failure.UNCERTAIN, f"the image behind its link could not be had: {error}") from error
 
 
+def _next(plan: failover.Plan[Fitted], failure: UpstreamError | None, made: Attempt[Fitted] | None) -> Attempt[Fitted]:
+    """Raises what the caller is told when no attempt is left, with the number of those that were made."""
+    try:
+        return failover.following(plan, failure)
+    except ApiError as error:
+        if made is not None:
+            error.headers = {**error.headers, "x-gateway-attempts": str(made.number)}
+        raise
+
+
 def _wanted(request: ImageRequest) -> Wanted | None:
     format = request.parameters.get("output_format")
     return Wanted(format, request.parameters.get("output_compression")) if format in CONVERTIBLE else None
+
+
+class Commit:
+    """The commit point of an attempt: until its first image data nothing of it is told, so it can be abandoned."""
+
+    def __init__(self, served: Served) -> None:
+        self._held: list[Event] = [served]
+        self.reached = False
+
+    async def after(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        async with aclosing(events):
+            async for event in events:
+                if self.reached:
+                    yield event
+                    continue
+                self._held.append(event)
+                if isinstance(event, ImageData | ImageLink):
+                    self.reached = True
+                    for held in self._held:
+                        yield held
 
 
 def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:

@@ -19,10 +19,15 @@ _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "ima
 
 
 class Inspector:
-    """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is."""
+    """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is.
 
-    def __init__(self) -> None:
+    `seed` is the one that was sent for the first image: an upstream that took it need not repeat it.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
         self._picture = Picture()
+        self._seed = seed
+        self._index = 0
 
     def __call__(self, events: Iterable[Event]) -> Iterator[Event]:
         """Raises UpstreamError (UNCERTAIN) at the piece that shows that a picture is broken."""
@@ -35,10 +40,12 @@ class Inspector:
                     yield ImageData(clean)
             elif type(event) is ImageBegins:
                 self._picture = Picture()
+                self._index = event.index
                 yield event
             elif type(event) is ImageEnds and self._picture.begun:
                 self._picture.end()
-                yield replace(event, facts={**event.facts, **self._picture.facts()})
+                seed = self._seed if event.seed is None and self._index == 0 else event.seed
+                yield replace(event, seed=seed, facts={**event.facts, **self._picture.facts()})
             else:
                 yield event
 
