@@ -88,7 +88,6 @@ async def serving(config: Config, folder: Path) -> AsyncIterator[Gateway]:
     uvicorn_config.load()
     loop = asyncio.get_running_loop()
     async with app.router.lifespan_context(app):
-        kept = app.state.parts.service.retention._kept
         server = await loop.create_server(
             lambda: HttpToolsProtocol(uvicorn_config, state, {}, loop), sock=listener, backlog=1024
         )
@@ -101,8 +100,6 @@ async def serving(config: Config, folder: Path) -> AsyncIterator[Gateway]:
                 if isinstance(connection, HttpToolsProtocol):
                     connection.transport.abort()
             await asyncio.gather(*state.tasks, return_exceptions=True)
-            for run in [entry.run for entry in kept.values()]:
-                run.forget()  # a process that ends closes its files by itself; this one goes on to the next test
 
 
 # --- as a process ---
