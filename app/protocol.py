@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol with two copies of every upload less, and a way to know that an answer has left. Knows no
-request."""
+"""uvicorn's HTTP protocol with two copies of every upload less, one of every answer less, and a way to know that an
+answer has left. Knows no request."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ EXTENSION = "image_gateway.transport"
 
 
 class Protocol(HttpToolsProtocol):
-    """Each scope carries the connection's transport, under `extensions`."""
+    """Each scope carries the connection's transport, and a way to write to it, under `extensions`."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: {"transport": self.transport}}
+        self.scope["extensions"] = {EXTENSION: {"transport": self.transport, "write": self.write_piece}}
 
     def on_body(self, body: bytes) -> None:
         """uvicorn collects pieces in a bytearray and copies that again; a lone piece is handed on as it is."""
@@ -29,6 +29,19 @@ class Protocol(HttpToolsProtocol):
             cycle.message_event.set()
         else:
             super().on_body(body)
+
+
+    async def write_piece(self, piece: bytes) -> bool:
+        """A piece of a chunked answer that has begun, as it is; uvicorn would copy it to put its length before it.
+        False: this answer is not chunked, so `send` has to do it."""
+        cycle: Any = self.cycle
+        if not cycle.chunked_encoding or not cycle.response_started or cycle.scope["method"] == "HEAD":
+            return False
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if not cycle.disconnected:
+            self.transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+        return True
 
 
 async def flushed(scope: Any, send: Any) -> None:
