@@ -28,7 +28,9 @@ class Encoder(Protocol):
 
 
 def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Half a surrogate pair, which an upstream's escapes can spell and UTF-8 cannot, becomes a question mark."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _members(value: Mapping[str, Any]) -> str:
