@@ -9,7 +9,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
@@ -18,7 +19,7 @@ from app import wiring
 from app.api import models, openapi
 from app.api.answering import HEADERS_FOR_BROWSERS
 from app.api.files import FileEndpoint
-from app.api.frame import Frame
+from app.api.frame import Envelope, Frame
 from app.api.images import ImageEndpoint, RunEndpoint
 from app.errors import ApiError, InvalidRequest, NotFound
 from app.images import Operation
@@ -52,15 +53,17 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
     app.include_router(models.router(parts))
     _add_health(app)
     _add_errors(app)
-    app.add_middleware(Frame, journal=log, new_id=lambda: f"req_{os.urandom(16).hex()}")
+    app.add_middleware(Envelope, journal=log)
     if settings.server.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=list(settings.server.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=HEADERS_FOR_BROWSERS,
         )
+        app.add_middleware(Envelope, journal=log)
+    app.add_middleware(Frame, journal=log, new_id=lambda: f"req_{os.urandom(16).hex()}")
     openapi.describe(app)
     return app
 
@@ -68,6 +71,18 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
 def replace_settings(app: FastAPI, settings: Settings) -> None:
     """New settings for what comes from now on; what is under way ends as it began."""
     app.state.parts = wiring.parts(app.state.parts.ground, settings, app.state.parts)
+
+
+class Cors(CORSMiddleware):
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """A refused preflight wears the envelope too."""
+        response = super().preflight_response(request_headers)
+        if response.status_code >= 400:
+            raise InvalidRequest(
+                f"{bytes(response.body).decode()}. Which origins may call is the setting 'server.cors_origins'.",
+                code="cors_refused",
+            )
+        return response
 
 
 def _add_health(app: FastAPI) -> None:

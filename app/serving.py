@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -37,6 +38,7 @@ def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -
     """Serves until told to stop. `reload` reads the configuration again, on SIGHUP or when `file` has changed; it may
     raise SettingsError."""
     _tune_allocator()
+    _raise_limit_on_files()
     logging.getLogger("uvicorn.error").addFilter(_plainly)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the caller is told what is wrong with the form
     log = new_log(settings)
@@ -170,6 +172,13 @@ def _plainly(record: logging.LogRecord) -> bool:
     if message.startswith("Traceback") and "DataDirError" in message:
         record.msg, record.args = message.strip().splitlines()[-1].partition("DataDirError: ")[2], ()
     return "returned without completing response" not in message
+
+
+def _raise_limit_on_files() -> None:
+    """Each connection is one, and so is each picture and recording on disk; the usual 1024 are few for a server."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tune_allocator() -> None:

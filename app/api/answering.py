@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from starlette.types import Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.api.body import ClientGone, Watched, drain
 from app.api.encoders import JsonEncoder, RawEncoder, SseEncoder, compact
@@ -82,6 +82,9 @@ class Answer:
             self._timer.cancel()
 
     async def start(self, status: int, content_type: bytes, headers: Headers) -> None:
+        """Raises ClientGone if the client has left meanwhile."""
+        if self.gone:
+            raise ClientGone
         self.started = True
         start = {
             "type": "http.response.start",
@@ -130,7 +133,7 @@ class Answer:
             self._detach = None
 
 
-async def send_error(answer: Answer, error: ApiError, receive: Watched) -> None:
+async def send_error(answer: Answer, error: ApiError, receive: Receive) -> None:
     """OpenAI's envelope, and the headers that the SDKs' retries obey. What the caller still sends is read away for a
     while, or the reset of the connection would eat the answer."""
     text = compact(error.envelope()).encode()
@@ -139,7 +142,7 @@ async def send_error(answer: Answer, error: ApiError, receive: Watched) -> None:
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if receive.complete:
+    if isinstance(receive, Watched) and receive.complete:
         await answer.start(error.status, b"application/json", headers)
         await answer.body(text, more=False)
         return

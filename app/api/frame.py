@@ -1,5 +1,5 @@
-"""What every request gets, whatever becomes of it: an id, the time it took, a log line, and OpenAI's envelope around
-whatever went wrong. The outermost layer of the application."""
+"""What every request gets, whatever becomes of it: an id, the time it took, a log line (`Frame`), and OpenAI's envelope
+around whatever went wrong (`Envelope`). The outermost layers of the application."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from app.api.answering import Answer, Told, send_error
 from app.api.body import ClientGone, Watched
 from app.errors import ApiError
 
+GONE = "client_gone"
 _TAKEN_OVER = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -60,26 +61,43 @@ class Frame:
         try:
             await self._app(scope, watched, framed)
         except ClientGone:
-            told.error = "client_gone"
-        except ApiError as error:
-            await self._refuse(error, scope, watched, framed)
-        except Exception as error:
-            self._journal.crash(request_id, error)
-            message = "The gateway failed. The request's id helps its operator to find out why."
-            await self._refuse(ApiError(message, code="internal_error"), scope, watched, framed)
+            told.error = GONE
         finally:
             self._journal.request(_line(scope, request_id, told, time.perf_counter()))
-
-    async def _refuse(self, error: ApiError, scope: Scope, receive: Watched, send: Send) -> None:
-        """Nothing can be said any more once an answer has begun: it is left unfinished, so that it breaks."""
-        told: Told = scope["state"]["told"]
-        told.error = error.code or error.type
-        if not told.status:
-            await send_error(Answer(scope, send), error, receive)
 
     def _id(self, scope: Scope) -> str:
         said = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         return said.decode() if _TAKEN_OVER.fullmatch(said) else self._new_id()
+
+
+class Envelope:
+    """OpenAI's envelope around whatever goes wrong inside. Once an answer has begun nothing can be said any more: it is
+    left unfinished, so that it breaks."""
+
+    def __init__(self, app: ASGIApp, journal: Journal) -> None:
+        self._app = app
+        self._journal = journal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ApiError as error:
+            await _refuse(error, scope, receive, send)
+        except ClientGone:
+            raise
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            self._journal.crash(scope["state"]["request_id"], error)
+            message = "The gateway failed. The request's id helps its operator to find out why."
+            await _refuse(ApiError(message, code="internal_error"), scope, receive, send)
+
+
+async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    told: Told = scope["state"]["told"]
+    told.error = error.code or error.type
+    if not told.status:
+        await send_error(Answer(scope, send), error, receive)
 
 
 def _has_body(scope: Scope) -> bool:
@@ -94,7 +112,7 @@ def _line(scope: Scope, request_id: str, told: Told, now: float) -> dict[str, ob
         "request_id": request_id,
         "method": scope["method"],
         "path": scope["path"],
-        "status": told.status or 499,
+        "status": 499 if told.error == GONE else told.status,
         "key": told.key,
         "operation": told.operation,
         "model": told.model,
