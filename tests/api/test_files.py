@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from app.api.files import FileEndpoint, Files, base_url
-from app.api.frame import Frame
+from app.api.frame import Envelope, Frame
 from app.stores import StoredFile
 from app.stores.disk import DiskStore
 from app.stores.links import Signer
@@ -68,6 +68,7 @@ class Site:
     async def serving(self) -> AsyncIterator[Site]:
         files = Files(self.store, self.signer, lambda: self.now)
         app = Starlette(routes=[Route("/files/{name}", FileEndpoint(lambda: files), methods=["GET"])])
+        app.add_middleware(Envelope, journal=self.journal)
         app.add_middleware(Frame, journal=self.journal, new_id=lambda: "req_1")
         config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
         config.load()
