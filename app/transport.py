@@ -35,7 +35,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             read_bufsize=READ_BUFFER,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
-        self._proxies = getproxies()
+        # curl's habit of leaving `http://` out is common in company images.
+        self._proxies = {for_: at if "://" in at else f"http://{at}" for for_, at in getproxies().items()}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         said: dict[str, float | None] = request.extensions.get("timeout", {})
