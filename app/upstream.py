@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import lru_cache
 
 import httpx
@@ -45,10 +45,11 @@ class Answer:
         """The first 64 KiB of the body; what could be read of it if the connection fails."""
         body = bytearray()
         try:
-            async for piece in self.pieces():
-                body += piece
-                if len(body) >= LONGEST_ERROR:
-                    break
+            async with aclosing(self.pieces()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) >= LONGEST_ERROR:
+                        break
         except UpstreamError:
             pass  # the status says enough
         return bytes(body[:LONGEST_ERROR])
