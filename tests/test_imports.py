@@ -1,0 +1,239 @@
+"""Who may import whom, and that importing does nothing else."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+IO = ("asyncio", "httpx", "aiohttp", "socket", "logging", "time", "threading", "selectors", "ssl", "subprocess")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import, wherever it stands; `lazy`: inside a function."""
+
+    by: str
+    of: str
+    lazy: bool
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.by}:{self.line} imports {self.of}"
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted((ROOT / "app").rglob("*.py"))}
+
+
+def imports_of(name: str) -> Iterator[Import]:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    lazy = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno}: imports are absolute"
+            base = node.module or ""
+            # `from app import dialects` is an import of `app.dialects`.
+            inner = [f"{base}.{alias.name}" for alias in node.names]
+            found = [module if module in MODULES else base for module in inner]
+        else:
+            continue
+        yield from (Import(name, module, id(node) in lazy, node.lineno) for module in dict.fromkeys(found))
+
+
+IMPORTS = [found for name in MODULES for found in imports_of(name)]
+
+
+def within(name: str, *places: str) -> bool:
+    """Whether `name` is one of the modules or packages, or inside of one; `*` stands for anything."""
+    return any(name == place or name.startswith(f"{place}.") or fnmatchcase(name, place) for place in places)
+
+
+def test_the_modules_are_found() -> None:
+    assert {"app", "app.main", "app.dialects", "app.dialects.openai", "app.api.images"} <= set(MODULES)
+    assert Import("app.transport", "httpx", False, 0).of in {
+        found.of for found in IMPORTS if found.by == "app.transport"
+    }
+    assert any(found.lazy and found.of == "app.sandbox.server" for found in IMPORTS)
+
+
+@pytest.mark.parametrize(
+    ("library", "places"),
+    [
+        ("httpx", ["app.upstream", "app.transport", "app.sandbox"]),
+        ("aiohttp", ["app.transport", "app.fetching"]),
+        ("yaml", ["app.sources"]),
+        ("PIL", ["app.media", "app.sandbox"]),
+        ("fastapi", ["app.main", "app.serving", "app.api"]),
+        ("starlette", ["app.main", "app.api", "app.sandbox"]),
+        ("uvicorn", ["app.serving", "app.protocol", "app.sandbox"]),
+        ("structlog", ["app.logs"]),
+        ("typer", ["app.cli"]),
+        ("pydantic_settings", ["app.settings", "app.sources"]),
+        ("python_multipart", ["app.api.form_door", "app.sandbox"]),
+    ],
+)
+def test_an_outside_library_is_known_to_few(library: str, places: list[str]) -> None:
+    users = [found for found in IMPORTS if within(found.of, library)]
+    assert users, f"nobody imports {library}: leave it out of the table"
+    assert [str(found) for found in users if not within(found.by, *places)] == []
+
+
+@pytest.mark.parametrize(
+    ("who", "whom"),
+    [
+        (["app.api"], ["app.upstream", "app.transport", "app.fetching", "app.wiring", "app.settings"]),
+        (["app.gateway"], ["app.upstream", "app.transport", "app.api", "app.stores", "app.wiring", "app.keys"]),
+        (["app.dialects"], [*IO, "os", "random", "tempfile", "app.api", "app.gateway", "app.upstream", "app.settings"]),
+        (
+            ["app.images", "app.errors", "app.deployments", "app.profiles", "app.parameters", "app.fitting",
+             "app.usage", "app.failover", "app.sniffing", "app.inspection", "app.traits", "app.api.encoders",
+             "app.api.validation"],
+            [*IO, "os", "random", "tempfile"],
+        ),
+        (["app.keys", "app.health", "app.catalog", "app.selection"], [*IO, "os", "random", "tempfile"]),
+        (["app.settings", "app.sections", "app.inventory"], ["app.gateway", "app.api", "app.upstream", "app.wiring"]),
+        (["app.transport", "app.upstream"], ["app.api", "app.gateway", "app.settings", "app.wiring"]),
+    ],
+)  # fmt: skip
+def test_nobody_looks_upwards(who: list[str], whom: list[str]) -> None:
+    assert [name for name in who if not any(within(module, name) for module in MODULES)] == []
+    assert [str(found) for found in IMPORTS if within(found.by, *who) and within(found.of, *whom)] == []
+
+
+def test_the_doors_take_nothing_of_the_dialects_but_the_parser_of_huge_strings() -> None:
+    taken = {found.of for found in IMPORTS if within(found.by, "app.api") and within(found.of, "app.dialects")}
+    assert taken <= {"app.dialects.json_tap"}
+
+
+def test_dialects_know_values_and_each_other_and_the_standard_library_only() -> None:
+    known = ("app.dialects", "app.deployments", "app.errors", "app.images", "app.profiles", "app.usage")
+    strangers = [
+        str(found)
+        for found in IMPORTS
+        if within(found.by, "app.dialects")
+        and not within(found.of, *known)
+        and found.of.partition(".")[0] not in sys.stdlib_module_names
+    ]
+    assert strangers == []
+
+
+def test_the_sandbox_is_loaded_by_the_wiring_alone_and_only_when_it_is_needed() -> None:
+    users = [found for found in IMPORTS if within(found.of, "app.sandbox") and not within(found.by, "app.sandbox")]
+    assert [str(found) for found in users if found.by != "app.wiring" or not found.lazy] == []
+
+
+def test_the_sandbox_knows_nothing_of_the_gateway() -> None:
+    knows = [found for found in IMPORTS if within(found.by, "app.sandbox") and within(found.of, "app")]
+    assert [str(found) for found in knows if not within(found.of, "app.sandbox")] == []
+
+
+def test_nobody_imports_the_ends_of_the_tree() -> None:
+    ends = {"app.main": ["app.cli", "app.serving"], "app.cli": [], "app.wiring": ["app.main", "app.serving"],
+            "app.serving": ["app.cli"], "app.upstream": ["app.wiring"]}  # fmt: skip
+    for end, allowed in ends.items():
+        users = [found for found in IMPORTS if found.of == end]
+        assert [str(found) for found in users if found.by not in allowed] == []
+
+
+def test_no_two_modules_import_each_other() -> None:
+    direct = {name: {f.of for f in IMPORTS if f.by == name and not f.lazy and f.of in MODULES} for name in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " → ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for inner in sorted(direct[name]):
+                visit(inner, (*path, name))
+            done.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+
+
+WATCH = """
+import importlib, json, os, sys, threading
+
+EVENTS = ("open", "socket", "subprocess", "os.", "glob", "shutil", "tempfile", "urllib", "ctypes.dlopen", "sqlite3")
+names, root, seen = json.loads(sys.argv[1]), sys.argv[2], []
+
+
+def culprit(*others):
+    # Whose code asks: ours, unless the import system stands between, which has its own reasons to open files.
+    frame = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib") or any(other in file for other in others):
+            return None
+        if file.startswith(root + "app/"):
+            return f"{os.path.relpath(file, root)}:{frame.f_lineno}"
+        frame = frame.f_back
+
+
+def hook(event, args):
+    if event.startswith(EVENTS) and (place := culprit()):
+        seen.append(f"{place} does {event}")
+
+
+def noted(read):
+    def reading(self, key):
+        if place := culprit("site-packages"):  # pydantic looks for its plugins
+            seen.append(f"{place} reads {key}")
+        return read(self, key)
+    return reading
+
+
+for name in names[:1]:
+    importlib.import_module(name)
+type(os.environ).__getitem__ = noted(type(os.environ).__getitem__)
+sys.addaudithook(hook)
+for name in names:
+    importlib.import_module(name)
+if threading.active_count() > 1:
+    seen.append(f"{threading.enumerate()} run")
+print(json.dumps(seen))
+"""
+
+
+def imported(names: list[str], root: Path) -> list[str]:
+    command = [sys.executable, "-c", WATCH, json.dumps(names), f"{root}/"]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(found, list)
+    assert len(done.stdout.splitlines()) == 1, "importing prints nothing"
+    return found
+
+
+def test_importing_opens_reads_starts_and_prints_nothing() -> None:
+    assert imported([name for name in MODULES if not name.endswith("__main__")], ROOT) == []
+
+
+def test_who_does_something_when_imported_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/__init__.py").touch()
+    lines = ["import os, socket, pathlib", "os.environ.get('HOME')", "socket.socket().close()",
+             "pathlib.Path(__file__).read_text()"]  # fmt: skip
+    (tmp_path / "app/busy.py").write_text("\n".join(lines))
+    seen = " ".join(imported(["app", "app.busy"], tmp_path))
+    assert "app/busy.py:2 reads HOME" in seen
+    assert "app/busy.py:3 does socket" in seen
+    assert "app/busy.py:4 does open" in seen
