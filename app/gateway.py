@@ -27,6 +27,8 @@ from app.runs import Call
 from app.slots import Slots
 from app.studio import Studio
 
+_ATTEMPTS = "x-gateway-attempts"
+
 
 class Answer(Protocol):
     head: ResponseHead
@@ -147,7 +149,8 @@ class Gateway:
         async with self._sender.send(dialect.encode(request, deployment, self._nonce()), deployment) as answer:
             if answer.head.status // 100 != 2:
                 raise dialect.error(answer.head, await answer.text())
-            decoder, inspect = dialect.decoder(request, answer.head), Inspector(request.parameters.get("seed"))
+            decoder = dialect.decoder(request, answer.head)
+            inspect = Inspector(request.parameters.get("seed"), request.n)
             keeps_links = call.result == "url" and deployment.provider.urls == "pass"
             async with aclosing(answer.pieces()) as pieces:
                 async for piece in pieces:
@@ -183,7 +186,7 @@ def _next(plan: failover.Plan[Fitted], failure: UpstreamError | None, made: Atte
         return failover.following(plan, failure)
     except ApiError as error:
         if made is not None:
-            error.headers = {**error.headers, "x-gateway-attempts": str(made.number)}
+            error.headers = {**error.headers, _ATTEMPTS: str(made.number)}
         raise
 
 
@@ -216,6 +219,7 @@ def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:
     """A failure after the commit point. Some of the image has arrived, so it was drawn."""
     told = failover.verdict([(attempt.candidate, error)])
     told.should_retry, told.perhaps_paid = False, True
+    told.headers = {**told.headers, _ATTEMPTS: str(attempt.number)}
     return told
 
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pybase64
 
 from app.errors import Failure, UpstreamError
-from app.images import Event, ImageBegins, ImageData, ImageEnds, Size
+from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Size
 from app.sniffing import ENOUGH, dimensions, media_type
 
 _WHITE = b" \t\r\n"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_OF_AN_IMAGE = (ImageBegins, ImageData, ImageLink, ImageEnds)
 _TAIL = 256  # some encoders pad after the end marker
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif", "image/svg+xml": "svg"}
 
@@ -21,27 +22,32 @@ _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "ima
 class Inspector:
     """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is.
 
-    `seed` is the one that was sent for the first image: an upstream that took it need not repeat it.
+    `seed` is the one that was sent for the first image: an upstream that took it need not repeat it. `most` is how
+    many images were asked for: what an upstream sends beyond them is passed over.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, most: int | None = None) -> None:
         self._picture = Picture()
         self._seed = seed
+        self._most = most
         self._index = 0
+        self._unwanted = False
 
     def __call__(self, events: Iterable[Event]) -> Iterator[Event]:
         """Raises UpstreamError (UNCERTAIN) at the piece that shows that a picture is broken."""
         for event in events:
+            if type(event) is ImageBegins:
+                self._picture = Picture()
+                self._index = event.index
+                self._unwanted = self._most is not None and event.index >= self._most
+            if self._unwanted and type(event) in _OF_AN_IMAGE:
+                continue
             if type(event) is ImageData:
                 clean = self._picture.piece(event.base64)
                 if clean is event.base64:
                     yield event
                 elif clean:
                     yield ImageData(clean)
-            elif type(event) is ImageBegins:
-                self._picture = Picture()
-                self._index = event.index
-                yield event
             elif type(event) is ImageEnds and self._picture.begun:
                 self._picture.end()
                 seed = self._seed if event.seed is None and self._index == 0 else event.seed

@@ -286,3 +286,14 @@ def test_a_bomb_of_a_head_is_not_opened() -> None:
     chunk = struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
     data = b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82"
     assert inspected([base64.b64encode(data)])[1]["size"] == "60000x60000"
+
+
+def test_images_beyond_those_asked_for_are_passed_over_and_what_follows_is_not() -> None:
+    def image(index: int) -> list[Event]:
+        return [ImageBegins(index), ImageData(base64.b64encode(encoded("PNG"))), ImageEnds()]
+
+    link: list[Event] = [ImageBegins(2), ImageLink("https://example.com/2.png"), ImageEnds()]
+    done = Done({"total_tokens": 3})
+    kept = list(Inspector(most=1)([*image(0), *image(1), *link, done]))
+    assert [type(event) for event in kept] == [ImageBegins, ImageData, ImageEnds, Done]
+    assert kept[-1] is done

@@ -1,12 +1,13 @@
 """Servers for the live tests, started and stopped around each."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from app.sandbox.server import Sandbox
+from tests.live.house import House, house
 from tests.live.scripted import Scripted
 from tests.live.servers import Config, Gateway, serving
 
@@ -32,6 +33,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway before the simulated providers, one for all tests that leave nothing behind there."""
+    with house(tmp_path_factory.mktemp("house")) as running:
         yield running
 
 
