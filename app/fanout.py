@@ -9,10 +9,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.errors import ApiError
-from app.images import Done, Event, ImageBegins, ImageEnds, Served
+from app.errors import ApiError, UpstreamFailed
+from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, Served
 from app.recording import Recording
 from app.usage import add_up
+
+ATTEMPTS = "x-gateway-attempts"  # how many requests a failed draw took, among the headers of its ApiError
 
 Draw = Callable[[int, int], AsyncGenerator[Event, None]]  # first index, how many
 
@@ -28,8 +30,28 @@ class Drawn:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def close(self) -> None:
-        for recording in self.recordings.values():
-            recording.close()
+        while self.recordings:
+            self.recordings.popitem()[1].close()
+
+    def keep(self, recording: Recording) -> None:
+        """The whole images of a drawing that broke off between two of them. Raises OSError."""
+        served, image, begun = None, recording.fresh(), None
+        try:
+            for event in (event for index in range(recording.length) for event in recording.at(index)):
+                if isinstance(event, Served):
+                    served = self.served[0] = event  # with all attempts so far
+                    continue
+                if isinstance(event, ImageBegins):
+                    image.close()
+                    image, begun = recording.fresh(), event
+                    if served:
+                        image.append(served)
+                image.append(event)
+                if isinstance(event, ImageEnds) and begun and begun.partial is None:
+                    image.end()
+                    self.recordings[begun.index], image = image, recording.fresh()
+        finally:
+            image.close()
 
 
 def parts(n: int, at_a_time: int, have: Iterable[int] = ()) -> list[tuple[int, int]]:
@@ -46,21 +68,25 @@ def parts(n: int, at_a_time: int, have: Iterable[int] = ()) -> list[tuple[int, i
 
 async def in_a_row(n: int, draw: Draw) -> AsyncGenerator[Event, None]:
     """All of `n` images, passed on while they come; if an answer holds fewer than asked, the rest is drawn after it."""
-    drawn, got = Drawn(), 0
+    drawn, got, sent = Drawn(), 0, 0
     while got < n:
-        before, first = got, got
+        first, before = got, sent
         async with aclosing(draw(first, n - first)) as events:
             async for event in events:
+                if type(event) is ImageData:  # nearly every byte's path
+                    yield event
+                    continue
                 if isinstance(event, ImageBegins):
-                    if first + event.index >= n:
-                        break  # more than asked for
                     event = replace(event, index=first + event.index)
                     got += event.partial is None
+                elif isinstance(event, Served):
+                    sent = before + event.attempts
+                    event = replace(event, attempts=sent)
                 elif isinstance(event, Done):
                     _note(drawn, event)
                     continue
                 yield event
-        if got == before:
+        if got == first:
             raise _nothing()
     yield Done(add_up(drawn.usages) or None, drawn.facts)
 
@@ -80,6 +106,8 @@ async def together(
             while (recording := await landed.get()) is not None:
                 async for event in recording.follow():
                     yield event
+                if recording not in drawn.recordings.values():
+                    recording.close()  # a partial image: once is enough
         await work
     if not as_they_land:
         yield _summary(drawn)
@@ -99,7 +127,7 @@ async def _drawing(
             missing = parts(n, at_a_time, drawn.recordings)
             while missing:
                 tasks = [asyncio.create_task(_part(first, count, draw, new, drawn, landed)) for first, count in missing]
-                await _settled(tasks)
+                await _settled(tasks, drawn)
                 missing = parts(n, at_a_time, drawn.recordings)
         finally:
             landed.put_nowait(None)
@@ -108,13 +136,16 @@ async def _drawing(
     try:
         yield work
     finally:
-        if not work.done():
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        while not landed.empty():
+            if (recording := landed.get_nowait()) and recording not in drawn.recordings.values():
+                recording.close()
 
 
-async def _settled(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Waits for all, also when one fails: the others are paid for. Then raises the first failure."""
+async def _settled(tasks: Sequence[asyncio.Task[None]], drawn: Drawn) -> None:
+    """Waits for all, also when one fails: the others are paid for. Then raises the first failure; sooner than any
+    other one after which nothing may be drawn again."""
     try:
         results = await asyncio.gather(*tasks, return_exceptions=True)
     except asyncio.CancelledError:
@@ -122,9 +153,16 @@ async def _settled(tasks: Sequence[asyncio.Task[None]]) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    if failures := [result for result in results if isinstance(result, BaseException)]:
+        told = min(failures, key=lambda failure: isinstance(failure, ApiError) and not failure.perhaps_paid)
+        if isinstance(told, ApiError):
+            told.headers = {**told.headers, ATTEMPTS: str(_attempts(drawn) + _in_vain(failures))}
+        raise told
+
+
+def _in_vain(failures: Iterable[BaseException]) -> int:
+    """The requests that failed parts took."""
+    return sum(int(error.headers.get(ATTEMPTS, 0)) for error in failures if isinstance(error, ApiError))
 
 
 async def _part(
@@ -141,10 +179,13 @@ async def _part(
                     _note(drawn, event)
                 elif isinstance(event, ImageBegins):
                     begun = replace(event, index=first + event.index)
+                    if recording.length:  # of an image too many
+                        recording.close()
+                        recording = new()
                     if served:
                         recording.append(replace(served, attempts=_attempts(drawn)))
                     recording.append(begun)
-                elif begun.index < first + count:
+                elif begun.index < first + count and begun.index not in drawn.recordings:
                     recording.append(event)
                     if isinstance(event, ImageEnds):
                         recording.end()
@@ -153,6 +194,9 @@ async def _part(
                             got += 1
                         landed.put_nowait(recording)
                         recording = new()
+    except ApiError:
+        drawn.served.pop(first, None)  # its attempts are told by the error
+        raise
     finally:
         if not recording.ended:
             recording.close()
@@ -161,7 +205,12 @@ async def _part(
 
 
 def _nothing() -> ApiError:
-    return ApiError("The provider answered without an image.", status=502, should_retry=False)
+    return UpstreamFailed(
+        "The provider answered without an image.",
+        code="upstream_broken_answer",
+        should_retry=False,
+        perhaps_paid=True,
+    )
 
 
 def _note(drawn: Drawn, done: Done) -> None:

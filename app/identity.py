@@ -13,7 +13,8 @@ _PIECE = 1_048_576
 
 
 def identity(request: ImageRequest) -> bytes:
-    """A digest. Reads the uploads, so give it a thread if there are any. Raises ValueError when they are closed."""
+    """A digest. Reads the uploads, so give it a thread if there are any. Raises ValueError, OSError when they are
+    closed."""
     fields = replace(request, images=(), mask=None, markup=None)
     files = [_digest(upload.blob) if upload else None for upload in (*request.images, request.mask, request.markup)]
     plain = [getattr(fields, name) for name in ImageRequest.__slots__ if name not in ("images", "mask", "markup")]

@@ -4,11 +4,14 @@ stay in memory; image data lies in memory or, once told to, in a nameless or a n
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.errors import ApiError
+from app.errors import ApiError, Unavailable
 from app.images import Event, ImageData
 
 
@@ -65,7 +68,7 @@ class Recording:
     """Written by one, read by any number, each at its own pace.
 
     `spool` makes the file, which there is once `spill` was called, or more than `memory_bytes` are kept here or more
-    than `meter` allows everywhere.
+    than `meter` allows everywhere. A disk that is full loses nothing while memory may take more.
     """
 
     def __init__(self, spool: Callable[[], Blobs], meter: Meter, memory_bytes: int) -> None:
@@ -73,55 +76,75 @@ class Recording:
         self._meter = meter
         self._memory_bytes = memory_bytes
         self._spool: Blobs | None = None
+        self._disk_full = False  # nothing more goes to the file, which may end in half a piece
         self._log: list[Event | Span] = []
         self._readers: list[asyncio.Future[None]] = []
         self.in_memory = 0  # bytes of image data
         self.on_disk = 0
-        self.ended = False
+        self.ended = self.closed = False
         self.error: ApiError | None = None
         meter.growing += 1
 
     def append(self, event: Event) -> None:
-        """Raises OSError when the disk is full."""
+        """Raises OSError when neither disk nor memory has room."""
         if type(event) is ImageData:
-            if self._spool is None:
+            if self._spool is None or self._disk_full:
                 size = len(event.base64)
                 self.in_memory += size
                 self._meter.memory += size
                 self._log.append(event)
                 if self.in_memory > self._memory_bytes or not self._meter.allows(self.in_memory):
-                    self.spill()
+                    self._relieve_memory()
             else:
-                self._to_disk(self._spool, event.base64)
+                self._to_disk(self._spool, event)
         else:
             self._log.append(event)
         if self._readers:
             self._wake()
 
     def end(self, error: ApiError | None = None) -> None:
+        """The first end counts."""
         if not self.ended:
             self._meter.growing -= 1
-        self.ended, self.error = True, error
-        self._wake()
+            self.ended, self.error = True, error
+            self._wake()
 
     def spill(self) -> None:
-        """From now on image data lies in a file, what there is of it included. Raises OSError when the disk is full."""
-        if self._spool is not None:
+        """From now on image data lies in a file, what there is of it included. Raises OSError when the disk is full,
+        and all is as it was."""
+        if self._spool is not None or self._disk_full or self.closed:
             return
-        self._spool = self._make_spool()
-        log = self._log
-        moved: list[Event | Span] = []
-        for event in log:
-            if type(event) is ImageData:
-                offset = self._spool.size
-                self._spool.write(event.base64)
-                moved.append(Span(offset, len(event.base64)))
+        try:
+            spool = self._make_spool()
+            try:
+                moved = [_moved(event, spool) for event in self._log]
+            except OSError:
+                spool.close()
+                raise
+        except OSError:
+            self._disk_full = True
+            raise
+        self._lie_in(spool, moved)
+
+    def move(self, blobs: Blobs) -> None:
+        """All image data lies in `blobs` from now on, in the order of its coming, without gaps; also for those who are
+        reading. For a recording that has ended."""
+        offset, moved = 0, list[Event | Span]()
+        for event in self._log:
+            if type(event) is ImageData or type(event) is Span:
+                length = event.length if isinstance(event, Span) else len(event.base64)
+                moved.append(Span(offset, length))
+                offset += length
             else:
                 moved.append(event)
-        self._log = moved
-        self._meter.memory -= self.in_memory
-        self._meter.disk += self._spool.size
-        self.in_memory, self.on_disk = 0, self._spool.size
+        before = self._spool
+        self._lie_in(blobs, moved)
+        if before is not None:
+            before.close()
+
+    def fresh(self) -> Recording:
+        """An empty one with the same room."""
+        return Recording(self._make_spool, self._meter, self._memory_bytes)
 
     @property
     def length(self) -> int:
@@ -174,15 +197,16 @@ class Recording:
     def stored(cls, log: list[Event | Span], spool: Blobs, meter: Meter, error: ApiError | None) -> Recording:
         """One that has ended, from a store."""
         recording = cls(lambda: spool, meter, 0)
-        recording._log, recording._spool = log, spool
-        recording.on_disk = spool.size
-        meter.disk += spool.size
+        recording._lie_in(spool, log)
         recording.end(error)
         return recording
 
     def close(self) -> None:
-        if not self.ended:
-            self.end()
+        """Forgets everything. Whoever is still reading is told so, lest half of it look like all."""
+        self.end()
+        if self.error is None:
+            self.error = Unavailable("The images are not kept any more.", code="run_not_kept", should_retry=False)
+        self.closed = True
         self._log = []
         self._meter.memory -= self.in_memory
         self._meter.disk -= self.on_disk
@@ -191,14 +215,44 @@ class Recording:
             self._spool.close()
             self._spool = None
 
-    def _to_disk(self, spool: Blobs, data: bytes) -> None:
-        self._log.append(Span(spool.size, len(data)))
-        spool.write(data)
-        self._meter.disk += len(data)
-        self.on_disk += len(data)
+    def _lie_in(self, spool: Blobs, log: list[Event | Span]) -> None:
+        self._meter.memory -= self.in_memory
+        self._meter.disk += spool.size - self.on_disk
+        self._log, self._spool = log, spool
+        self.in_memory, self.on_disk = 0, spool.size
+
+    def _relieve_memory(self) -> None:
+        with suppress(OSError):  # memory goes on as far as it may
+            self.spill()
+        if self._disk_full and self._meter.memory > self._meter.memory_limit:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _to_disk(self, spool: Blobs, event: ImageData) -> None:
+        size = len(event.base64)
+        try:
+            span = Span(spool.size, size)
+            spool.write(event.base64)
+        except OSError:
+            self._disk_full = True
+            self.in_memory += size
+            self._meter.memory += size
+            self._log.append(event)
+            self._relieve_memory()
+            return
+        self._log.append(span)
+        self._meter.disk += size
+        self.on_disk += size
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []
         for reader in readers:
             if not reader.done():
                 reader.set_result(None)
+
+
+def _moved(event: Event | Span, spool: Blobs) -> Event | Span:
+    if type(event) is not ImageData:
+        return event
+    span = Span(spool.size, len(event.base64))
+    spool.write(event.base64)
+    return span

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from app.errors import ApiError, Conflict, NotFound, Unavailable
@@ -16,24 +16,39 @@ from app.keys import Key
 from app.recording import Meter
 from app.runs import Run
 
-DELIVERED_BYTES = 4 * 1_048_576  # of images that have arrived: kept for nobody in particular, so in little room
+# What has arrived is kept for nobody in particular, so in little room: bytes in memory, runs, and open files.
+DELIVERED_BYTES = 4 * 1_048_576
 DELIVERED_RUNS = 1000
+DELIVERED_FILES = 64
+NAMES = 16  # under which one run is known, at the most
+SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most
 
 
-@dataclass(slots=True)
+class Place(Protocol):
+    """The file in which a run outlives the process."""
+
+    def rest(self) -> None: ...
+
+    def remove(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
 class Kept:
+    """`ids` are those of the requests that are answered from the run."""
+
     run: Run
     idempotency_key: str | None
-    joined: bool = False  # by somebody who came back, and is still there
-    place: Path | None = None  # the file in which it outlives the process
+    ids: list[str]
+    joined: int = 0  # by how many who came back and are still there
+    place: Place | None = None
 
 
 class Shelf(Protocol):
     """Where runs that ended undelivered outlive the process."""
 
-    async def save(self, kept: Kept) -> None: ...
-
-    def remove(self, kept: Kept) -> None: ...
+    async def save(self, kept: Kept) -> None:
+        """Gives it a place, if there is room."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +60,42 @@ class Room:
     retain_seconds: float
 
 
+class Delivered:
+    """The runs whose answers have arrived: those in memory and those in files, each in the order of delivery."""
+
+    def __init__(self) -> None:
+        self._in_memory: dict[Kept, int] = {}
+        self._on_disk: dict[Kept, None] = {}
+        self._bytes = 0
+
+    def add(self, kept: Kept) -> None:
+        recording = kept.run.recording
+        if recording.on_disk:
+            self._on_disk.setdefault(kept)
+        elif kept not in self._in_memory:
+            self._in_memory[kept] = recording.in_memory
+            self._bytes += recording.in_memory
+
+    def remove(self, kept: Kept) -> None:
+        self._bytes -= self._in_memory.pop(kept, 0)
+        self._on_disk.pop(kept, None)
+
+    def in_memory(self) -> Kept | None:
+        return next(iter(self._in_memory), None)
+
+    def on_disk(self) -> Kept | None:
+        return next(iter(self._on_disk), None)
+
+    def too_much(self) -> Kept | None:
+        """One that has to go."""
+        if self._bytes > DELIVERED_BYTES or len(self._in_memory) > DELIVERED_RUNS:
+            return self.in_memory()
+        return self.on_disk() if len(self._on_disk) > DELIVERED_FILES else None
+
+
 class Retention:
+    """`runs` are what an earlier process has left; with any, it has to be made within a running loop."""
+
     def __init__(
         self, room: Room, meter: Meter, shelf: Shelf, clock: Callable[[], float], runs: Iterable[Kept] = ()
     ) -> None:
@@ -54,117 +104,162 @@ class Retention:
         self._shelf = shelf
         self._clock = clock
         self._kept: dict[int, Kept] = {id(kept): kept for kept in runs}  # a caller may name two runs the same
-        self._delivered: dict[int, Kept] = {}  # in the order of delivery
-        self._delivered_bytes = 0  # in memory
+        self._delivered = Delivered()
         self._swept = 0.0
+        self._sweeper: asyncio.TimerHandle | None = None
+        if self._kept:
+            self._sweep_later()
 
     def make_room(self) -> None:
-        """Before anything is drawn. Raises Unavailable when neither memory nor disk has room."""
+        """Before anything is drawn. Raises Unavailable when there is no room for what nobody may fetch."""
         self._sweep()
-        while self._delivered and self._meter.memory >= self._room.memory_bytes:
-            self._forget(next(iter(self._delivered.values())))
-        while self._delivered and self._meter.disk >= self._room.disk_bytes:
-            self._forget(next(iter(self._delivered.values())))
+        while self._meter.memory >= self._room.memory_bytes and (kept := self._delivered.in_memory()):
+            self._forget(kept)
+        while self._meter.disk >= self._room.disk_bytes and (kept := self._delivered.on_disk()):
+            self._forget(kept)
+        # Memory is no room to stay in: what falls behind, or is left, goes to disk.
         if self._meter.disk >= self._room.disk_bytes:
             raise Unavailable(
                 "The gateway has no room left for images that nobody has fetched yet. Try again later.",
-                retry_after=min(30.0, self._room.retain_seconds),
+                code="no_room",
+                retry_after=max(1.0, min(30.0, self._room.retain_seconds)),
             )
 
     def add(self, run: Run, idempotency_key: str | None) -> Kept:
-        kept = Kept(run, idempotency_key)
+        run.named = idempotency_key is not None
+        kept = Kept(run, idempotency_key, [run.id])
         self._kept[id(kept)] = kept
         return kept
 
     def get(self, run_id: str, key: Key) -> Kept:
         """Raises NotFound, also for another key's run."""
-        for kept in reversed(self._kept.values()):
-            if kept.run.id == run_id and kept.run.call.key.name == key.name:
+        self._sweep()
+        for kept in self._of(key):
+            if run_id in kept.ids:
                 return kept
         seconds = f"{self._room.retain_seconds:g}"
         message = f"There is no run {run_id!r} of yours. Runs are kept for {seconds} seconds after their end."
         raise NotFound(message, code="run_not_found")
 
-    async def join(
+    async def find(
         self, request: ImageRequest, key: Key, *, idempotency_key: str | None, is_retry: bool
-    ) -> Kept | Drawn | None:
-        """The run that `request` is to be answered from; what is left of it, if some of its images are there; or
-        None. Raises Conflict when the idempotency key was used for another request."""
+    ) -> Kept | None:
+        """The run that `request` comes back for. Raises Conflict when the idempotency key was used for another one."""
         self._sweep()
-        mine = [kept for kept in reversed(self._kept.values()) if kept.run.call.key.name == key.name]
         if idempotency_key is not None:
-            for kept in mine:
-                if kept.idempotency_key == idempotency_key:
-                    if not await _same(kept.run, request):
-                        raise Conflict(
-                            "This Idempotency-Key was used for another request. Use a new one for a new request.",
-                            code="idempotency_key_reused",
-                            param="Idempotency-Key",
-                            should_retry=False,
-                        )
-                    return self._usable(kept)
+            while kept := self._named(idempotency_key, key):
+                same = await _same(kept.run, request)
+                if id(kept) not in self._kept:
+                    continue  # it was forgotten meanwhile, or drawn afresh
+                if not same:
+                    raise Conflict(
+                        "This Idempotency-Key was used for another request. Use a new one for a new request.",
+                        code="idempotency_key_reused",
+                        param="Idempotency-Key",
+                        should_retry=False,
+                    )
+                return kept
         elif is_retry:
-            waiting = [kept for kept in mine if not kept.run.delivered and not kept.joined]
-            for kept in sorted(waiting, key=lambda kept: kept.run.followers > 0):
-                if await _same(kept.run, request) and not kept.joined and id(kept) in self._kept:
-                    return self._usable(kept)
+            # Sooner one that nobody is connected to: two who asked for the same may both come back.
+            waiting = [kept for kept in self._of(key) if self._awaited(kept)]
+            for kept in sorted(waiting, key=lambda kept: kept.run.present > 0):
+                if await _same(kept.run, request) and self._awaited(kept):
+                    return kept
         return None
+
+    @contextmanager
+    def joined(self, kept: Kept, request_id: str) -> Iterator[None]:
+        """While somebody who came back is answered from the run."""
+        kept.joined += 1
+        if request_id not in kept.ids and len(kept.ids) < NAMES:
+            kept.ids.append(request_id)
+        try:
+            yield
+        finally:
+            kept.joined -= 1
+
+    def replace(self, kept: Kept) -> None:
+        """The run failed unpaid and is drawn afresh; its images, if it has any, are another's now."""
+        kept.run.call.drawn = Drawn()
+        self._forget(kept)
 
     async def settled(self, kept: Kept) -> None:
         """Somebody has stopped following the run, or it has ended by itself: what nobody has had yet is kept so that
         it is known again, also after a restart; what failed without having cost anything is forgotten."""
         run = kept.run
-        if id(kept) not in self._kept and not run.followers:
-            run.forget()
-        if not run.ended or run.delivered:
-            return
-        error = run.recording.error
-        if error and not error.perhaps_paid and not run.call.drawn.recordings:
-            if not run.followers:
-                self._forget(kept)
-            return
-        if run.identity is None:
-            run.identity = await _identity(run.call.request)
-            run.release()
-        if not run.delivered:
-            await self._shelf.save(kept)
+        if id(kept) in self._kept and run.ended:
+            if run.failed_unpaid and not run.call.drawn.recordings:
+                if not run.followers:
+                    self._forget(kept)
+                return
+            if run.identity is None and (run.named or not run.delivered):
+                await _identify(run)
+            if not run.delivered and not run.failed_unpaid:
+                await self._save(kept)
+            self._sweep_later()
+        if not run.followers:
+            if id(kept) not in self._kept:
+                run.forget()
+            elif kept.place:
+                kept.place.rest()
 
     def delivered(self, kept: Kept) -> None:
+        """The socket has taken the last byte."""
         run = kept.run
-        run.delivered, kept.joined = True, False
+        run.delivered = True
         run.release()
-        self._shelf.remove(kept)
-        run.call.drawn.close()
-        if id(kept) in self._kept and id(kept) not in self._delivered:
-            self._delivered[id(kept)] = kept
-            self._delivered_bytes += run.recording.in_memory
-        while len(self._delivered) > DELIVERED_RUNS or self._delivered_bytes > DELIVERED_BYTES:
-            self._forget(next(iter(self._delivered.values())))
+        if kept.place:
+            kept.place.remove()
+        if id(kept) not in self._kept:
+            return
+        if run.named and run.recording.in_memory > DELIVERED_BYTES:
+            with suppress(OSError):
+                run.recording.spill()
+        self._delivered.add(kept)
+        while (too_much := self._delivered.too_much()) is not None:
+            self._forget(too_much)
 
     def give_up(self, error: Callable[[], ApiError]) -> None:
         """The gateway goes down: whatever is still drawn ends with an error."""
         for kept in list(self._kept.values()):
-            kept.run.abort(error())
+            told = error()
+            if kept.run.call.sent:
+                told.should_retry, told.perhaps_paid = False, True
+            kept.run.abort(told)
 
     async def close(self) -> None:
         """Sees to it that what nobody has fetched yet outlives the process."""
+        self.give_up(lambda: Unavailable("The gateway is going down.", code="shutting_down"))
         for kept in list(self._kept.values()):
+            await kept.run.over()
             await self.settled(kept)
             kept.run.forget()
+        self._kept.clear()
+        if self._sweeper:
+            self._sweeper.cancel()
 
-    def _usable(self, kept: Kept) -> Kept | Drawn | None:
-        """A run that failed unpaid is forgotten; its images, if it has any, are not."""
-        error = kept.run.recording.error
-        if error is None or error.perhaps_paid:
-            kept.joined = True
-            return kept
-        drawn, kept.run.call.drawn = kept.run.call.drawn, Drawn()
-        self._forget(kept)
-        return drawn if drawn.recordings else None
+    async def _save(self, kept: Kept) -> None:
+        kept.run.followers += 1  # its recording is not to be closed meanwhile
+        try:
+            await self._shelf.save(kept)
+        finally:
+            kept.run.followers -= 1
+        if kept.place and (kept.run.delivered or id(kept) not in self._kept):
+            kept.place.remove()
 
-    def _sweep(self) -> None:
+    def _named(self, idempotency_key: str, key: Key) -> Kept | None:
+        return next((kept for kept in self._of(key) if kept.idempotency_key == idempotency_key), None)
+
+    def _of(self, key: Key) -> Iterator[Kept]:
+        """The newest first."""
+        return (kept for kept in reversed(self._kept.values()) if kept.run.call.key.name == key.name)
+
+    def _awaited(self, kept: Kept) -> bool:
+        return id(kept) in self._kept and not kept.run.delivered and not kept.joined
+
+    def _sweep(self, *, now_and_then: bool = True) -> None:
         now = self._clock()
-        if now - self._swept < 1.0:
+        if now_and_then and now - self._swept < 1.0:
             return
         self._swept = now
         for kept in list(self._kept.values()):
@@ -172,11 +267,24 @@ class Retention:
             if ended is not None and ended + self._room.retain_seconds < now and not kept.run.followers:
                 self._forget(kept)
 
+    def _sweep_later(self) -> None:
+        """Nothing stays too long because nobody comes any more."""
+        if self._sweeper is None:
+            least, most = SWEEP_SECONDS
+            seconds = min(max(self._room.retain_seconds, least), most)
+            self._sweeper = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._sweeper = None
+        self._sweep(now_and_then=False)
+        if self._kept:
+            self._sweep_later()
+
     def _forget(self, kept: Kept) -> None:
         self._kept.pop(id(kept), None)
-        if self._delivered.pop(id(kept), None):
-            self._delivered_bytes -= kept.run.recording.in_memory
-        self._shelf.remove(kept)
+        self._delivered.remove(kept)
+        if kept.place:
+            kept.place.remove()
         if not kept.run.followers:
             kept.run.forget()
 
@@ -184,12 +292,18 @@ class Retention:
 async def _identity(request: ImageRequest) -> bytes | None:
     try:
         return await asyncio.to_thread(identity, request) if uploads_of(request) else identity(request)
-    except ValueError:  # closed: delivered meanwhile
+    except (ValueError, OSError):  # closed: nobody needed it any more
         return None
+
+
+async def _identify(run: Run) -> None:
+    found = await _identity(run.call.request)
+    if run.identity is None:  # nobody was faster
+        run.identity = found
+    run.release()
 
 
 async def _same(run: Run, request: ImageRequest) -> bool:
     if run.identity is None:
-        run.identity = await _identity(run.call.request)
-        run.release()
+        await _identify(run)
     return run.identity is not None and run.identity == await _identity(request)

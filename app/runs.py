@@ -6,8 +6,9 @@ up costs nothing more, and nothing that was paid for is lost with a connection."
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from app.preparing import Preparation
 from app.recording import Recording
 from app.spool import Uploads
 from app.stores import StoredFile
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(slots=True)
@@ -55,18 +58,31 @@ class Run:
         self.recording = recording
         self.ended_at: float | None = None  # the clock's time, seconds
         self.delivered = False
-        self.followers = 0
+        self.followers = 0  # who still needs the recording: callers, and whoever stores it
+        self.present = 0  # callers who are connected
         self.identity: bytes | None = None  # of the request, once somebody had to know
+        self.named = False  # by an idempotency key: the request is to be known again even when it was answered
         self._clock = clock
         self._events = events
         self._resources = resources
         self._driver: asyncio.Task[None] | None = None
         self._driving: asyncio.Task[Any] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._abort: ApiError | None = None
 
     @property
     def ended(self) -> bool:
         return self.recording.ended
+
+    @property
+    def failed_unpaid(self) -> bool:
+        """Whether it can be drawn afresh without paying twice."""
+        error = self.recording.error
+        return error is not None and not error.perhaps_paid
+
+    def driven_by(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether `task` is waiting for the next event, and nobody would if it did not."""
+        return task is not None and self._driving is task
 
     async def follow(self) -> AsyncGenerator[Event, None]:
         """The events from the start. Raises the ApiError that ended the run."""
@@ -87,7 +103,9 @@ class Run:
 
     async def finish(self) -> None:
         """Waits for the end, driving the run there if nobody else does. For a run that nobody reads any more."""
-        self.recording.spill()
+        if not self.ended:
+            with suppress(OSError):
+                self.recording.spill()
         me = asyncio.current_task()
         while not self.recording.ended:
             if self._driving is not None:
@@ -99,23 +117,36 @@ class Run:
         """From now on the run drives itself, since its follower is too slow; `then` is done at its end."""
 
         async def drive() -> None:
-            await self.finish()
-            await then()
+            try:
+                await self.finish()
+            finally:
+                await then()
 
-        if self._driver is None and not self.recording.ended:
+        if self._driver is None:
             self._driver = asyncio.create_task(drive())
 
     def abort(self, error: ApiError) -> None:
         """Ends the run with `error`, whoever drives it."""
         if self.ended:
             return
-        if self.call.sent:
-            error.should_retry, error.perhaps_paid = False, True
         if self._driving is None:
             self._end(error)
+            self._closing = asyncio.create_task(self._close_events())
         else:
             self._abort = error
             self._driving.cancel()
+
+    def abandon(self) -> None:
+        """Nobody follows any more: ends the run, if it has not ended and does not drive itself."""
+        if self._driving is None:
+            self.abort(self._lost("The work on the images was broken off."))
+
+    async def over(self) -> None:
+        """Waits until nothing of an aborted run is at work any more."""
+        while not self.ended:
+            await self.recording.changed()
+        tasks = [task for task in (self._driver, self._closing) if task]
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _drive_once(self, me: asyncio.Task[Any] | None) -> None:
         self._driving = me
@@ -126,24 +157,38 @@ class Run:
         except ApiError as error:
             self._end(error)
         except OSError as error:
+            if error.errno not in _FULL:
+                self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
+                raise
             await self._events.aclose()
-            self._end(Unavailable(f"The gateway has no room for the images: {error.strerror}.", should_retry=False))
+            self._end(self._lost(f"The gateway has no room for the images: {error.strerror}.", "no_room"))
         except asyncio.CancelledError:
             if self._abort is None:
-                self._end(Unavailable("The request was given up before it was sent to a provider."))
+                self._end(self._lost("The work on the images was broken off."))
                 raise
             self._end(self._abort)
             if me is not None:
                 me.uncancel()
         except BaseException:
-            self._end(ApiError("The gateway failed while the images were drawn.", code="internal_error"))
+            self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
             raise
         finally:
             self._driving = None
 
+    def _lost(self, message: str, code: str | None = None) -> ApiError:
+        """The gateway's own failure: what was sent may have been drawn all the same."""
+        kind = ApiError if code == "internal_error" else Unavailable
+        sent = self.call.sent
+        return kind(message, code=code, should_retry=False if sent else None, perhaps_paid=sent)
+
+    async def _close_events(self) -> None:
+        """Nobody is left to be told what goes wrong here."""
+        with suppress(Exception):
+            await self._events.aclose()
+
     def release(self) -> None:
         """Closes the uploads as soon as they are not needed any more."""
-        if self.ended and (self.delivered or self.identity is not None):
+        if self.ended and (self.identity is not None or (self.delivered and not self.named)):
             self.call.uploads.close()
 
     def forget(self) -> None:
@@ -153,8 +198,14 @@ class Run:
         self.recording.close()
 
     def _end(self, error: ApiError | None) -> None:
-        if not self.recording.ended:
-            self.recording.end(error)
-            self.ended_at = self._clock()
-            self._resources.close()
-            self.release()
+        if self.recording.ended:
+            return
+        self.recording.end(error)
+        self.ended_at = self._clock()
+        if error is None:
+            self.call.drawn.close()  # the recording has all of it
+        elif self.call.request.n > 1 and self.failed_unpaid and not self.call.drawn.recordings:
+            with suppress(OSError):
+                self.call.drawn.keep(self.recording)
+        self._resources.close()
+        self.release()

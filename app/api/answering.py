@@ -66,6 +66,7 @@ class Answer:
         self._send = send
         extension = scope.get("extensions", {}).get(EXTENSION)
         self._write: Callable[[bytes], Awaitable[bool]] | None = extension["write"] if extension else None
+        self._transport: asyncio.BaseTransport | None = extension["transport"] if extension else None
         self._detach: Callable[[], None] | None = detach
         self._waited = 0.0
         self._sending_since: float | None = None
@@ -74,7 +75,6 @@ class Answer:
         self.started = self.finished = self.gone = False
 
     def __enter__(self) -> Self:
-        self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,6 +97,8 @@ class Answer:
         """Raises ClientGone once the client is known to have left."""
         self.finished = not more
         self._sending_since = began = time.perf_counter()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
         if more and self._write is not None and len(text) >= LARGE_PIECE and await self._write(text):
             self.told.bytes += len(text)
         else:
@@ -109,10 +111,19 @@ class Answer:
             raise ClientGone
 
     async def end(self, text: bytes) -> None:
-        """The last of the body; returns when the socket has taken all of it."""
+        """The last of the body; returns when the socket has taken all of it. Raises ClientGone if it did not."""
         await self.body(text)
+        self._sending_since = time.perf_counter()
         await flushed(self._scope, self._send)
+        self._sending_since = None
+        if self.lost:
+            raise ClientGone
         await self.body(b"", more=False)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be broken, be it that nobody was told yet."""
+        return self._transport is not None and self._transport.is_closing()
 
     def note(self, event: Event) -> None:
         if type(event) is Served:
@@ -237,7 +248,7 @@ async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder:
                 raise
             answer.told.error = error.code or error.type
             await answer.body(encoder.error(error))
-        await answer.end(b"")
+    await answer.end(b"")  # without signs of life, which would come after the end if the reader is slow
 
 
 _STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]

@@ -20,7 +20,7 @@ from app.api.encoders import JsonEncoder, RawEncoder, SseEncoder
 from app.api.files import base_url
 from app.api.json_door import Fetch
 from app.api.reading import read_request
-from app.errors import ApiError
+from app.errors import ApiError, Unavailable
 from app.gateway import Gateway
 from app.images import Event, Operation
 from app.keys import Keys
@@ -52,9 +52,9 @@ class Service:
     finish_on_disconnect: bool = True
     log_prompts: bool = False
 
-    def goes_on(self, run: Run) -> bool:
-        """Whether the run outlives a caller who leaves now."""
-        return run.followers > 1 or (run.call.sent and self.finish_on_disconnect)
+    def outlives(self, run: Run) -> bool:
+        """Whether the run goes on when the last caller leaves."""
+        return run.call.sent and self.finish_on_disconnect
 
 
 class ImageEndpoint:
@@ -85,23 +85,37 @@ class ImageEndpoint:
             link = partial(service.signer.url, base_url(scope, service.public_url), key.name)
             preparation = Preparation(request, uploads, service.studio) if request.images else None
             call = Call(request, key, uploads, preparation, link)
-            kept = await self._run(service, call, back, state["request_id"], stack)
+            found = await self._found(service, call, back)
+            if found and not found.run.failed_unpaid:
+                stack.enter_context(service.retention.joined(found, state["request_id"]))
+                uploads.close()
+                await serve(service, found, scope, receive, send)
+                return
+            kept = self._begun(service, call, back, found, state["request_id"], stack)
         await serve(service, kept, scope, receive, send)
 
-    async def _run(self, service: Service, call: Call, back: Back, request_id: str, stack: ExitStack) -> Kept:
-        """The run that the request is answered from: one that is there already, or a new one."""
+    async def _found(self, service: Service, call: Call, back: Back) -> Kept | None:
+        """The run that the caller comes back for."""
+        if not back.possible:
+            return None
+        return await service.retention.find(
+            call.request, call.key, idempotency_key=back.idempotency_key, is_retry=back.is_retry
+        )
+
+    def _begun(
+        self, service: Service, call: Call, back: Back, failed: Kept | None, request_id: str, stack: ExitStack
+    ) -> Kept:
+        """A new run. What `failed` has drawn already is not drawn again."""
         if back.possible:
-            found = await service.retention.join(
-                call.request, call.key, idempotency_key=back.idempotency_key, is_retry=back.is_retry
-            )
-            if isinstance(found, Kept):
-                return found
-            call.drawn = found or call.drawn
             service.keys.spend(call.key)
         held = stack.enter_context(ExitStack())
         held.enter_context(service.keys.hold(call.key))
         service.retention.make_room()
+        if failed:
+            call.drawn = failed.run.call.drawn
         events = service.gateway.draw(call)
+        if failed:
+            service.retention.replace(failed)
         stack.pop_all()  # the uploads and the key's place are the run's from now on
         run = Run(request_id, call, events, service.recording(), held, int(time.time()), time.monotonic)
         return service.retention.add(run, back.idempotency_key)
@@ -121,27 +135,51 @@ class Back:
 
 async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with a run's images. If the caller leaves, what was sent to a provider is seen to its end."""
-    run = kept.run
-    run.followers += 1
+    run, retention = kept.run, service.retention
+    caller = Caller(service, run)
     try:
-        with Answer(scope, send, lambda: run.detach(partial(service.retention.settled, kept))) as answer:
-            async with (
-                while_connected(receive, answer, lambda: service.goes_on(run)),
-                aclosing(run.follow()) as events,
-            ):
+        with Answer(scope, send, lambda: run.detach(partial(retention.settled, kept))) as answer:
+            if answer.lost:
+                raise ClientGone
+            async with while_connected(receive, answer, caller), aclosing(run.follow()) as events:
                 await _answer(service, run, answer, events)
-        service.retention.delivered(kept)
-    except ClientGone:
-        kept.joined = False
-        if service.goes_on(run):
+        if run.recording.error is None:
+            retention.delivered(kept)
+    except Exception as error:
+        caller.leave()
+        if not run.present and service.outlives(run):
             await run.finish()
-        raise
-    except ApiError:
-        kept.joined = False  # whoever was told of it comes back too, to be told again and not to draw anew
+        if answer.gone and isinstance(error, ApiError):
+            raise ClientGone from None
         raise
     finally:
+        caller.leave()
         run.followers -= 1
-        await service.retention.settled(kept)
+        if not run.followers:
+            run.abandon()
+        await retention.settled(kept)
+
+
+class Caller:
+    """One who is answered from a run, and may leave: the last one takes along what was not sent to a provider yet."""
+
+    def __init__(self, service: Service, run: Run) -> None:
+        run.followers += 1
+        run.present += 1
+        self._service = service
+        self._run = run
+        self._present = True
+
+    def leave(self) -> None:
+        if not self._present:
+            return
+        self._present = False
+        self._run.present -= 1
+        if not self._run.present and not self._service.outlives(self._run):
+            self._run.abort(Unavailable("The caller left, so the work on the images was given up."))
+
+    def drives(self, task: asyncio.Task[None] | None) -> bool:
+        return self._run.driven_by(task)
 
 
 async def _answer(service: Service, run: Run, answer: Answer, events: AsyncGenerator[Event, None]) -> None:
@@ -176,9 +214,9 @@ class RunEndpoint:
 
 
 @contextlib.asynccontextmanager
-async def while_connected(receive: Receive, answer: Answer, goes_on: Callable[[], bool]) -> AsyncIterator[None]:
-    """Watches whether the client leaves before the answer is finished. Then the work inside is stopped at once, or, if
-    it `goes_on`, as soon as it has something to send; as ClientGone."""
+async def while_connected(receive: Receive, answer: Answer, caller: Caller) -> AsyncIterator[None]:
+    """Watches whether the client leaves before the answer is finished. Then the work inside is stopped as ClientGone:
+    at once, or, if others depend on it, as soon as it has something to send."""
     work = asyncio.current_task()
 
     async def watch() -> None:
@@ -186,7 +224,8 @@ async def while_connected(receive: Receive, answer: Answer, goes_on: Callable[[]
             pass
         if work is not None and not answer.finished:
             answer.gone = True
-            if not goes_on():
+            caller.leave()
+            if not caller.drives(work):
                 work.cancel()
 
     watcher = asyncio.create_task(watch())

@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,109 +25,159 @@ from app.spool import Uploads
 _EVENTS: dict[str, Callable[..., Event]] = {
     kind.__name__: kind for kind in (Served, ImageBegins, ImageLink, ImageEnds, Done)
 }
-_TOLD = ("message", "param", "code", "status", "type", "should_retry", "retry_after", "details", "perhaps_paid")
+_TOLD = (
+    "message",
+    "param",
+    "code",
+    "status",
+    "type",
+    "should_retry",
+    "retry_after",
+    "details",
+    "headers",
+    "perhaps_paid",
+)
+_LENGTH = 8  # bytes that say how long the head is
 
 
 class RunShelf:
-    """`wall` is Unix time in seconds: a restart knows no other clock."""
+    """`wall` is Unix time in seconds: a restart knows no other clock. `new_name` gives one for a file."""
 
-    def __init__(self, directory: Path, meter: Meter, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        meter: Meter,
+        wall: Callable[[], float] = time.time,
+        new_name: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
         self._directory = directory
         self._meter = meter
         self._wall = wall
+        self._new_name = new_name
+        self._one_at_a_time = asyncio.Lock()
 
     async def save(self, kept: Kept) -> None:
-        """Best effort: a run that finds no room on disk is lost with the process only."""
-        if kept.place is None:
-            path = self._path(kept)
-            with suppress(OSError, ValueError):
-                await asyncio.to_thread(self._write, kept, path)
-                kept.place = path
-
-    def remove(self, kept: Kept) -> None:
-        if kept.place is not None:
-            kept.place.unlink(missing_ok=True)
-            kept.place = None
+        """From then on the images lie in the file only. Best effort: a run that finds no room on disk is lost with the
+        process."""
+        async with self._one_at_a_time:
+            if kept.place is None:
+                with suppress(OSError, ValueError, TypeError):
+                    stored = await asyncio.to_thread(self._write, kept, self._directory / f"{self._new_name()}.run")
+                    kept.run.recording.move(stored)
+                    kept.place = stored
 
     def load(self, retain_seconds: float, clock: Callable[[], float]) -> Iterator[Kept]:
-        """What earlier processes left and is not too old. Half files and old ones are removed."""
-        for path in sorted(self._directory.iterdir()):
+        """What earlier processes left and is not too old, the oldest first. Half files and old ones are removed."""
+        found: list[tuple[float, Path]] = []
+        for path in self._directory.iterdir():
+            since = path.stat().st_mtime
+            if path.suffix != ".run" or self._wall() - since > retain_seconds:
+                path.unlink()
+            else:
+                found.append((since, path))
+        for since, path in sorted(found):
             try:
-                if path.suffix != ".run" or self._wall() - path.stat().st_mtime > retain_seconds:
-                    path.unlink()
-                    continue
-                yield self._read(path, clock)
+                yield self._read(path, clock() - (self._wall() - since), clock)
             except (OSError, ValueError, KeyError, TypeError):
                 path.unlink(missing_ok=True)
 
-    def _path(self, kept: Kept) -> Path:
-        name = sha256(f"{kept.run.call.key.name}\0{kept.run.id}\0{kept.run.created}".encode()).hexdigest()[:40]
-        return self._directory / f"{name}.run"
-
-    def _write(self, kept: Kept, path: Path) -> None:
+    def _write(self, kept: Kept, path: Path) -> Stored:
         run = kept.run
-        pieces = [event for event in run.recording.log() if isinstance(event, Span | ImageData)]
+        log = run.recording.log()
         head = json.dumps(
             {
-                "id": run.id,
+                "ids": kept.ids,
                 "created": run.created,
                 "key": run.call.key.name,
                 "idempotency_key": kept.idempotency_key,
                 "identity": run.identity.hex() if run.identity else None,
                 "request": _request(run.call.request),
                 "error": _error(run.recording.error),
-                "events": [_event(event) for event in run.recording.log()],
+                "events": [_event(event) for event in log],
             }
         ).encode()
         half = path.with_suffix(".half")
-        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(len(head).to_bytes(8, "big") + head)
-            for piece in pieces:
-                file.write(run.recording.read(piece) if isinstance(piece, Span) else piece.base64)
-        half.rename(path)
+        try:
+            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(len(head).to_bytes(_LENGTH, "big") + head)
+                for event in log:
+                    if isinstance(event, Span):
+                        file.write(run.recording.read(event))
+                    elif isinstance(event, ImageData):
+                        file.write(event.base64)
+            half.rename(path)
+        except BaseException:
+            half.unlink(missing_ok=True)
+            raise
+        return Stored(path, _LENGTH + len(head))
 
-    def _read(self, path: Path, clock: Callable[[], float]) -> Kept:
-        stored = Stored(path)
-        head = stored.head
+    def _read(self, path: Path, ended_at: float, clock: Callable[[], float]) -> Kept:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH), "big")
+            head = json.loads(file.read(length))
+        stored, log = Stored(path, _LENGTH + length), list(_log(head["events"]))
+        if stored.size != sum(event.length for event in log if isinstance(event, Span)):
+            raise ValueError(f"{path} is cut")
+        said = head["request"]
         request = ImageRequest(
-            Operation(head["request"]["operation"]),
-            head["request"]["model"],
-            n=head["request"]["n"],
-            stream=head["request"]["stream"],
-            raw=head["request"]["raw"],
-            size=Size.parse(head["request"]["size"] or ""),
-            parameters=head["request"]["parameters"],
+            Operation(said["operation"]),
+            said["model"],
+            n=said["n"],
+            stream=said["stream"],
+            raw=said["raw"],
+            size=Size.parse(said["size"] or ""),
+            parameters=said["parameters"],
         )
         error = None if head["error"] is None else ApiError(**head["error"])
-        recording = Recording.stored(list(_log(head["events"])), stored, self._meter, error)
         call = Call(request, Key(head["key"], b""), Uploads(), sent=True)
-        run = Run(head["id"], call, _nothing(), recording, ExitStack(), head["created"], clock)
+        recording = Recording.stored(log, stored, self._meter, error)
+        run = Run(head["ids"][0], call, _nothing(), recording, ExitStack(), head["created"], clock)
         run.identity = bytes.fromhex(head["identity"]) if head["identity"] else None
-        run.ended_at = clock() - (self._wall() - path.stat().st_mtime)
-        return Kept(run, head["idempotency_key"], place=path)
+        run.ended_at = ended_at
+        return Kept(run, head["idempotency_key"], ids=head["ids"], place=stored)
 
 
 class Stored:
-    """A run's file: a head in JSON, and the image data behind it."""
+    """A run's file: a head in JSON, and the image data behind it. Open only while it is read, for there may be many."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
-        length = int.from_bytes(os.pread(self._file.fileno(), 8, 0), "big")
-        self.head: dict[str, Any] = json.loads(os.pread(self._file.fileno(), length, 8))
-        self._start = 8 + length
-
-    @property
-    def size(self) -> int:
-        return os.fstat(self._file.fileno()).st_size - self._start
+    def __init__(self, path: Path, start: int) -> None:
+        """The image data begins at byte `start`."""
+        self.size = path.stat().st_size - start
+        self._path = path
+        self._start = start
+        self._descriptor: int | None = None
+        self._named = True
 
     def write(self, data: bytes) -> None:  # noqa: ARG002 (a stored run takes nothing)
         raise ValueError("a stored run has ended")
 
     def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._file.fileno(), length, self._start + offset)
+        """Raises OSError."""
+        return os.pread(self._open(), length, self._start + offset)
+
+    def rest(self) -> None:
+        """Nobody is reading for now."""
+        if self._named:
+            self.close()
+
+    def remove(self) -> None:
+        """The file will not outlive the process, but can be read until it is closed."""
+        if self._named:
+            with suppress(OSError):
+                self._open()
+            with suppress(OSError):
+                self._path.unlink()
+            self._named = False
 
     def close(self) -> None:
-        self._file.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptor
 
 
 def _request(request: ImageRequest) -> dict[str, Any]:
