@@ -182,8 +182,8 @@ def _object(properties: Schema, required: list[str]) -> Schema:
 def _parameters(operation: Operation, *, nullable: bool) -> dict[str, Schema]:
     """Each parameter of an operation by name, in the order of `validation`."""
     found = {}
-    for name, rule in validation._RULES.items():
-        if name not in validation._UNKNOWN[operation]:
+    for name, rule in validation.RULES.items():
+        if name not in validation.UNKNOWN[operation]:
             about, more = _SAID[name]
             schema = _schema(rule)
             if nullable and name not in ("model", "prompt"):

@@ -34,7 +34,7 @@ _GUIDANCE = Number(0, 100)
 _STEPS = Integer(1, 1000)
 
 # The literals are those of OpenAI's SDKs, the retired models' among them.
-_RULES: dict[str, Rule] = {
+RULES: dict[str, Rule] = {
     "model": _MODEL,
     "prompt": _PROMPT,
     "n": _N,
@@ -66,7 +66,7 @@ _RULES: dict[str, Rule] = {
     "partial_images": Integer(0, 3),
     "mask_convention": Choice(("alpha", "white", "black")),
 }
-_UNKNOWN = {
+UNKNOWN = {
     Operation.GENERATIONS: frozenset({"input_fidelity", "mask_convention"}),
     Operation.EDITS: frozenset[str](),
     Operation.VARIATIONS: frozenset({"partial_images", "input_fidelity", "mask_convention"}),
@@ -122,22 +122,22 @@ _Read = Callable[[str, Any], Any]
 
 
 def _read(name: str, value: Any) -> Any:
-    return _RULES[name].read(name, value)
+    return RULES[name].read(name, value)
 
 
 def _parse(name: str, value: Any) -> Any:
-    return _RULES[name].parse(name, value)
+    return RULES[name].parse(name, value)
 
 
 def _sorted(operation: Operation, fields: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
     """What is known by name, and what is not."""
-    unknown = _UNKNOWN[operation]
+    unknown = UNKNOWN[operation]
     known: dict[str, Any] = {}
     extra: list[tuple[str, Any]] = []
     for name, value in fields:
         if value is None:
             continue
-        if name in _RULES and name not in unknown:
+        if name in RULES and name not in unknown:
             known[name] = value
         else:
             extra.append((name, value))

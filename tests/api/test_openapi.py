@@ -103,8 +103,8 @@ def test_nothing_in_the_components_is_left_without_use() -> None:
 def test_every_parameter_that_is_understood_is_described_with_its_limits(operation: Operation) -> None:
     for content, body in contents(operation).items():
         told = body["schema"]["properties"]
-        for name, rule in validation._RULES.items():
-            if name in validation._UNKNOWN[operation]:
+        for name, rule in validation.RULES.items():
+            if name in validation.UNKNOWN[operation]:
                 assert name not in told
                 continue
             schema = told[name if name != "svg" or content == "application/json" else "svg[model]"]
