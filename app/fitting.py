@@ -55,7 +55,7 @@ def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
     fitted = replace(
         request,
         prompt=request.prompt if _takes_prompt(request, can) else None,
-        size=size if _takes_size(can) else None,
+        size=size if takes_size(can) else None,
         parameters=kept,
         stream=streams,
         partial_images=request.partial_images if streams else 0,
@@ -100,7 +100,7 @@ def _pictures(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
 def _sizes(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
     if request.size is None:
         return
-    if not _takes_size(can):
+    if not takes_size(can):
         yield Misfit("size", "it lets nobody choose the size", "leave it out")
     elif not can.size.allows(request.size):
         works = f"{can.size.nearest(request.size)} is the nearest that does (sizes: {can.size})"
@@ -116,7 +116,8 @@ def _takes_prompt(request: ImageRequest, can: Profile) -> bool:
     return request.operation is not Operation.VARIATIONS or can.understands("prompt")
 
 
-def _takes_size(can: Profile) -> bool:
+def takes_size(can: Profile) -> bool:
+    """Whether anybody but the provider can choose it."""
     return can.understands("size") or can.understands("width")
 
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from app.catalog import Catalog
 from app.deployments import Model
+from app.fitting import takes_size
+from app.images import Operation
 from app.keys import Keys
 
 STARTED = 1_763_683_200  # "created" of every model: the gateway knows no better, and clients want a number
@@ -67,15 +69,17 @@ def described(model: Model) -> ModelObject:
 def capabilities(model: Model) -> dict[str, Any]:
     """What at least one deployment can do, and each deployment's own answer."""
     profiles = [deployment.profile for deployment in model.deployments]
+    editing = [p for p in profiles if Operation.EDITS in p.operations]
+    given = [p for p in profiles if p.operations != {Operation.GENERATIONS}]
     prices = [p.price_per_image for p in profiles if p.price_per_image is not None]
     return {
         "operations": sorted({str(operation) for p in profiles for operation in p.operations}),
-        "sizes": list(dict.fromkeys(str(p.size) for p in profiles)),
+        "sizes": list(dict.fromkeys(str(p.size) for p in profiles if takes_size(p))),
         "max_n": 10,
         "output_formats": ["png", "jpeg", "webp"],
-        "mask": any(p.mask != "none" for p in profiles),
-        "mask_required": all(p.mask_required for p in profiles),
-        "max_images": max(p.max_images for p in profiles),
+        "mask": any(p.mask != "none" for p in editing),
+        "mask_required": bool(editing) and all(p.mask_required for p in editing),
+        "max_images": max((p.max_images for p in given), default=0),
         "parameters": parameters(model),
         "streaming": True,
         "partial_images": any(p.streaming for p in profiles),

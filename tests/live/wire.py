@@ -83,7 +83,9 @@ class Line:
         except EOFError:
             pass
         reply.body = b"".join(pieces)
-        reply.closed = not reply.complete or await self.is_closed()
+        # Waiting to see what nobody announced would take longer than most answers.
+        announced = reply.header("connection") == "close"
+        reply.closed = not reply.complete or (announced and await self.is_closed())
         return reply
 
     async def is_closed(self) -> bool:
