@@ -126,6 +126,7 @@ class Gateway:
                                 yield event
                     return
                 except UpstreamError as error:
+                    error.message = without_credential(error.message, deployment)
                     self._report(deployment, error)
                     if commit.reached:
                         raise _broken_off(attempt, error) from error
@@ -213,6 +214,12 @@ class Commit:
                     self.reached = True
                     for held in self._held:
                         yield held
+
+
+def without_credential(text: str, deployment: Deployment) -> str:
+    """Some hosts repeat the key that they refuse; whatever it looks like, it is not told."""
+    key = deployment.provider.api_key
+    return text.replace(key, "[…]") if key else text
 
 
 def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:

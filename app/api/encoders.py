@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import pybase64
@@ -45,7 +45,8 @@ class JsonEncoder:
     content_type = b"application/json"
 
     def __init__(self, request: ImageRequest, created: int) -> None:
-        self._facts = {name: request.parameters[name] for name in _ECHOED if name in request.parameters}
+        self._asked = echoed(request)
+        self._facts: dict[str, Any] = {}
         self._before = f'{{"created":{created},"data":['  # what has to come before the next image
         self._in_text = self._partial = False
 
@@ -61,6 +62,8 @@ class JsonEncoder:
             return b"" if self._partial else self._begun('"b64_json":"', text=True) + event.base64
         if isinstance(event, ImageBegins):
             self._partial = event.partial is not None
+        elif isinstance(event, Served):
+            self._asked = without(self._asked, event.dropped)
         elif isinstance(event, Done):
             return self._end(event)
         elif not self._partial and isinstance(event, ImageLink):
@@ -80,7 +83,7 @@ class JsonEncoder:
 
     def _end(self, event: Done) -> bytes:
         usage = {"usage": event.usage} if event.usage else {}
-        return ("]" + _members({**event.facts, **self._facts, **usage}) + "}").encode()
+        return ("]" + _members({**self._asked, **event.facts, **self._facts, **usage}) + "}").encode()
 
 
 class RawEncoder:
@@ -129,7 +132,7 @@ class SseEncoder:
         self._name = STREAM_NAMES[request.operation]
         self._created = created
         self._asked = {"size": str(request.size or "auto"), "quality": "auto", "background": "auto"}
-        self._asked |= {name: request.parameters[name] for name in _ECHOED if name in request.parameters}
+        self._said = echoed(request)
         self._served: dict[str, Any] = {}
         self._image = ImageBegins(0)
         self._in_text = False
@@ -141,6 +144,7 @@ class SseEncoder:
         match event:
             case Served():
                 self._served = report(event)
+                self._said = without(self._said, event.dropped)
             case ImageBegins():
                 self._image = event
             case ImageLink():
@@ -171,7 +175,14 @@ class SseEncoder:
         return '"' if self._in_text else ""
 
     def _image_end(self, event: ImageEnds) -> bytes:
-        facts = {"type": self._type, "created_at": self._created, **self._asked, "output_format": "png", **event.facts}
+        facts = {
+            "type": self._type,
+            "created_at": self._created,
+            **self._asked,
+            **self._said,
+            "output_format": "png",
+            **event.facts,
+        }
         if self._image.partial is not None:
             facts |= {"partial_image_index": self._image.partial, "index": self._image.index}
         else:
@@ -181,6 +192,16 @@ class SseEncoder:
         text = self._quote() + _members(facts) + "}\n\n"
         self.inside = self._in_text = False
         return text.encode()
+
+
+def echoed(request: ImageRequest) -> dict[str, Any]:
+    """What OpenAI's answers repeat of the request."""
+    return {name: request.parameters[name] for name in _ECHOED if name in request.parameters}
+
+
+def without(asked: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
+    """What was not honoured is not said of the image."""
+    return {name: value for name, value in asked.items() if name not in dropped}
 
 
 def about(event: ImageEnds) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from app.api.image_url import ImageUrl
 from app.api.incoming import judge
 from app.api.validation import build, too_many
 from app.api.values import invalid, missing, shortened, wrong_type
-from app.dialects.json_tap import MAX_DEPTH, JsonTap, JsonTapError, StringBegins, StringEnds
 from app.errors import InvalidRequest
 from app.images import ImageRequest, Operation, Upload
+from app.json_tap import MAX_DEPTH, JsonTap, JsonTapError, StringBegins, StringEnds
 from app.spool import Uploads
 
 Fetch = Callable[[str], Awaitable[Upload]]

@@ -8,9 +8,9 @@ from typing import Any
 
 from app.dialects import Decoder
 from app.dialects.failures import from_document
-from app.dialects.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 from app.errors import Failure, UpstreamError
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+from app.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 
 FACTS = ("background", "output_format", "quality", "size")
 

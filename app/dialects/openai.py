@@ -10,10 +10,10 @@ from app.deployments import Deployment
 from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
 from app.dialects.answers import ByFirstByte, garbled, image_ends, link, so_far, usage_of
 from app.dialects.failures import from_document, from_status
-from app.dialects.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 from app.dialects.sse import EventBegins, EventEnds, SseError, SseReader
 from app.errors import Failure, UpstreamError
 from app.images import Done, Event, ImageBegins, ImageData, ImageLink, ImageRequest, Operation, Upload
+from app.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 from app.profiles import Profile
 from app.usage import add_up
 

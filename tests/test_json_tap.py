@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dialects.json_tap import MAX_DEPTH, JsonTap, JsonTapError, StringBegins, StringEnds, TapEvent
+from app.json_tap import MAX_DEPTH, JsonTap, JsonTapError, StringBegins, StringEnds, TapEvent
 
 KEYS = frozenset({"b64_json", "ünï"})
 Tapped = tuple[str, tuple[str | int, ...], bytes]
@@ -230,8 +230,8 @@ def test_what_was_known_when_a_string_began_can_be_asked_for_at_any_time_after()
     document = b'{"a":1,"data":[{"b64_json":"AAAA","seed":7},{"x":[1,{"y":2}],"b64_json":"BBBB"}],"z":3}'
     for size in (1, 7, len(document)):
         tap = JsonTap(frozenset({"b64_json"}))
-        begun = [e for at in range(0, len(document), size) for e in tap.feed(document[at : at + size])]
-        begun = [event for event in begun if isinstance(event, StringBegins)]
+        found = [event for at in range(0, len(document), size) for event in tap.feed(document[at : at + size])]
+        begun = [event for event in found if isinstance(event, StringBegins)]
         assert tap.so_far(begun[0]) == {"a": 1, "data": [{"b64_json": ""}]}
         assert tap.so_far(begun[1]) == {
             "a": 1,
