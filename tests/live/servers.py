@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from app.logs import Log
 from app.main import create_app
+from app.protocol import Protocol
 from app.settings import load
 from tests.live.loops import bound
 
@@ -89,7 +90,7 @@ async def serving(config: Config, folder: Path) -> AsyncIterator[Gateway]:
     loop = asyncio.get_running_loop()
     async with app.router.lifespan_context(app):
         server = await loop.create_server(
-            lambda: HttpToolsProtocol(uvicorn_config, state, {}, loop), sock=listener, backlog=1024
+            lambda: Protocol(uvicorn_config, state, {}, loop), sock=listener, backlog=1024
         )
         try:
             yield Gateway(app, listener.getsockname()[1], state, log)
