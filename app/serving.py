@@ -31,6 +31,7 @@ _LARGE_BLOCK = 4 * 1_048_576
 _KEPT_FREE = 64 * 1_048_576
 
 NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, for load balancers to notice
+TELLING_SECONDS = 1.0  # for the last answers to leave, once the time for drawings is up
 WATCH_SECONDS = 2.0
 
 
@@ -101,10 +102,10 @@ class Server(uvicorn.Server):
         if self._watcher:
             self._watcher.cancel()
         if hasattr(self._app.state, "parts"):
-            parts = self._parts
-            asyncio.get_running_loop().call_later(
-                parts.settings.server.drain_seconds, parts.ground.retention.give_up, _going_down
-            )
+            parts, loop = self._parts, asyncio.get_running_loop()
+            seconds = parts.settings.server.drain_seconds
+            loop.call_later(seconds, parts.ground.retention.give_up, _going_down)
+            loop.call_later(seconds + TELLING_SECONDS, self._break_off)
         await super().shutdown(sockets)
 
     def reconfigure(self) -> None:
@@ -119,6 +120,13 @@ class Server(uvicorn.Server):
             log.crash("configuration", error)
         else:
             log.event("configuration applied", models=len(self._parts.catalog.models))
+
+    def _break_off(self) -> None:
+        """Who has not taken its answer by now, or is still sending, is left as if it had gone: uvicorn would cancel the
+        request instead, wherever it is, and print a traceback for each."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.transport.abort()
 
     def _stop(self) -> None:
         self.should_exit = True
