@@ -85,8 +85,11 @@ class Run:
         return task is not None and self._driving is task
 
     async def follow(self) -> AsyncGenerator[Event, None]:
-        """The events from the start. Raises the ApiError that ended the run."""
+        """The events from the start. Raises the ApiError that ended the run; at once, if it has ended: who comes back
+        for it gets a status, and not the same broken answer again. Only in a stream can images come before it."""
         index, recording, me = 0, self.recording, asyncio.current_task()
+        if recording.error and not (self.call.request.stream and self.call.request.n > 1):
+            raise recording.error
         while True:
             while index < recording.length:
                 for event in recording.at(index):
