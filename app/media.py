@@ -1,0 +1,271 @@
+"""Pixels: the only module here that imports Pillow, and so itself imported only by the threads that work with it.
+
+Memory: a decoded pixel takes 4 bytes. Besides the picture there is its successor while it is turned, resized or
+converted, and what a decoder or encoder keeps (WebP's: two canvases and a copy of the file; progressive JPEG's: all
+coefficients). `app.studio` states the bound, its test measures it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import IO, Any, Protocol, cast
+
+from PIL import Image, ImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from app.errors import ApiError, Unavailable
+from app.images import Blob, Size
+from app.redraw import FileFormat, Look, Redraw, RedrawMask, Undrawable, WithoutAlpha
+from app.sniffing import ENOUGH, dimensions, media_type
+
+# The plugins by name, since `Image.open` would take a JPEG that contains several for another format, and warn.
+_READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
+    "image/png": PngImageFile,
+    "image/jpeg": JpegImageFile,
+    "image/webp": WebPImageFile,
+    "image/gif": GifImageFile,
+}
+_UNTURNED = {  # EXIF 2.32, 4.6.4: what undoes each orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUALITY = {"jpeg": 95, "webp": 90}
+_FINE = 90  # JPEG's quality from which colours are kept at full resolution
+_STRIP = 1_048_576  # pixels that are laid on white at a time
+_WEBP_EDGE = 16_383
+_BUFFER = 262_144  # bytes
+_SIXTEEN_TO_EIGHT = [value >> 8 for value in range(65_536)]
+_EIGHT_INVERTED = [255 - value for value in range(256)]
+
+
+class Sink(Protocol):
+    def write(self, data: bytes | bytearray, /) -> None: ...
+
+
+def redraw(source: Blob, target: Sink, order: Redraw, most_pixels: int) -> Size:
+    """Writes the picture as ordered, and gives its size. Raises Undrawable, Unavailable (no room for it)."""
+    image, profile = _decoded(source, most_pixels)
+    image = _coloured(image)
+    image = _turned(image, order.orientation)
+    image = _resized(image, order.size, Image.Resampling.LANCZOS)
+    if order.format == "jpeg" and image.mode == "RGBA":
+        image = _on_white(image)
+    _write(image, target, order.format, order.quality, profile)
+    return Size(*image.size)
+
+
+def redraw_mask(source: Blob, target: Sink, order: RedrawMask, most_pixels: int) -> Size:
+    """Raises Undrawable, WithoutAlpha, Unavailable (no room for it)."""
+    image, _ = _decoded(source, most_pixels)
+    grey = _repainted(image, order.said)
+    del image
+    for orientation in order.orientations:
+        grey = _turned(grey, orientation)
+    grey = _resized(grey, order.size, Image.Resampling.BILINEAR)
+    mask = grey if order.meant == "white" else grey.point(_EIGHT_INVERTED)
+    if order.meant == "alpha":  # a host that reads brightness after all finds the same region, in white
+        mask = Image.merge("RGBA", (grey, grey, grey, mask))
+    _write(mask, target, "png")
+    return Size(*mask.size)
+
+
+def look(source: Blob, most_pixels: int) -> Look:
+    """Raises Undrawable."""
+    try:
+        image = _opened(source, most_pixels)
+        return Look(Size(*image.size), image.has_transparency_data)
+    except Undrawable:
+        raise
+    except Exception as error:
+        raise _unreadable() from error
+
+
+def _decoded(source: Blob, most_pixels: int) -> tuple[Image.Image, bytes | None]:
+    """The first picture of the file, and its colour profile if there is one for RGB."""
+    try:
+        file = _opened(source, most_pixels)
+        _scale_key(file)
+        file.load()
+        image: Image.Image = file
+        if isinstance(file, WebPImageFile):
+            image = file.copy()  # lets go of its decoder, which keeps two canvases
+    except (Undrawable, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like when a file is broken
+        raise _unreadable() from error
+    profile = image.info.get("icc_profile")
+    return image, profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
+
+
+def _opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
+    """Nothing is decoded yet; what a decoder would keep canvases for is measured before it is made."""
+    head = source.read(0, ENOUGH)
+    reader = _READERS.get(media_type(head) or "")
+    if reader is None:
+        raise Undrawable("it is no PNG, JPEG, WebP or GIF")
+    _check(dimensions(head), most_pixels)
+    image = reader(cast("IO[bytes]", io.BufferedReader(_BlobFile(source), _BUFFER)))
+    _check(Size(*image.size), most_pixels)
+    return image
+
+
+def _check(size: Size | None, most_pixels: int) -> None:
+    if size and size.pixels > most_pixels:
+        raise Undrawable(f"it is {size} pixels, and pictures of up to {most_pixels:,} pixels can be converted")
+
+
+def _unreadable() -> Undrawable:
+    return Undrawable("it is damaged or cut, and cannot be decoded")
+
+
+def _scale_key(image: ImageFile.ImageFile) -> None:
+    """PNG states the transparent colour at the file's depth; Pillow compares it with pixels of 8 bits."""
+    key: Any = image.info.get("transparency")
+    depth = image.tile[0].args if image.tile else None
+    if isinstance(key, int) and depth in ("L;2", "L;4"):
+        image.info["transparency"] = key * (85 if depth == "L;2" else 17)
+    elif isinstance(key, tuple) and depth == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _coloured(image: Image.Image) -> Image.Image:
+    """8 bits of RGB, or of RGBA if anything may be transparent."""
+    if image.mode.startswith("I"):
+        image, alpha = _eight_bits(image)
+        image = image.convert("RGB") if alpha is None else Image.merge("RGBA", (image, image, image, alpha))
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Of 16 bits of grey, which Pillow's own conversion would clip instead of scale."""
+    key = image.info.get("transparency")
+    deep = image if image.mode == "I" else image.convert("I")
+    alpha = None
+    if isinstance(key, int):
+        opaque = [255] * 65_536
+        opaque[key & 0xFFFF] = 0
+        alpha = deep.point(opaque, "L")
+    return deep.point(_SIXTEEN_TO_EIGHT, "L"), alpha
+
+
+def _repainted(image: Image.Image, said: str) -> Image.Image:
+    """What a mask says, as grey: 255 where the picture is to be repainted."""
+    if said == "alpha":
+        if not image.has_transparency_data:
+            raise WithoutAlpha("it has no alpha channel")
+        if image.mode not in ("RGBA", "LA"):
+            image = _coloured(image)
+        return image.getchannel("A").point(_EIGHT_INVERTED)
+    if image.mode.startswith("I"):
+        image, _ = _eight_bits(image)
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGB" if not image.has_transparency_data else "RGBA")
+    image.info.pop("transparency", None)  # what is transparent has its brightness all the same
+    grey = image if image.mode == "L" else image.convert("L")
+    return grey if said == "white" else grey.point(_EIGHT_INVERTED)
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    method = _UNTURNED.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _resized(image: Image.Image, size: Size | None, how: Image.Resampling) -> Image.Image:
+    if size is None or image.size == (size.width, size.height):
+        return image
+    return image.resize((size.width, size.height), how)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGB", image.size, "white")
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        white.paste(strip, (0, top), strip)
+    return white
+
+
+def _write(
+    image: Image.Image, target: Sink, format: FileFormat, quality: int | None = None, profile: bytes | None = None
+) -> None:
+    if format == "webp" and max(image.size) > _WEBP_EDGE:
+        raise Undrawable(f"it is {Size(*image.size)} pixels, and WebP has edges of up to {_WEBP_EDGE}")
+    options: dict[str, Any] = {"icc_profile": profile}
+    if format != "png":
+        options["quality"] = quality = _QUALITY[format] if quality is None else quality
+    if format == "webp":
+        options["method"] = 4  # below, large pictures with much detail end in libwebp's error 6
+    if format == "jpeg":
+        options["subsampling"] = "4:4:4" if (quality or 0) >= _FINE else "4:2:0"
+    image.info.clear()  # what Pillow would write on its own: comments, resolution, transparent colours
+    file = _SinkFile(target)
+    try:
+        image.save(cast("IO[bytes]", file), format, **options)
+    except (ApiError, MemoryError):
+        raise
+    except Exception as error:
+        raise Undrawable(f"it cannot be written as {format}") from error
+    file.end()
+
+
+class _BlobFile(io.RawIOBase):
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        with memoryview(buffer) as view:
+            data = self._blob.read(self._at, len(view))
+            view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blob.size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+class _SinkFile:
+    """What Pillow's encoders need of a file, in few writes."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._pending = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._pending += data
+        if len(self._pending) >= _BUFFER:
+            self.end()
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def end(self) -> None:
+        try:
+            self._sink.write(self._pending)
+        except OSError as error:
+            raise Unavailable(
+                f"The server has no room to keep a picture ({error.strerror}).", retry_after=30
+            ) from error
+        self._pending = bytearray()
