@@ -7,11 +7,14 @@ from fnmatch import fnmatchcase
 
 from app.deployments import Deployment, Model
 from app.images import Operation
+from app.probing import Finding, Outcome
 from app.profiles import Profile, Timeouts
 from app.sections import KeySettings
-from app.settings import Settings
+from app.settings import PRESETS, Settings
 
 _Row = tuple[str, str]
+
+LONGEST_WORDS = 300  # characters of a provider's
 
 
 def report(settings: Settings, models: Sequence[Model]) -> str:
@@ -21,6 +24,33 @@ def report(settings: Settings, models: Sequence[Model]) -> str:
     missing = list(_missing(settings, models))
     parts.append(_heading("missing", "\n".join(missing) or "nothing"))
     return "\n\n".join(parts) + "\n"
+
+
+def online_report(findings: Sequence[Finding]) -> str:
+    """What the providers said when they were asked for their models."""
+    rows = _rows(row for finding in findings for row in _found(finding))
+    return _heading("online", rows or "no provider is configured: there is nobody to ask") + "\n"
+
+
+def _found(finding: Finding) -> Iterator[_Row]:
+    why = "".join(character if character.isprintable() else " " for character in finding.why)[:LONGEST_WORDS]
+    # A list may be open to all: that it came does not prove the credential.
+    credential = "credential not refused" if finding.credential else "no credential sent"
+    match finding.outcome:
+        case Outcome.UNREACHABLE:
+            yield finding.provider, f"NOT REACHABLE  {why}"
+        case Outcome.REFUSED:
+            what = "CREDENTIAL REFUSED" if finding.credential else "CREDENTIAL MISSING"
+            yield finding.provider, f"{what}  {why}"
+        case Outcome.CONNECTED:
+            yield finding.provider, "reachable; no list of models is known (`models_path`), so nothing was asked"
+        case Outcome.UNLISTED:
+            yield finding.provider, f"reachable; models not known: {why}"
+        case Outcome.LISTED:
+            models = "1 model" if finding.count == 1 else f"{finding.count} models"
+            yield finding.provider, f"reachable; {credential}; {models} listed"
+    for model in finding.not_listed:
+        yield "", f"warning: {model!r} is not listed"
 
 
 def _heading(title: str, text: str) -> str:
@@ -104,6 +134,9 @@ def _seconds(timeouts: Timeouts) -> str:
 
 
 def _missing(settings: Settings, models: Sequence[Model]) -> Iterator[str]:
+    if settings.sandbox:
+        keys = ", ".join(f"{name.upper()}_API_KEY" for name in PRESETS)
+        yield f"real providers: set a key ({keys}), or list them under `providers` in a file"
     if settings.providers and not models:
         yield "there is no model: list what the providers offer under `models`"
     used = {deployment.provider.name for model in models for deployment in model.deployments}
@@ -114,7 +147,8 @@ def _missing(settings: Settings, models: Sequence[Model]) -> Iterator[str]:
             yield f"provider {name!r} serves no model: name it in a model's `deployments`"
     yield from _undescribed(settings)
     deployments = [deployment for model in models for deployment in model.deployments]
-    if unpriced := sum(deployment.profile.price_per_image is None for deployment in deployments):
+    unpriced = sum(deployment.profile.price_per_image is None for deployment in deployments)
+    if unpriced and not settings.sandbox:
         yield f"prices: {unpriced} of {len(deployments)} not known; `price_per_image` in a `profile` states one"
     yield from _idle_globs(settings, models)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from app.settings import Settings, SettingsError, load
+from app.deployments import Model
+from app.settings import Settings, SettingsError, load, with_sandbox
 
 main = typer.Typer(
     help="One server that speaks the OpenAI Images API to a team and every provider's own dialect to the outside.",
@@ -34,14 +36,34 @@ def serve(
 
 
 @main.command()
-def check(config: ConfigOption = None) -> None:
-    """Validate the configuration; print models, deployments and what is missing. Exit status 1 on a fault."""
+def check(
+    config: ConfigOption = None,
+    online: Annotated[bool, typer.Option("--online", help="Ask each provider for its list of models.")] = False,
+) -> None:
+    """Validate the configuration; print models, deployments and what is missing. With --online, ask each provider for
+    its list of models, which draws nothing. Exit status 1 on a fault, or a provider that cannot be used."""
     from app.check import report
     from app.dialects import load as load_dialect
     from app.inventory import models
 
     settings = _settings(config, {})
-    typer.echo(report(settings, models(settings, lambda name: load_dialect(name).profile)))
+    served = with_sandbox(settings, "http://127.0.0.1") if settings.sandbox else settings
+    offered = models(served, lambda name: load_dialect(name).profile)
+    typer.echo(report(settings, offered))
+    if online:
+        _ask(settings, offered)
+
+
+def _ask(settings: Settings, offered: Sequence[Model]) -> None:
+    import asyncio
+
+    from app.check import online_report
+    from app.probing import ask, questions
+
+    findings = asyncio.run(ask(questions(settings, offered)))
+    typer.echo(online_report(findings))
+    if not all(finding.usable for finding in findings):
+        raise typer.Exit(1)
 
 
 def _settings(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:

@@ -114,6 +114,8 @@ Secret = Annotated[SecretStr | None, BeforeValidator(_secret)]
 # Names end up in response headers.
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]+( [!-~]+)*$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+# Of a list of models, below `base_url`; None: there is none.
+ModelsPath = Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")] | None
 FileFormat = Literal["png", "jpeg", "webp", "gif", "svg"]
 
 
@@ -237,6 +239,7 @@ class ProviderSettings(Section):
     preset: str = "none"
     dialect: Annotated[str, AfterValidator(_dialect)] = "openai"
     base_url: Address
+    models_path: ModelsPath = "/models"
     api_key: Secret = None
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict, repr=False)
     timeout: TimeoutSettings = TimeoutSettings()
@@ -292,6 +295,7 @@ class Preset(Section):
 
     base_url: Address
     dialect: Annotated[str, AfterValidator(_dialect)]
+    models_path: ModelsPath = None
     models: dict[Name, ProfileSettings]
 
 

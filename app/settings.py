@@ -119,8 +119,8 @@ def with_sandbox(settings: Settings, base_url: str) -> Settings:
     presets = {name: _preset(name) for name in PRESETS}
     secret = SecretStr("sandbox")
     providers = {
-        name: ProviderSettings(
-            preset=name, dialect=preset.dialect, base_url=f"{base_url}{_SANDBOX_PATHS[name]}", api_key=secret
+        name: ProviderSettings.model_validate(
+            {**_filled_in(preset), "preset": name, "base_url": f"{base_url}{_SANDBOX_PATHS[name]}", "api_key": secret}
         )
         for name, preset in presets.items()
     }
@@ -162,6 +162,11 @@ def _preset(name: str) -> Preset:
     return Preset.model_validate(preset_data(name))
 
 
+def _filled_in(preset: Preset) -> dict[str, Any]:
+    """What a provider's entry leaves to its preset."""
+    return {name: getattr(preset, name) for name in ("base_url", "dialect", "models_path")}
+
+
 def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located]]:
     """Fills into the providers what they leave to their presets. Returns those presets, and who names none."""
     presets: dict[str, Preset] = {}
@@ -172,15 +177,17 @@ def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located
     for name, stated in list(entries.items()):
         if not isinstance(stated, Mapping | None):
             continue
-        entry = {key: value for key, value in (stated or {}).items() if value is not None}
+        entry = {key: value for key, value in (stated or {}).items() if value is not None or key == "models_path"}
         preset = entry.setdefault("preset", name if name in PRESETS else "none")
         if preset in PRESETS:
             presets[preset] = presets.get(preset) or _preset(preset)
-            entry = {"base_url": presets[preset].base_url, "dialect": presets[preset].dialect, **entry}
+            entry = {**_filled_in(presets[preset]), **entry}
         elif preset != "none":
             remedy = did_you_mean(str(preset), (*PRESETS, "none"))
             faults.append(Located(("providers", str(name), "preset"), f"no preset is called {preset!r}", remedy))
             entry.setdefault("base_url", "https://unknown")  # the preset would have said it
+        if entry.get("dialect", "openai") != "openai":
+            entry.setdefault("models_path", None)  # the default is of the OpenAI shape
         entries[name] = entry
     return presets, faults
 

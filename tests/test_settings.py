@@ -204,6 +204,24 @@ def test_an_entry_may_take_none(read: Any) -> None:
     assert settings.models == {}
 
 
+def test_where_models_are_listed_is_known_of_presets_and_of_the_openai_shape(read: Any) -> None:
+    text = (
+        "providers: {netmind: , nebula: , nebul: , mine: {base_url: 'http://a'}, none: {base_url: 'http://a',"
+        " models_path: null}, own: {base_url: 'http://a', dialect: nebula_block}, open: {preset: nebula,"
+        " models_path: /list}, shut: {preset: nebula, models_path: null}}"
+    )
+    assert {name: provider.models_path for name, provider in read(text).providers.items()} == {
+        "netmind": "/models",
+        "nebula": "/serverless/models",
+        "nebul": "/model/info",
+        "mine": "/models",
+        "none": None,
+        "own": None,
+        "open": "/list",
+        "shut": None,
+    }
+
+
 def test_stated_models_replace_the_presets(read: Any) -> None:
     text = "providers: {nebula: {api_key: a}}\nmodels: {fill: {deployments: [{provider: nebula, model: x}]}}"
     assert list(read(text).models) == ["fill"]
@@ -272,6 +290,12 @@ FAULTS = [
     ("logging: {format: xml}", "logging.format", "'auto', 'text' or 'json'", "choose one of these"),
     ("files: {public_url: example.com}", "files.public_url", "is no http:// or https:// address", "https://api"),
     ("providers: {mine: {api_key: a}}", "providers.mine.base_url", "is missing", "or take a preset"),
+    (
+        "providers: {x: {base_url: 'http://a', models_path: models}}",
+        "providers.x.models_path",
+        "should match pattern",
+        "other characters",
+    ),
     ("providers: {mine: a}", "providers.mine", "should be a mapping", "write a mapping"),
     ("providers: [mine]", "providers", "should be a mapping", "write a mapping"),
     ("providers: {a b: {base_url: 'http://a'}}", 'providers."a b"', "should match pattern", "other characters"),
@@ -593,7 +617,7 @@ def test_the_example_states_the_defaults() -> None:
     for section in ("server", "queue", "runs", "files", "logging", "data_dir"):
         assert getattr(settings, section) == getattr(plain, section), section
     mine = settings.providers["mine"]
-    for name in ("preset", "dialect", "headers", "max_concurrency", "retries", "retry_timeouts", "urls"):
+    for name in ("preset", "dialect", "models_path", "headers", "max_concurrency", "retries", "retry_timeouts", "urls"):
         assert getattr(mine, name) == type(mine).model_fields[name].get_default(call_default_factory=True), name
     assert mine.timeout.model_dump() == {name: getattr(Timeouts(), name) for name in type(mine.timeout).model_fields}
     deployment = settings.models["black-forest-labs/FLUX.1-schnell"].deployments[1]
