@@ -1,0 +1,584 @@
+"""Runs: callers who leave and come back, and what is left of a paid drawing in the meantime."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.sandbox.server import Sandbox
+from tests.live.conftest import Start
+from tests.live.loops import in_thread
+from tests.live.pictures import encoded, heavy, text
+from tests.live.scripted import End, Scripted, answer, image_json
+from tests.live.servers import Config, process, provider, sandbox_providers, served_by
+from tests.live.wire import Line, Reply, ask, events, form, generate, line, post, request
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1024 * 1024
+GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
+PNG = text(encoded())
+RETRY = {"x_stainless_retry_count": "1"}
+MODELS: Config = {
+    "flux": {"deployments": [{"provider": "nebula", "model": "black-forest-labs/FLUX.1-schnell"}]},
+    "gpt": {
+        "deployments": [{"provider": "openai", "model": "gpt-image-2"}],
+        "profile": {"operations": ["generations", "edits"], "streaming": True, "max_n": 10},
+    },
+}
+
+
+def simulated(sandbox: Sandbox, **sections: Any) -> Config:
+    return {"providers": sandbox_providers(sandbox.base_url), "models": MODELS, **sections}
+
+
+def scripted(upstream: Scripted, name: str = "a", **sections: Any) -> Config:
+    """One model, `flux`, drawn by the script of that name."""
+    base_url = f"{upstream.base_url}/{name}/v1"
+    providers = {name: provider(base_url, timeout={"read": 30})}
+    return {"providers": providers, "models": {"flux": served_by(name)}, **sections}
+
+
+def wanted(**fields: Any) -> dict[str, Any]:
+    return {"model": "flux", "prompt": "a red fox", "size": "64x64", **fields}
+
+
+def generation(fields: dict[str, Any], **headers: str) -> bytes:
+    return request("POST", GENERATIONS, json.dumps(fields).encode(), content_type="application/json", **headers)
+
+
+async def run_of(port: int, id: str, **headers: str) -> Reply:
+    return await ask(port, request("GET", f"/v1/images/runs/{id}", None, **headers))
+
+
+@asynccontextmanager
+async def asking(port: int, fields: dict[str, Any], limit: int = 65_536, /, **headers: str) -> AsyncIterator[Line]:
+    """Who leaves at the end of the block, and reads `limit` bytes ahead."""
+    async with line(port, limit=limit) as opened:
+        await opened.send(generation(fields, **headers))
+        yield opened
+
+
+async def until(happened: Any, seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not happened():
+            await asyncio.sleep(0.01)
+
+
+def drawings(sandbox: Sandbox) -> int:
+    return sum(sandbox.world.journal.drawings.values())
+
+
+def asked(sandbox: Sandbox) -> int:
+    return len(sandbox.world.journal.last(200))
+
+
+def only(reply: Reply) -> str:
+    """The one image of an answer in JSON."""
+    assert reply.status == 200 and reply.complete, reply
+    [image] = reply.json()["data"]
+    found: str = image["b64_json"]
+    return found
+
+
+# --- coming back ---
+
+
+async def test_who_leaves_while_it_is_drawn_and_retries_joins_the_same_drawing(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(prompt="a fox [[fault:slow:0.5]]")
+    async with asking(gateway.port, fields):
+        await until(lambda: asked(sandbox))
+    reply = await post(gateway.port, GENERATIONS, fields, **RETRY)
+    assert only(reply)
+    assert (drawings(sandbox), asked(sandbox)) == (1, 1)
+    fresh = await post(gateway.port, GENERATIONS, fields)  # not a retry, and the other one was delivered
+    assert only(fresh)
+    assert drawings(sandbox) == 2
+
+
+async def test_a_retry_after_the_drawing_has_ended_gets_it(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(prompt="a fox [[fault:slow:0.2]]")
+    async with asking(gateway.port, fields):
+        await until(lambda: asked(sandbox))
+    await gateway.request_lines(1)
+    first = await post(gateway.port, GENERATIONS, fields, **RETRY)
+    assert only(first)
+    assert drawings(sandbox) == 1
+    second = await post(gateway.port, GENERATIONS, fields, x_stainless_retry_count="2")
+    assert only(second)
+    assert drawings(sandbox) == 2  # the first was delivered
+
+
+async def test_a_retry_of_an_upload_joins_although_its_boundary_is_another(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    parts = (("model", "gpt"), ("prompt", "a fox [[fault:slow:0.4]]"), ("image", ("a.png", heavy(MEGABYTE))))
+    content_type, body = form(*parts)
+    async with line(gateway.port) as opened:
+        await opened.send(request("POST", EDITS, body, content_type=content_type))
+        await until(lambda: asked(sandbox))
+    body, content_type = body.replace(b"a-boundary", b"another"), content_type.replace("a-boundary", "another")
+    other = body.replace(b"fault:slow:0.4", b"fault:slow:0.0")
+    reply = await ask(gateway.port, request("POST", EDITS, body, content_type=content_type, **RETRY))
+    assert only(reply)
+    assert drawings(sandbox) == 1
+    assert only(await ask(gateway.port, request("POST", EDITS, other, content_type=content_type, **RETRY)))
+    assert drawings(sandbox) == 2
+
+
+async def test_each_run_is_joined_by_one_caller(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(prompt="a fox [[fault:slow:0.5]]")
+    async with asking(gateway.port, fields):
+        await until(lambda: asked(sandbox))
+    replies = await asyncio.gather(*(post(gateway.port, GENERATIONS, fields, **RETRY) for _ in range(2)))
+    assert all(map(only, replies))
+    assert drawings(sandbox) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_idempotency_key_used_twice_at_once_is_one_drawing(
+    start: Start, sandbox: Sandbox, stream: bool
+) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(prompt="a fox [[fault:slow:0.3]]", stream=stream)
+    both = await asyncio.gather(*(post(gateway.port, GENERATIONS, fields, idempotency_key="k") for _ in range(2)))
+    later = await post(gateway.port, GENERATIONS, fields, idempotency_key="k")
+    assert [reply.status for reply in (*both, later)] == [200, 200, 200]
+    assert both[0].body == both[1].body == later.body
+    assert drawings(sandbox) == 1
+
+
+async def test_an_idempotency_key_of_an_upload_is_known_after_its_answer_was_delivered(
+    start: Start, sandbox: Sandbox
+) -> None:
+    gateway = await start(simulated(sandbox))
+    content_type, body = form(("model", "gpt"), ("prompt", "x"), ("image", ("a.png", encoded())))
+    whole = request("POST", EDITS, body, content_type=content_type, idempotency_key="k")
+    replies = [await ask(gateway.port, whole) for _ in range(3)]
+    assert replies[0].body == replies[1].body == replies[2].body
+    assert drawings(sandbox) == 1
+
+
+async def test_an_idempotency_key_under_another_request_is_a_conflict(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    assert only(await post(gateway.port, GENERATIONS, wanted(), idempotency_key="k"))
+    reply = await post(gateway.port, GENERATIONS, wanted(prompt="a blue fox"), idempotency_key="k")
+    assert reply.status == 409
+    assert reply.error()["code"] == "idempotency_key_reused"
+    assert reply.header("x-should-retry") == "false"
+    assert drawings(sandbox) == 1
+
+
+async def test_coming_back_costs_no_limit(start: Start, sandbox: Sandbox) -> None:
+    limited = {"name": "a", "key": "secret-a", "requests_per_minute": 1, "max_concurrency": 1}
+    gateway = await start(simulated(sandbox, keys=[limited]))
+    headers = {"authorization": "Bearer secret-a", "idempotency_key": "k"}
+    fields = wanted(prompt="a fox [[fault:slow:0.3]]")
+    replies = await asyncio.gather(*(post(gateway.port, GENERATIONS, fields, **headers) for _ in range(4)))
+    assert all(map(only, replies))
+    refused = await post(gateway.port, GENERATIONS, wanted(), authorization="Bearer secret-a", **RETRY)
+    assert refused.status == 429
+    assert drawings(sandbox) == 1
+
+
+# --- the run's own address ---
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_run_gives_the_same_answer_in_the_same_shape(start: Start, sandbox: Sandbox, stream: bool) -> None:
+    gateway = await start(simulated(sandbox))
+    first = await post(gateway.port, GENERATIONS, wanted(model="gpt", stream=stream), x_request_id="the/run")
+    again = await run_of(gateway.port, "the/run")
+    assert first.status == again.status == 200
+    assert first.body == again.body
+    told = ["content-type", "x-gateway-provider", "x-gateway-model", "x-gateway-attempts"]
+    assert [first.header(name) for name in told] == [again.header(name) for name in told]
+    assert drawings(sandbox) == 1
+
+
+async def test_a_run_is_waited_for_and_who_comes_back_to_it_gets_it_all(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    async with asking(gateway.port, wanted(prompt="a fox [[fault:slow:0.4]]"), x_request_id="one"):
+        await until(lambda: asked(sandbox))
+        early = asyncio.create_task(run_of(gateway.port, "one"))
+        await asyncio.sleep(0.05)
+    late = await run_of(gateway.port, "one")
+    assert only(late) == only(await early)
+    assert drawings(sandbox) == 1
+
+
+async def test_a_run_is_known_under_the_ids_of_all_who_were_answered_from_it(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    for id in ("one", "two"):
+        assert only(await post(gateway.port, GENERATIONS, wanted(), idempotency_key="k", x_request_id=id))
+    assert (await run_of(gateway.port, "two")).body == (await run_of(gateway.port, "one")).body
+
+
+async def test_another_keys_run_does_not_exist(start: Start, sandbox: Sandbox) -> None:
+    keys = [{"name": name, "key_sha256": sha256(f"secret-{name}".encode()).hexdigest()} for name in "ab"]
+    gateway = await start(simulated(sandbox, keys=keys))
+    headers = {"authorization": "Bearer secret-a", "x_request_id": "one", "idempotency_key": "k"}
+    assert only(await post(gateway.port, GENERATIONS, wanted(), **headers))
+    assert only(await run_of(gateway.port, "one", authorization="Bearer secret-a"))
+    for id in ("one", "none"):
+        reply = await run_of(gateway.port, id, authorization="Bearer secret-b")
+        assert (reply.status, reply.error()["code"]) == (404, "run_not_found")
+    assert (await run_of(gateway.port, "one")).status == 401
+    # Nor does its idempotency key.
+    assert only(
+        await post(gateway.port, GENERATIONS, wanted(prompt="b"), **headers | {"authorization": "Bearer secret-b"})
+    )
+    assert drawings(sandbox) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_leaves_in_the_middle_of_a_picture_gets_it_whole_later(
+    start: Start, upstream: Scripted, stream: bool
+) -> None:
+    picture = text(heavy(3 * MEGABYTE))
+    whole = answer(image_json(picture))
+    more = asyncio.Event()
+    upstream.at("a", whole[:MEGABYTE], more, whole[MEGABYTE:])
+    gateway = await start(scripted(upstream))
+    async with asking(gateway.port, wanted(stream=stream), x_request_id="one") as opened:
+        assert (await opened.head()).status == 200
+        assert await opened.piece()
+    await asyncio.sleep(0.05)
+    more.set()
+    reply = await run_of(gateway.port, "one")
+    if stream:
+        [(name, document)] = events(reply.body)
+        assert name == "image_generation.completed"
+        assert document["b64_json"] == picture
+    else:
+        assert only(reply) == picture
+    assert len(upstream.received("a")) == 1
+
+
+async def test_who_does_not_take_the_last_bytes_has_not_had_the_picture(start: Start, upstream: Scripted) -> None:
+    """The gateway has sent all of it, but the socket has not taken it."""
+    picture = text(heavy(12 * MEGABYTE))
+    upstream.at("a", answer(image_json(picture)))
+    gateway = await start(scripted(upstream))
+    async with asking(gateway.port, wanted(), 4096) as opened:
+        assert (await opened.head()).status == 200
+        await asyncio.sleep(0.3)
+    reply = await post(gateway.port, GENERATIONS, wanted(), **RETRY)
+    assert only(reply) == picture
+    assert len(upstream.received("a")) == 1
+
+
+# --- leaving ---
+
+
+async def test_who_leaves_while_it_is_uploaded_or_queued_draws_nothing(start: Start, sandbox: Sandbox) -> None:
+    config = simulated(sandbox)
+    config["providers"]["nebula"]["max_concurrency"] = 1
+    gateway = await start(config)
+    first = asyncio.create_task(post(gateway.port, GENERATIONS, wanted(prompt="a fox [[fault:slow:0.5]]")))
+    await until(lambda: asked(sandbox))
+    async with asking(gateway.port, wanted(prompt="queued"), x_request_id="queued"):
+        await asyncio.sleep(0.1)
+        together = asyncio.create_task(run_of(gateway.port, "queued"))
+        await asyncio.sleep(0.05)
+        together.cancel()
+        await asyncio.gather(together, return_exceptions=True)
+    content_type, body = form(("model", "gpt"), ("prompt", "x"), ("image", ("a.png", heavy(MEGABYTE))))
+    async with line(gateway.port) as opened:
+        await opened.send(request("POST", EDITS, body, content_type=content_type)[: len(body) // 2])
+    assert only(await first)
+    assert (await run_of(gateway.port, "queued")).status == 404
+    await asyncio.sleep(0.1)
+    assert drawings(sandbox) == 1
+
+
+async def test_who_waits_in_the_queue_with_another_gets_the_picture_when_the_other_leaves(
+    start: Start, sandbox: Sandbox
+) -> None:
+    config = simulated(sandbox)
+    config["providers"]["nebula"]["max_concurrency"] = 1
+    gateway = await start(config)
+    first = asyncio.create_task(post(gateway.port, GENERATIONS, wanted(prompt="a fox [[fault:slow:0.5]]")))
+    await until(lambda: asked(sandbox))
+    async with asking(gateway.port, wanted(prompt="queued"), x_request_id="queued"):
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(run_of(gateway.port, "queued"))
+        await asyncio.sleep(0.05)
+    assert only(await first)
+    assert only(await second)
+
+
+async def test_with_cancel_a_drawing_ends_with_its_caller_and_is_drawn_afresh(start: Start, upstream: Scripted) -> None:
+    upstream.at("a", End.HANG)
+    upstream.at("a", answer(image_json(PNG)))
+    gateway = await start(scripted(upstream, runs={"on_disconnect": "cancel"}))
+    async with asking(gateway.port, wanted()):
+        await until(lambda: upstream.received("a"))
+    await asyncio.wait_for(upstream.received("a")[0].left.wait(), 2)
+    assert only(await post(gateway.port, GENERATIONS, wanted(), **RETRY)) == PNG
+
+
+async def test_what_goes_on_without_its_caller_counts_against_the_key(start: Start, upstream: Scripted) -> None:
+    drawn = asyncio.Event()
+    upstream.at("a", drawn, answer(image_json(PNG)))
+    keys = [{"name": "a", "key": "secret-a", "max_concurrency": 1}]
+    gateway = await start(scripted(upstream, keys=keys))
+    headers = {"authorization": "Bearer secret-a"}
+    async with asking(gateway.port, wanted(), **headers):
+        await until(lambda: upstream.received("a"))
+    await asyncio.sleep(0.05)
+    assert (await post(gateway.port, GENERATIONS, wanted(prompt="b"), **headers)).status == 429
+    drawn.set()
+    await gateway.request_lines(2)
+    await asyncio.sleep(0.05)
+    assert only(await post(gateway.port, GENERATIONS, wanted(prompt="b"), **headers)) == PNG
+
+
+async def test_a_slow_reader_holds_neither_the_upstreams_connection_nor_the_keys_place(
+    start: Start, upstream: Scripted
+) -> None:
+    picture = text(heavy(12 * MEGABYTE))
+    upstream.at("a", answer(image_json(picture), connection="close"), End.CLOSE)
+    upstream.at("a", answer(image_json(PNG)))
+    keys = [{"name": "a", "key": "secret-a", "max_concurrency": 1}]
+    gateway = await start(scripted(upstream, keys=keys))
+    headers = {"authorization": "Bearer secret-a"}
+    async with asking(gateway.port, wanted(), 4096, **headers) as slow:
+        head = await slow.head()
+        await until(lambda: upstream.received("a") and not upstream.connections)
+        await asyncio.sleep(0.1)
+        assert only(await post(gateway.port, GENERATIONS, wanted(prompt="b"), **headers)) == PNG
+        body = b""
+        while piece := await slow.piece():
+            body += piece
+        head.body, head.complete = body, True
+        assert only(head) == picture
+
+
+# --- failures ---
+
+
+async def test_a_failure_that_may_have_been_paid_is_told_again_and_not_drawn_again(
+    start: Start, sandbox: Sandbox
+) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(prompt="a fox [[fault:cut]]", model="gpt")
+    first = await post(gateway.port, GENERATIONS, fields)
+    again = await post(gateway.port, GENERATIONS, fields, **RETRY)
+    more = await post(gateway.port, GENERATIONS, fields, x_stainless_retry_count="2")
+    assert (again.status, again.header("x-should-retry")) == (502, "false")
+    assert again.error() == more.error()
+    assert not first.complete or first.status == 502
+    assert asked(sandbox) == 1
+
+
+async def test_a_failure_that_was_not_paid_is_drawn_afresh(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(prompt="a fox [[fault*1:503]]")
+    first = await post(gateway.port, GENERATIONS, fields, idempotency_key="k")
+    assert first.status == 503, first.body
+    assert only(await post(gateway.port, GENERATIONS, fields, idempotency_key="k"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("come_back", [{"idempotency_key": "k"}, RETRY])
+async def test_of_several_images_only_the_missing_ones_are_drawn_again(
+    start: Start, sandbox: Sandbox, stream: bool, come_back: dict[str, str]
+) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(n=4, stream=stream, prompt="foxes [[fault*1:503]]", seed=7)
+    first = await post(gateway.port, GENERATIONS, fields, **come_back)
+    assert b"upstream_unavailable" in first.body
+    assert (drawings(sandbox), asked(sandbox)) == (3, 4)
+    second = await post(gateway.port, GENERATIONS, fields, **come_back)
+    assert second.status == 200
+    if stream:
+        found = [(document["index"], document["b64_json"]) for _, document in events(second.body)]
+        assert sorted(index for index, _ in found) == [0, 1, 2, 3]
+        assert len({picture for _, picture in found}) == 4
+    else:
+        assert len({image["b64_json"] for image in second.json()["data"]}) == 4
+    assert (drawings(sandbox), asked(sandbox)) == (4, 5)
+
+
+async def test_an_upstream_that_gives_one_at_a_time_and_then_fails_is_asked_for_the_rest_only(
+    start: Start, upstream: Scripted
+) -> None:
+    """It was asked for all of them at once."""
+    pictures = [text(encoded(colour=colour)) for colour in ("red", "green", "blue")]
+    upstream.at("a", answer({"data": [{"b64_json": pictures[0]}]}))
+    upstream.at("a", answer({"error": {"message": "busy"}}, 503))
+    upstream.at("a", answer({"data": [{"b64_json": picture} for picture in pictures[1:]]}))
+    gateway = await start(scripted(upstream))
+    fields = wanted(n=3)
+    first = await post(gateway.port, GENERATIONS, fields, idempotency_key="k")
+    assert not first.complete  # one image was passed on already
+    second = await post(gateway.port, GENERATIONS, fields, idempotency_key="k")
+    assert [image["b64_json"] for image in second.json()["data"]] == pictures
+    assert [received.json["n"] for received in upstream.received("a")] == [3, 2, 2]
+
+
+# --- room and time ---
+
+
+async def test_without_room_nothing_is_drawn(start: Start, upstream: Scripted) -> None:
+    picture = text(heavy(2 * MEGABYTE))
+    upstream.at("a", 0.1, answer(image_json(picture)))
+    gateway = await start(scripted(upstream, runs={"memory_mb": 1, "disk_mb": 1}))
+    async with asking(gateway.port, wanted(), x_request_id="one"):
+        await until(lambda: upstream.received("a"))
+    await gateway.request_lines(1)
+    refused = await post(gateway.port, GENERATIONS, wanted(prompt="b"))
+    assert (refused.status, refused.error()["code"]) == (503, "no_room")
+    assert refused.header("retry-after")
+    assert len(upstream.received("a")) == 1
+    assert only(await run_of(gateway.port, "one")) == picture
+    assert only(await post(gateway.port, GENERATIONS, wanted(prompt="b"))) == picture  # what was delivered made room
+
+
+async def test_what_nobody_fetches_is_forgotten_in_time(start: Start, upstream: Scripted, tmp_path: Path) -> None:
+    upstream.at("a", 0.1, answer(image_json(PNG)))
+    gateway = await start(scripted(upstream, runs={"retain_seconds": 0.5}))
+    async with asking(gateway.port, wanted(), x_request_id="one"):
+        await until(lambda: upstream.received("a"))
+    runs = tmp_path / "data" / "runs"
+    await until(lambda: any(runs.iterdir()))
+    await until(lambda: not any(runs.iterdir()))  # although nobody asks for anything
+    assert (await run_of(gateway.port, "one")).status == 404
+    assert only(await post(gateway.port, GENERATIONS, wanted(), **RETRY))
+    assert len(upstream.received("a")) == 2
+
+
+def open_files() -> list[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return found
+
+
+def data_of(folder: Path) -> list[str]:
+    return sorted(path.name for name in ("runs", "spool") for path in (folder / "data" / name).iterdir())
+
+
+# --- a process that ends ---
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kill", [False, True])
+def test_what_ended_undelivered_outlives_the_process(tmp_path: Path, kill: bool, stream: bool) -> None:
+    picture = text(heavy(2 * MEGABYTE))
+    with in_thread(Scripted) as upstream:
+        upstream.at("a", 0.2, answer(image_json(picture)))
+        config = scripted(upstream)
+
+        async def leave(port: int) -> None:
+            async with asking(port, wanted(stream=stream), x_request_id="one", idempotency_key="k"):
+                await until(lambda: upstream.received("a"))
+
+        with process(config, tmp_path) as first:
+            asyncio.run(leave(first.port))
+            first.lines("one", count=1)  # written when the run has ended
+            if kill:
+                os.kill(first.process.pid, signal.SIGKILL)
+                first.process.wait(5)
+        assert len(data_of(tmp_path)) == 1
+        with process(config, tmp_path) as second:
+            found = asyncio.run(run_of(second.port, "one"))
+            again = asyncio.run(
+                post(second.port, GENERATIONS, wanted(stream=stream), idempotency_key="k", x_request_id="two")
+            )
+            other = asyncio.run(post(second.port, GENERATIONS, wanted(prompt="b"), idempotency_key="k"))
+        assert found.status == again.status == 200
+        assert found.body == again.body
+        assert picture.encode() in found.body
+        assert other.status == 409
+        assert len(upstream.received("a")) == 1
+        assert data_of(tmp_path) == []  # since it was delivered
+
+
+def test_a_drawing_that_the_process_did_not_live_to_see_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+    half = answer(image_json(text(heavy(4 * MEGABYTE))))[: 2 * MEGABYTE]
+    with in_thread(Scripted) as upstream:
+        upstream.at("a", half, End.HANG)
+
+        async def leave(port: int) -> None:
+            async with asking(port, wanted(), x_request_id="one") as opened:
+                await opened.head()
+                assert await opened.piece()
+
+        with process(scripted(upstream), tmp_path) as first:
+            asyncio.run(leave(first.port))
+            time.sleep(0.2)
+            os.kill(first.process.pid, signal.SIGKILL)
+            first.process.wait(5)
+        assert data_of(tmp_path) == []
+        with process(scripted(upstream), tmp_path) as second:
+            assert asyncio.run(run_of(second.port, "one")).status == 404
+
+
+def test_slow_readers_hold_little_memory(tmp_path: Path) -> None:
+    picture = text(heavy(10 * MEGABYTE))
+    with in_thread(Scripted) as upstream:
+        upstream.at("a", answer(image_json(PNG), connection="close"), End.CLOSE)
+        upstream.at("a", answer(image_json(picture), connection="close"), End.CLOSE)
+
+        async def read_slowly(port: int) -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(12):
+                    opened = await stack.enter_async_context(asking(port, wanted(), 4096))
+                    assert (await opened.head()).status == 200
+                await until(lambda: len(upstream.received("a")) == 13 and not upstream.connections, 20)
+
+        with process(scripted(upstream), tmp_path) as running:
+            assert asyncio.run(generate(running.port)).status == 200
+            before = running.memory("VmRSS")
+            asyncio.run(read_slowly(running.port))
+            assert running.memory() - before < 64 * MEGABYTE  # of 160 that were drawn
+
+
+# --- many ---
+
+
+async def test_two_hundred_callers_who_leave_at_random_leave_nothing_behind(
+    start: Start, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    gateway = await start(simulated(sandbox, runs={"retain_seconds": 1}))
+    assert only(await post(gateway.port, GENERATIONS, wanted()))
+    await until(lambda: not gateway.connections)
+    tasks = len(asyncio.all_tasks())
+
+    async def leaving(number: int) -> None:
+        fields = wanted(
+            prompt=f"fox {number} [[fault:slow:{chance.random() / 2:.2f}]]",
+            n=chance.choice([1, 1, 3]),
+            stream=chance.random() < 0.5,
+        )
+        headers = {} if chance.random() < 0.5 else {"idempotency_key": f"k{number}"}
+        with contextlib.suppress(AssertionError, TimeoutError):
+            for _ in range(2):
+                async with asyncio.timeout(chance.random()), asking(gateway.port, fields, **headers) as opened:
+                    await opened.reply()
+                headers |= RETRY
+
+    await asyncio.gather(*map(leaving, range(200)))
+    retention, meter = gateway.app.state.parts.ground.retention, gateway.app.state.parts.ground.meter
+    await until(lambda: not gateway.connections and not retention._kept, 20)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks, 20)
+    assert (meter.memory, meter.disk, meter.growing) == (0, 0, 0)
+    assert data_of(tmp_path) == []
+    assert [what for what in open_files() if str(tmp_path) in what and "lock" not in what] == []
+    assert gateway.app.state.parts.service.keys._running["anonymous"] == 0
