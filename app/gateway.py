@@ -118,10 +118,11 @@ class Gateway:
             async with policy.slots.hold(deployment, call.key.name):
                 if not attempt.regardless and policy.health.cooling(deployment):
                     continue
-                made, commit = attempt, Commit(_served(attempt))
+                candidate = await _prepared(call, attempt.candidate)
+                made, commit = attempt, Commit(_served(candidate, attempt.number))
                 try:
                     with policy.health.watching(deployment):
-                        async with aclosing(commit.after(self._delivered(call, attempt.candidate))) as events:
+                        async with aclosing(commit.after(self._delivered(call, candidate))) as events:
                             async for event in events:
                                 yield event
                     return
@@ -142,8 +143,6 @@ class Gateway:
 
     async def _attempt(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """One request to one deployment, and its answer. Raises UpstreamError."""
-        if call.preparation is not None:
-            candidate = await call.preparation.prepare(candidate)
         deployment, request = candidate.deployment, candidate.request
         dialect = self._dialect(deployment.provider.dialect)
         call.sent = True
@@ -152,7 +151,7 @@ class Gateway:
                 raise dialect.error(answer.head, await answer.text())
             decoder = dialect.decoder(request, answer.head)
             inspect = Inspector(request.parameters.get("seed"), request.n)
-            keeps_links = call.result == "url" and deployment.provider.urls == "pass"
+            keeps_links = call.result == "url" and deployment.provider.urls == "pass" and _gives_format(call, request)
             async with aclosing(answer.pieces()) as pieces:
                 async for piece in pieces:
                     for event in inspect(decoder.feed(piece)):
@@ -196,6 +195,11 @@ def _wanted(request: ImageRequest) -> Wanted | None:
     return Wanted(format, request.parameters.get("output_compression")) if format in CONVERTIBLE else None
 
 
+def _gives_format(call: Call, request: ImageRequest) -> bool:
+    """Whether the upstream's pictures need no conversion, as far as can be known without seeing them."""
+    return _wanted(call.request) is None or "output_format" in request.parameters
+
+
 class Commit:
     """The commit point of an attempt: until its first image data nothing of it is told, so it can be abandoned."""
 
@@ -230,6 +234,11 @@ def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:
     return told
 
 
-def _served(attempt: Attempt[Fitted]) -> Served:
-    fitted, deployment = attempt.candidate, attempt.candidate.deployment
-    return Served(deployment.provider.name, deployment.model, attempt.number, fitted.dropped, fitted.mapped)
+async def _prepared(call: Call, candidate: Fitted) -> Fitted:
+    """Raises InvalidRequest for pictures that cannot be used, Unavailable when there is no room to work on them."""
+    return candidate if call.preparation is None else await call.preparation.prepare(candidate)
+
+
+def _served(fitted: Fitted, attempts: int) -> Served:
+    deployment = fitted.deployment
+    return Served(deployment.provider.name, deployment.model, attempts, fitted.dropped, fitted.mapped)

@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from app import masks
 from app.errors import InvalidRequest
-from app.fitting import Fitted
+from app.fitting import Fitted, takes_size
 from app.images import ImageRequest, Size, Upload
 from app.profiles import Profile
 from app.redraw import EXTENSIONS, FORMATS, Redraw, RedrawMask, Undrawable, WithoutAlpha
@@ -57,7 +57,7 @@ class Preparation:
             images=tuple(images),
             mask=await self._mask(request.mask, first, can, size) if request.mask else None,
             markup=await self._markup(request.markup, first, can, size) if request.markup else None,
-            size=size if size and _takes_size(can) else request.size,
+            size=size if size and takes_size(can) else request.size,
         )
         mapped = _mapped(fitted.mapped, size, first) if size and first else fitted.mapped
         if mapped == fitted.mapped and _same(request, prepared):
@@ -130,10 +130,6 @@ def _derived(can: Profile, first: Traits) -> Size | None:
     """The size that is drawn if the caller says none: the picture's as it is seen, or the nearest that there is."""
     upright = first.upright
     return upright if upright is None or can.size.allows(upright) else can.size.nearest(upright)
-
-
-def _takes_size(can: Profile) -> bool:
-    return can.understands("size") or can.understands("width")
 
 
 def _mapped(mapped: tuple[str, ...], size: Size, first: Traits) -> tuple[str, ...]:
