@@ -142,6 +142,9 @@ def _dropped(request: ImageRequest, can: Profile, *, streams: bool) -> Iterator[
     for name, value in request.parameters.items():
         if not can.understands(name) and PARAMETERS[name] is Weight.HINT and value != "auto":
             yield request.spelt.get(name, name)
+    shape = request.parameters.keys() & {"output_format", "output_compression"}
+    if shape == {"output_compression"} and not can.understands("output_compression"):
+        yield "output_compression"  # for nobody here knows whether there will be anything to compress
     if request.prompt and not _takes_prompt(request, can):
         yield "prompt"
     if request.partial_images and not streams and request.stream:

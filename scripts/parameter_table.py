@@ -32,6 +32,7 @@ Nothing is dropped without a word. Asked for with a model of the presets, a para
 
 `guidance_scale` is another name of `guidance`; `num_steps` and `num_inference_steps` are others of `steps`; `width` and
 `height` together are `size`. A size is refused where the model does not draw it; what it draws is in the last row.
+`output_compression` is dropped only where `output_format` is not said: with it, the gateway sees to both.
 """
 
 

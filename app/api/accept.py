@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from app.api.validation import refuse_contradictions
 from app.errors import InvalidRequest
 from app.images import ImageRequest
 
@@ -11,10 +12,10 @@ _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "imag
 
 
 def honoured(request: ImageRequest, accept: str | None) -> ImageRequest:
-    """`request` as its `Accept` header makes it. The first of its best types decides; streams
+    """`request` as its `Accept` header makes it. The best type that can be given decides; streams
     stay streams. Raises InvalidRequest if the header and the body contradict each other."""
-    wanted = _first(accept)
-    if request.stream or wanted is None or not wanted.startswith("image/"):
+    wanted = _wanted(accept)
+    if request.stream or wanted is None:
         return request
     if wanted not in _FORMATS and wanted != "image/*":
         raise InvalidRequest(
@@ -31,18 +32,27 @@ def honoured(request: ImageRequest, accept: str | None) -> ImageRequest:
             param="output_format",
         )
     parameters = {**request.parameters, "output_format": format} if format else request.parameters
+    refuse_contradictions(parameters)
     return replace(request, raw=True, parameters=parameters)
 
 
-def _first(accept: str | None) -> str | None:
-    """The media type of the highest quality, the first of equals."""
-    best: tuple[float, int, str] | None = None
-    for place, item in enumerate((accept or "").split(",")):
+def _wanted(accept: str | None) -> str | None:
+    """The image type that is wanted; None for JSON. The best of those that can be given, or one that cannot be given if
+    there is no other."""
+    types = _types(accept)
+    images = [kind for kind in types if kind.startswith("image/")]
+    best = next((kind for kind in types if kind in (*_FORMATS, "image/*") or kind not in images), None)
+    return (best if best in images else None) if best else next(iter(images), None)
+
+
+def _types(accept: str | None) -> list[str]:
+    """The media types, the best first; among equals in the header's order."""
+    found: list[tuple[float, str]] = []
+    for item in (accept or "").split(","):
         kind, *parameters = [part.strip().lower() for part in item.split(";")]
-        if kind:
-            candidate = (-_quality(parameters), place, kind)
-            best = candidate if best is None or candidate < best else best
-    return best[2] if best and best[0] < 0 else None
+        if kind and (quality := _quality(parameters)):
+            found.append((-quality, kind))
+    return [kind for _, kind in sorted(found, key=lambda pair: pair[0])]
 
 
 def _quality(parameters: list[str]) -> float:

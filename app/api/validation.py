@@ -5,7 +5,7 @@ Faults are told in the order in which OpenAI tells them: model, prompt, images, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from app.api.values import (
@@ -101,7 +101,7 @@ def build(
     stream = values.pop("stream", False)
     partial_images = values.pop("partial_images", 0)
     mask_convention = values.pop("mask_convention", "alpha")
-    _refuse_contradictions(values)
+    refuse_contradictions(values)
     return ImageRequest(
         operation=operation,
         model=model,
@@ -196,7 +196,8 @@ def _size(values: dict[str, Any]) -> Size | None:
     return edges
 
 
-def _refuse_contradictions(values: dict[str, Any]) -> None:
+def refuse_contradictions(values: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for parameters that no picture can meet together."""
     kind = values.get("output_format")
     if kind == "png" and values.get("output_compression", 100) < 100:
         raise invalid(
