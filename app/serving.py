@@ -33,6 +33,9 @@ _KEPT_FREE = 64 * 1_048_576
 NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, for load balancers to notice
 TELLING_SECONDS = 1.0  # for the last answers to leave, once the time for drawings is up
 WATCH_SECONDS = 2.0
+SETTLED_SECONDS = 0.2  # without a change: half a file may be a valid one, without keys, say
+# A file that is being written is empty for a moment: it must not do away with the keys.
+_OTHER_KIND = "providers: the change between simulated and real ones needs a restart"
 
 
 def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -> None:
@@ -68,6 +71,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._reload = reload
         self._file = file
+        self._known = _version(file)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -78,13 +82,13 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError, AttributeError):  # no SIGHUP on Windows
+            self._loop.add_signal_handler(signal.SIGHUP, self.reconfigure)
         await super().startup(sockets)
         if self.started:
+            self._watcher = asyncio.create_task(self._watch())
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             print(welcome(self._parts, host, port), file=sys.stderr, flush=True)  # noqa: T201
-            with contextlib.suppress(NotImplementedError, AttributeError):  # no SIGHUP on Windows
-                self._loop.add_signal_handler(signal.SIGHUP, self.reconfigure)
-            self._watcher = asyncio.create_task(self._watch())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Told to end by a supervisor, the gateway first says that it is not ready and goes on for a moment, so that
@@ -110,9 +114,15 @@ class Server(uvicorn.Server):
 
     def reconfigure(self) -> None:
         """Applies the configuration as it is now; a bad one is refused, and the old one stays."""
+        if not hasattr(self._app.state, "parts"):
+            return  # it has only just begun: `_watch` will see what changed
         log = self._parts.ground.log
+        self._known = _version(self._file)
         try:
             settings = self._reload()
+            if settings.sandbox != bool(self._parts.ground.sandbox_url):
+                log.warning("configuration refused, the old one stays", faults=_OTHER_KIND)
+                return
             replace_settings(self._app, settings)
         except SettingsError as error:
             log.warning("configuration refused, the old one stays", faults=str(error))
@@ -133,13 +143,13 @@ class Server(uvicorn.Server):
 
     async def _watch(self) -> None:
         """A new file is applied without a signal: some platforms cannot send one into a container."""
-        known = _version(self._file)
         while self._file is not None:
             await asyncio.sleep(WATCH_SECONDS)
             now = _version(self._file)
-            if now is not None and now != known:
-                known = now
-                self.reconfigure()
+            if now is not None and now != self._known:
+                await asyncio.sleep(SETTLED_SECONDS)
+                if _version(self._file) == now:
+                    self.reconfigure()
 
 
 def _version(file: Path | None) -> tuple[int, int] | None:
