@@ -104,10 +104,12 @@ async def together(
                 async for event in image.follow():
                     yield event
             while (recording := await landed.get()) is not None:
-                async for event in recording.follow():
-                    yield event
-                if recording not in drawn.recordings.values():
-                    recording.close()  # a partial image: once is enough
+                try:
+                    async for event in recording.follow():
+                        yield event
+                finally:
+                    if recording not in drawn.recordings.values():
+                        recording.close()  # a partial image: once is enough
         await work
     if not as_they_land:
         yield _summary(drawn)
