@@ -4,12 +4,15 @@ image and no credential unless the configuration says so."""
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
 from typing import Any, Literal, TextIO
 
 import structlog
 
 from app.deployments import Deployment
 from app.errors import Failure, UpstreamError
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request that is worked on
 
 
 class Log:
@@ -40,16 +43,21 @@ class Log:
 
     def attempt_failed(self, deployment: Deployment, error: UpstreamError) -> None:
         """A refused account is the operator's to see to, so it stands out."""
-        level = self._log.error if error.failure is Failure.CREDENTIAL else self._log.warning
-        level(
-            "provider refused the gateway's account" if error.failure is Failure.CREDENTIAL else "attempt failed",
-            provider=deployment.provider.name,
-            model=deployment.model,
-            failure=error.failure.name.lower(),
-            status=error.status,
-            reason=None if error.failure is Failure.REFUSED else error.message[:300],
-            cause=str(error.__cause__)[:300] if error.__cause__ else None,
-        )
+        refused = error.failure is Failure.CREDENTIAL
+        facts = {
+            "request_id": REQUEST_ID.get(),
+            "provider": deployment.provider.name,
+            "model": deployment.model,
+            "failure": error.failure.name.lower(),
+            "status": error.status,
+            "reason": None if error.failure is Failure.REFUSED else error.message[:300],
+            "cause": str(error.__cause__)[:300] if error.__cause__ else None,
+        }
+        said = {name: value for name, value in facts.items() if value is not None}
+        if refused:
+            self._log.error("provider refused the gateway's account", **said)
+        else:
+            self._log.warning("attempt failed", **said)
 
     def event(self, what: str, **facts: object) -> None:
         self._log.info(what, **facts)

@@ -76,7 +76,7 @@ def test_the_words_of_a_refusal_may_hold_the_prompt_and_are_not_logged() -> None
     log, out = new()
     log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.REFUSED, "the prompt 'a secret cat' is not allowed", 400))
     assert "cat" not in out.getvalue()
-    assert logged(out)[0]["reason"] is None
+    assert logged(out)[0].get("reason") is None
 
 
 def test_a_reason_is_short() -> None:

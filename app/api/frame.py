@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.answering import Answer, Told, send_error
 from app.api.body import ClientGone, Watched
 from app.errors import ApiError
+from app.logs import REQUEST_ID
 
 GONE = "client_gone"
 _TAKEN_OVER = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -40,6 +41,7 @@ class Frame:
             return
         began = time.perf_counter()
         request_id = self._id(scope)
+        REQUEST_ID.set(request_id)
         told = Told(began=began)
         watched = Watched(receive, complete=not _has_body(scope))
         scope["state"] = {**scope.get("state", {}), "told": told, "request_id": request_id}
