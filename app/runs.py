@@ -130,7 +130,7 @@ class Run:
 
     def abort(self, error: ApiError) -> None:
         """Ends the run with `error`, whoever drives it."""
-        if self.ended:
+        if self.ended or self._abort:
             return
         if self._driving is None:
             self._end(error)
