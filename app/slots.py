@@ -13,6 +13,7 @@ from app.deployments import Deployment
 from app.errors import Unavailable
 
 GUESSED_SECONDS = 10.0  # how long a drawing holds its place, where nothing is known
+_QUEUE_FULL = "is busy and its queue is full"
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0  # OpenAI's Node SDK takes a Retry-After above 60 s for none
 
 
@@ -22,7 +23,7 @@ class Slots:
 
     Counts are kept under names out of the configuration. Models that share a deployment share its count, each with the
     limit that its own entry states. `clock` gives seconds; up to `max_length` requests wait for a deployment, each up
-    to `max_seconds`.
+    to `max_seconds`. When that many wait, a key that has fewer of them than another takes the other's last place.
     """
 
     def __init__(self, clock: Callable[[], float], max_length: int, max_seconds: float) -> None:
@@ -63,8 +64,8 @@ class Slots:
     async def _wait(self, waiter: Waiter) -> None:
         """Returns with the place taken."""
         lane = waiter.lane
-        if lane.waiting >= self._max_length:
-            raise _unavailable(waiter, "is busy and its queue is full")
+        if lane.waiting >= self._max_length and not lane.make_room(waiter.key):
+            raise _unavailable(waiter, _QUEUE_FULL)
         lane.join(waiter)
         timer = asyncio.get_running_loop().call_later(self._max_seconds, _time_is_up, waiter)
         try:
@@ -79,7 +80,8 @@ class Slots:
         finally:
             timer.cancel()
         if not came:
-            raise _unavailable(waiter, f"is busy: no place came free within {self._max_seconds:g} s")
+            late = f"is busy: no place came free within {self._max_seconds:g} s"
+            raise _unavailable(waiter, _QUEUE_FULL if waiter.crowded_out else late)
 
 
 class Hold:
@@ -124,7 +126,8 @@ class Waiter:
     deployment: Deployment
     key: str
     lane: _Lane
-    place: asyncio.Future[bool]  # True: it came, and counts as taken already; False: the time is up
+    place: asyncio.Future[bool]  # True: it came, and counts as taken already; False: it will not come
+    crowded_out: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -194,6 +197,21 @@ class _Lane:
         del queue[waiter]
         if not queue:
             del self.host.queues[waiter.key]
+
+    def make_room(self, key: str) -> bool:
+        """Sends away the last of the key that has the most waiting here, if that leaves it no fewer than `key` then
+        has: a queue that one key has filled is not closed to the others."""
+        waiting = {name: [each for each in queue if each.lane is self] for name, queue in self.host.queues.items()}
+        longest = max(waiting.values(), key=len, default=[])
+        if len(longest) <= len(waiting.get(key, ())) + 1:
+            return False
+        last = longest[-1]
+        if last.place.done():  # it is leaving anyway, and counts until it has noticed
+            return False
+        self.leave(last)
+        last.crowded_out = True
+        last.place.set_result(False)
+        return True
 
     def learn(self, seconds: float) -> None:
         self.seconds = seconds if self.seconds is None else self.seconds + 0.2 * (seconds - self.seconds)

@@ -187,6 +187,21 @@ async def test_a_queue_is_bounded_in_length() -> None:
     assert these.waiting(where) == 2
 
 
+async def test_a_key_that_fills_the_queue_gives_way_to_others_until_each_has_its_share() -> None:
+    these, where = slots(max_length=4), deployment(1)
+    first, *greedy = await visits(these, where, *"aaaaa")
+    [b1, b2] = await visits(these, where, *"bb")
+    assert these.waiting(where) == 4
+    for sent_away in greedy[2:]:  # its last ones
+        with pytest.raises(Unavailable, match="queue is full"):
+            await sent_away.task
+    for key in "ba":  # two each: nobody gives way any more
+        with pytest.raises(Unavailable):
+            await these.hold(where, key).__aenter__()
+    await asyncio.gather(*(visit.leave() for visit in (first, *greedy[:2], b1, b2)))
+    assert (these.waiting(where), these.in_flight(where)) == (0, 0)
+
+
 async def test_a_queue_of_length_nought_lets_nobody_wait() -> None:
     these, where = slots(max_length=0), deployment(1)
     assert not these.crowded(where)
