@@ -1,6 +1,7 @@
 """Masks in pixels: whatever the caller's mask means and the provider's would mean, the region that was marked is the
 one that is repainted."""
 
+import base64
 import io
 from itertools import pairwise
 from typing import Any
@@ -28,7 +29,7 @@ from tests.live.house import (
 from tests.live.pictures import text
 from tests.live.scripted import Scripted, answer, image_json
 from tests.live.servers import provider, sandbox_providers, served_by
-from tests.live.wire import Reply, edit, post
+from tests.live.wire import Reply, edit, events, post
 
 pytestmark = pytest.mark.anyio
 
@@ -248,3 +249,20 @@ async def test_a_mask_at_every_provider_gives_the_same_picture(home: House) -> N
     replies = [await repaint(home.port, model, marked(SIZE), prompt="one and the same") for model in MODELS]
     pictures = {picture(reply).convert("RGB").tobytes() for reply in replies}
     assert len(pictures) == 1
+
+
+@pytest.mark.parametrize("model", ["fill", "netmind-fill", "gpt"])
+async def test_every_one_of_several_is_repainted_in_the_same_place(home: House, model: str) -> None:
+    for said in ("alpha", "black"):
+        reply = await repaint(home.port, model, marked(SIZE, said), mask_convention=said, n="3")
+        assert len(reply.json()["data"]) == 3
+        for index in range(3):
+            assert_repainted(picture(reply, index), box_of(SIZE), margin=0)
+
+
+async def test_a_mask_in_a_stream_marks_the_same_place(home: House) -> None:
+    for model in MODELS:
+        reply = await repaint(home.port, model, marked(SIZE, "white"), mask_convention="white", stream="true")
+        [(name, document)] = events(reply.body)
+        assert name == "image_edit.completed"
+        assert_repainted(decoded(base64.b64decode(document["b64_json"])), box_of(SIZE), margin=0)

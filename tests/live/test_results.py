@@ -31,6 +31,7 @@ from tests.live.pictures import text
 from tests.live.scripted import Scripted, answer, image_json
 from tests.live.servers import Config, provider, sandbox_providers, served_by
 from tests.live.wire import Reply, ask, edit, events, generate, post, request
+from tests.live.wire import form as wire_form
 
 pytestmark = pytest.mark.anyio
 
@@ -193,6 +194,22 @@ async def test_edits_in_both_doors_give_links(home: House) -> None:
     body = {"model": "gpt", "prompt": "x", "images": images, "response_format": "url"}
     for reply in (form, await post(home.port, "/v1/images/edits", body)):
         assert (await fetch(home.port, reply.json()["data"][0]["url"])).status == 200
+
+
+async def test_partial_images_are_links_too(home: House) -> None:
+    reply = await draw(home.port, model="gpt", response_format="url", stream=True, partial_images=2, n=2)
+    found = events(reply.body)
+    assert len({document["url"] for _, document in found}) == 6
+    for _, document in found:
+        assert_told_as_it_is((await fetch(home.port, document["url"])).body, document)
+
+
+async def test_links_are_all_or_an_error(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start({"providers": sandbox_providers(sandbox.base_url), "models": models()})
+    for fault in ("truncated_image", "503"):
+        reply = await draw(gateway.port, response_format="url", n=3, prompt=f"x [[fault*1:{fault}]]")
+        assert reply.status in (502, 503)
+        assert reply.error()["code"] in ("upstream_broken_answer", "upstream_unavailable")
 
 
 # --- the provider's links ---
@@ -484,6 +501,44 @@ async def test_a_picture_is_the_same_converted_or_not(home: House) -> None:
         assert isinstance(one, tuple)
         assert isinstance(other, tuple)
         assert all(abs(a - b) < 40 for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_picture_that_cannot_be_converted_is_an_error_and_not_paid_for_twice(
+    start: Start, upstream: Scripted, n: int, stream: bool
+) -> None:
+    avif = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif" + b"\0" * 999
+    providers = {"a": provider(upstream.at("a", answer(image_json(text(avif)))))}
+    models = {"flux": served_by("a", profile={"output_formats": ["gif"], "max_n": 1, "streaming": False})}
+    gateway = await start({"providers": providers, "models": models})
+    reply = await generate(gateway.port, output_format="png", n=n, stream=stream)
+    assert reply.status == 502
+    assert reply.header("x-should-retry") == "false"
+    assert reply.error()["code"] == "upstream_broken_answer"
+    assert len(upstream.received("a")) == n
+
+
+async def test_several_pictures_are_converted_in_their_order(home: House) -> None:
+    said = {"prompt": "several", "n": 3, "seed": 1}
+    drawn = [picture(await draw(home.port, **{**said, "n": 1, "seed": seed})).convert("RGB") for seed in (1, 2, 3)]
+    reply = await draw(home.port, **said, output_format="webp", output_compression=100)
+    for index, expected in enumerate(drawn):
+        image = picture(reply, index).convert("RGB")
+        assert list(image.resize((4, 3)).tobytes()) == pytest.approx(list(expected.resize((4, 3)).tobytes()), abs=20)
+        assert reply.json()["data"][index]["seed"] == index + 1
+
+
+async def test_edits_come_as_bytes_through_both_doors(home: House) -> None:
+    photo = file_of(plain())
+    images = [{"image_url": "data:image/png;base64," + base64.b64encode(photo).decode()}]
+    body = {"model": "gpt", "prompt": "x", "images": images}
+    in_json = await post(home.port, "/v1/images/edits", body, accept="image/webp")
+    content_type, form = wire_form(("model", "gpt"), ("prompt", "x"), ("image", ("i.png", photo)))
+    message = request("POST", "/v1/images/edits", form, content_type=content_type, accept="image/webp")
+    for reply in (in_json, await ask(home.port, message)):
+        assert (reply.status, reply.header("content-type")) == (200, "image/webp")
+        assert decoded(reply.body).size == (64, 48)
 
 
 async def test_a_format_goes_to_the_provider_that_can_and_is_converted_for_the_next(
