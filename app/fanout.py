@@ -157,8 +157,9 @@ async def _settled(tasks: Sequence[asyncio.Task[None]], drawn: Drawn) -> None:
         raise
     if failures := [result for result in results if isinstance(result, BaseException)]:
         told = min(failures, key=lambda failure: isinstance(failure, ApiError) and not failure.perhaps_paid)
-        if isinstance(told, ApiError):
-            told.headers = {**told.headers, ATTEMPTS: str(_attempts(drawn) + _in_vain(failures))}
+        sent = _attempts(drawn) + _in_vain(failures)
+        if sent and isinstance(told, ApiError):
+            told.headers = {**told.headers, ATTEMPTS: str(sent)}
         raise told
 
 

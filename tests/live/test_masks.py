@@ -151,6 +151,14 @@ async def test_a_mask_that_says_nothing_or_of_something_else_is_refused(home: Ho
         assert (reply.status, error["param"], error["code"]) == (400, "mask", "invalid_mask_image_format")
         assert word in error["message"]
         assert reply.header("x-gateway-provider") is None
+        assert reply.header("x-gateway-attempts") is None
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_what_is_refused_here_counts_no_attempts(home: House, n: int) -> None:
+    reply = await repaint(home.port, "fill", marked((48, 64)), n=str(n))
+    assert reply.error()["code"] == "invalid_mask_image_format"
+    assert reply.header("x-gateway-attempts") is None
 
 
 @pytest.mark.parametrize("model", ["depth", "reshape"])

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
@@ -208,6 +209,18 @@ async def test_an_edit_keeps_the_pictures_size_or_the_nearest_and_says_so(
     else:
         assert f'"mapped":{[mapped] if mapped else []}'.replace("'", '"').encode() in reply.body
         assert f'"size":"{size}"'.encode() in reply.body
+
+
+@pytest.mark.parametrize("n", ["1", "2"])
+async def test_a_photograph_that_is_stored_lying_keeps_its_upright_shape_and_is_told_by_it(home: House, n: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = file_of(plain((120, 250)), "JPEG", exif=exif)
+    files = (("image", ("i.jpg", photo)), ("mask", ("m.png", marked((250, 120)))))
+    for model, sent in (("fill", files), ("reshape", files[:1])):
+        reply = await edit(home.port, *sent, ("model", model), ("prompt", "a fox"), ("n", n))
+        assert drawn_size(reply) == "256x128"
+        assert reply.header("x-gateway-mapped") == "size=256x128"
 
 
 @pytest.mark.parametrize("model", ["kontext", "gpt"])
