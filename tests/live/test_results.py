@@ -552,3 +552,24 @@ async def test_a_format_goes_to_the_provider_that_can_and_is_converted_for_the_n
     assert reply.header("x-gateway-provider") == "nebula"
     seen = [fields_of(entry).get("output_format") for entry in sandbox.world.journal.last(2)]
     assert seen == ["jpeg", None]
+
+
+async def test_what_is_told_of_quality_and_background_is_what_holds(home: House) -> None:
+    """The provider's word before the caller's, and the caller's only where it was heeded."""
+    for said, told in (("auto", "medium"), ("high", "high")):
+        reply = await draw(home.port, model="gpt", quality=said, background="opaque")
+        assert (reply.json()["quality"], reply.json()["background"]) == (told, "opaque")
+    reply = await draw(home.port, quality="high", background="opaque")
+    assert not {"quality", "background"} & set(reply.json())
+    [document] = completed(await draw(home.port, quality="high", background="opaque", stream=True))
+    assert (document["quality"], document["background"]) == ("auto", "auto")
+
+
+@pytest.mark.parametrize("fault", ["truncated_image", "cut", "badbase64", "notimage"])
+async def test_bytes_of_a_picture_that_breaks_never_look_whole(start: Start, sandbox: Sandbox, fault: str) -> None:
+    gateway = await start({"providers": sandbox_providers(sandbox.base_url), "models": models()})
+    for format in ("png", "webp"):
+        reply = await draw(gateway.port, f"image/{format}", size="256x256", prompt=f"x [[fault:{fault}]]")
+        assert reply.status == 502 or not reply.complete
+        if reply.status == 502:
+            assert reply.header("x-should-retry") == "false"
