@@ -367,6 +367,25 @@ async def test_a_slow_reader_holds_neither_the_upstreams_connection_nor_the_keys
         assert only(head) == picture
 
 
+async def test_signs_of_life_do_not_follow_the_end_of_what_a_slow_reader_has_not_read_yet(
+    start: Start, upstream: Scripted
+) -> None:
+    picture = text(heavy(8 * MEGABYTE))
+    upstream.at("a", answer(image_json(picture)))
+    gateway = await start(scripted(upstream, server={"keepalive_seconds": 0.02}))
+    async with asking(gateway.port, wanted(stream=True), 4096) as slow:
+        reply = await slow.head()
+        await asyncio.sleep(0.3)
+        body = b""
+        while piece := await slow.piece():
+            body += piece
+            if len(body) < MEGABYTE:
+                await asyncio.sleep(0.001)
+        [(_, document)] = events(body)
+        assert (reply.status, document["b64_json"]) == (200, picture)
+    assert [line["event"] for line in gateway.lines()] == ["request"]  # and no crash
+
+
 # --- failures ---
 
 
