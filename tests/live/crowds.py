@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from tests.live.servers import Config, Process, provider
-from tests.live.wire import Reply, ask, events, post, request
+from tests.live.wire import Reply, events, line, request
 
 SCHNELL = "black-forest-labs/FLUX.1-schnell"
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
@@ -113,13 +113,27 @@ async def call(
     """JSON, or a form as it is (with its `content_type`)."""
     if key:
         headers["authorization"] = f"Bearer {key}"
+    body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
     began = time.monotonic()
     try:
-        reply = await post(port, path, fields, **headers)
+        reply = await answered(port, request("POST", path, body, **{"content_type": "application/json", **headers}))
     except (OSError, EOFError):
         return Outcome(None, began=began, ended=time.monotonic())
     n = fields.get("n", n) if isinstance(fields, dict) else n
     return Outcome(reply.status, *judged(reply, n), reply, began, time.monotonic())
+
+
+async def answered(port: int, asked: bytes) -> Reply:
+    """The whole answer, or what there is of it. Raises OSError or EOFError if there is none."""
+    async with line(port) as opened:
+        await opened.send(asked)
+        reply, pieces = await opened.head(), []
+        with contextlib.suppress(EOFError):
+            while piece := await opened.piece():
+                pieces.append(piece)
+            reply.complete = True
+        reply.body = b"".join(pieces)
+        return reply
 
 
 async def together(calls: Iterable[Awaitable[T]]) -> list[T]:
@@ -132,7 +146,7 @@ def tally(outcomes: Iterable[Outcome]) -> Counter[str]:
 
 
 async def get(port: int, path: str, key: str | None = None) -> Reply:
-    return await ask(port, request("GET", path, authorization=f"Bearer {key}"))
+    return await answered(port, request("GET", path, authorization=f"Bearer {key}"))
 
 
 async def ready(port: int) -> int | None:
