@@ -114,7 +114,7 @@ async def test_usage_is_added_up(start: Start, upstream: Scripted) -> None:
     gateway = await start(host(upstream, max_n=2))
     upstream.at("a", drawn("red", "lime", usage=usage(10)))
     upstream.at("a", drawn("red", "lime", usage=usage(100)))
-    upstream.at("a", drawn("red", usage=usage(1000)))
+    upstream.at("a", drawn("red", "lime", usage=usage(1000)))  # one too many for whichever part is the last
     reply = await generate(gateway.port, n=5)
     assert len(pictures(reply)) == 5
     assert sorted(received.json.get("n", 1) for received in upstream.received("a")) == [1, 2, 2]
@@ -139,7 +139,7 @@ async def test_a_part_with_fewer_is_topped_up(start: Start, upstream: Scripted) 
         upstream.at("a", drawn("red"))
     reply = await generate(gateway.port, n=3)
     assert colours(reply) == [RED] * 3
-    assert [received.json.get("n", 1) for received in upstream.received("a")] == [2, 1, 1]
+    assert sorted(received.json.get("n", 1) for received in upstream.received("a")) == [1, 1, 2]
     assert reply.header("x-gateway-attempts") == "3"
 
 
