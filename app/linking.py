@@ -86,4 +86,5 @@ def _broken(how: str) -> UpstreamFailed:
         f"The image that the provider sent {how}. It may have been paid for, so it is not tried again.",
         code="upstream_broken_answer",
         should_retry=False,
+        perhaps_paid=True,
     )

@@ -30,7 +30,6 @@ class Protocol(HttpToolsProtocol):
         else:
             super().on_body(body)
 
-
     async def write_piece(self, piece: bytes) -> bool:
         """A piece of a chunked answer that has begun, as it is; uvicorn would copy it to put its length before it.
         False: this answer is not chunked, so `send` has to do it."""

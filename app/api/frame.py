@@ -87,12 +87,14 @@ class Envelope:
             await _refuse(error, scope, receive, send)
         except ClientGone:
             raise
-        except Exception as error:
+        except Exception as crash:
             if scope["type"] != "http":
                 raise
-            self._journal.crash(scope["state"]["request_id"], error)
+            self._journal.crash(scope["state"]["request_id"], crash)
             message = "The gateway failed. The request's id helps its operator to find out why."
-            await _refuse(ApiError(message, code="internal_error"), scope, receive, send)
+            drawing = scope["state"]["told"].operation is not None  # and perhaps paid for
+            error = ApiError(message, code="internal_error", should_retry=False if drawing else None)
+            await _refuse(error, scope, receive, send)
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -252,5 +252,6 @@ def _unavailable(reason: str) -> Unavailable:
         "Ask for `response_format: b64_json`, which keeps nothing.",
         code="no_room_for_files",
         should_retry=False,
+        perhaps_paid=True,
         retry_after=_RETRY_AFTER,
     )
