@@ -93,8 +93,8 @@ class Envelope:
             self._journal.crash(scope["state"]["request_id"], crash)
             message = "The gateway failed. The request's id helps its operator to find out why."
             drawing = scope["state"]["told"].operation is not None  # and perhaps paid for
-            error = ApiError(message, code="internal_error", should_retry=False if drawing else None)
-            await _refuse(error, scope, receive, send)
+            told = ApiError(message, code="internal_error", should_retry=False if drawing else None)
+            await _refuse(told, scope, receive, send)
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
