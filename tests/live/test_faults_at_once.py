@@ -327,9 +327,9 @@ async def test_white_space_keeps_the_line_alive_and_json_is_json_all_the_same(sa
 @pytest.mark.parametrize(
     ("faults", "told", "drawn"),
     [
-        (["slow:0.7"], "image", 1),
+        pytest.param(["slow:0.7"], "image", 1, marks=pytest.mark.slow),
         (["slow:0.7", "cut"], "upstream_broken_answer", 1),  # told again, not drawn again
-        (["slow:0.7", "truncated_image"], "upstream_broken_answer", 1),
+        pytest.param(["slow:0.7", "truncated_image"], "upstream_broken_answer", 1, marks=pytest.mark.slow),
     ],
 )
 async def test_the_sdk_reads_what_came_after_white_space_and_its_retry_joins_the_run(

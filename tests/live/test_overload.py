@@ -73,14 +73,14 @@ async def one_by_one(gateway: Process, count: int, key: str, seconds: float) -> 
 
 async def test_keys_take_turns_and_everybody_is_served(sandbox: Sandbox, tmp_path: Path) -> None:
     async with crowded(sandbox, tmp_path, max_length=100, max_seconds=30) as gateway:
-        many = await one_by_one(gateway, 40, BATCH, 0.1)
+        many = await one_by_one(gateway, 30, BATCH, 0.1)
         few = await together(await one_by_one(gateway, 10, OTHER, 0.1))
         served_before = sum(task.done() for task in many)
         outcomes = [*few, *await together(many)]
-        assert tally(outcomes) == {"200 images": 50}
-        # Turn by turn, so ten and a few that were served first; not all forty.
-        assert served_before < 25, served_before
-        assert sandbox.world.journal.drawings["openai"] == 50
+        assert tally(outcomes) == {"200 images": 40}
+        # Turn by turn, so ten and a few that were served first; not all thirty.
+        assert served_before < 22, served_before
+        assert sandbox.world.journal.drawings["openai"] == 40
 
 
 async def test_who_finds_no_room_is_told_at_once_and_when_to_come_back(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -116,12 +116,13 @@ async def test_nobody_waits_longer_than_the_queue_allows(sandbox: Sandbox, tmp_p
 
 async def test_a_key_that_fills_the_queue_does_not_shut_the_others_out(sandbox: Sandbox, tmp_path: Path) -> None:
     async with crowded(sandbox, tmp_path, max_length=10, max_seconds=30) as gateway:
-        many = await one_by_one(gateway, 30, BATCH, 0.3)
+        many = await one_by_one(gateway, 30, BATCH, 0.2)
         few = await together(call(gateway.port, taking(0.3), key=OTHER) for _ in range(3))
         assert tally(few) == {"200 images": 3}
         assert tally(await together(many)) == {"200 images": 9, "503 server_is_overloaded": 21}
 
 
+@pytest.mark.slow
 async def test_who_leaves_the_queue_makes_room(sandbox: Sandbox, tmp_path: Path) -> None:
     async with crowded(sandbox, tmp_path, max_length=10, max_seconds=30) as gateway:
         drawn = await one_by_one(gateway, 2, BATCH, 1.0)
@@ -201,6 +202,7 @@ async def probed(port: int, seconds: float) -> list[float]:
     return sorted(json.loads(probe.stdout))
 
 
+@pytest.mark.slow
 async def test_it_says_that_it_is_alive_while_everything_is_busy(canned: Scripted, tmp_path: Path) -> None:
     """Places and queue full, pictures converted, and 40 MB uploaded at a time."""
     base = canned.base_url

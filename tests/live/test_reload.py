@@ -141,6 +141,7 @@ async def test_a_broken_file_is_refused_by_its_fault_and_the_old_one_stays(
         assert await models(gateway) == {"flux", "more"}
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_gone_for_a_while_changes_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     async with serving(configured(sandbox), tmp_path) as gateway:
         (tmp_path / "gateway.yaml").unlink()
@@ -152,6 +153,7 @@ async def test_a_file_that_is_gone_for_a_while_changes_nothing(sandbox: Sandbox,
         assert await models(gateway) == {"flux", "more"}
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_put_in_its_place_by_renaming_is_noticed(sandbox: Sandbox, tmp_path: Path) -> None:
     async with serving(configured(sandbox), tmp_path) as gateway:
         (tmp_path / "new").mkdir()

@@ -127,6 +127,7 @@ async def test_who_waits_in_the_queue_when_it_ends_is_refused_unpaid(sandbox: Sa
         assert_said_nothing_odd(gateway)
 
 
+@pytest.mark.slow
 async def test_who_never_stops_sending_or_never_reads_does_not_hold_up_the_end(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -142,7 +143,8 @@ async def test_who_never_stops_sending_or_never_reads_does_not_hold_up_the_end(
         assert_said_nothing_odd(gateway)
 
 
-@pytest.mark.parametrize("end", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 async def test_what_nobody_fetched_is_there_after_a_restart(
     sandbox: Sandbox, tmp_path: Path, end: signal.Signals
 ) -> None:
