@@ -101,7 +101,8 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -
     told: Told = scope["state"]["told"]
     told.error = error.code or error.type
     if not told.status:
-        await send_error(Answer(scope, send), error, receive)
+        with Answer(scope, send) as answer:
+            await send_error(answer, error, receive)
 
 
 def _has_body(scope: Scope) -> bool:

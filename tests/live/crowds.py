@@ -194,6 +194,12 @@ def holdings(process: Process) -> Holdings:
     return Holdings(sockets, len(found) - sockets, len(os.listdir(folder / "task")), process.memory("VmRSS"))
 
 
+def working_seconds(process: Process) -> float:
+    """Of the processor, so far (proc(5), stat)."""
+    fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def logged(process: Process, event: str = "request") -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in process.printed().splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"] == event]

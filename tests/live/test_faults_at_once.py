@@ -26,6 +26,7 @@ from tests.live.crowds import (
     simulated,
     tally,
     together,
+    working_seconds,
 )
 from tests.live.loops import in_thread
 from tests.live.servers import Config, Process, process
@@ -266,6 +267,20 @@ async def test_a_bomb_and_an_answer_without_an_end_take_little_memory(sandbox: S
 
         await together(read_away(f"alone-{each.name}") for each in faults for _ in range(3))
         assert gateway.memory() - rested < 96 * MEGABYTE
+
+
+async def test_whatever_it_has_answered_a_gateway_that_is_not_asked_does_nothing(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Nothing that was started for a request outlives its answer, be it an error."""
+    async with gateway_before(sandbox, tmp_path, chosen("400:shape=openai", "cut", "chunked")) as gateway:
+        models = ("nobody", "alone-400-shape-openai", "alone-cut", "alone-chunked")
+        for _ in range(8):
+            await together(call(gateway.port, asking(model=model)) for model in models for _ in range(25))
+        await asyncio.sleep(0.5)
+        before = working_seconds(gateway)
+        await asyncio.sleep(2)
+        assert working_seconds(gateway) - before < 0.1
 
 
 # --- white space ---
