@@ -18,7 +18,7 @@ from app.spool import Uploads
 from app.studio import Studio
 from app.traits import Traits, traits
 
-_IN_MEMORY = 524_288  # bytes of one picture; beyond, it lies on disk
+_IN_MEMORY = 131_072  # bytes of one picture; beyond, it lies on disk
 
 
 class Preparation:

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 EXTENSION = "image_gateway.transport"
+READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each such piece would cost two system calls
 
 
 class Protocol(HttpToolsProtocol):
@@ -24,7 +25,7 @@ class Protocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if cycle is not None and not cycle.body and not cycle.response_complete and not self.parser.should_upgrade():
             cycle.body = body
-            if len(body) > HIGH_WATER_LIMIT:
+            if len(body) > READ_AHEAD:
                 self.flow.pause_reading()
             cycle.message_event.set()
         else:

@@ -18,7 +18,7 @@ from app.runs import Run
 
 # What has arrived is kept for nobody in particular, so in little room: bytes in memory, runs, and open files.
 DELIVERED_BYTES = 4 * 1_048_576
-DELIVERED_RUNS = 1000
+DELIVERED_RUNS = 128
 DELIVERED_FILES = 64
 NAMES = 16  # under which one run is known, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most

@@ -25,7 +25,7 @@ class Limits:
     request_bytes: int
     pixels: int = 100_000_000
     images: int = 16
-    memory_bytes: int = 524_288
+    memory_bytes: int = 131_072
 
 
 class ClientGone(Exception):
