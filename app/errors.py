@@ -14,10 +14,11 @@ UpstreamError            how one attempt failed; never told as it is, `failover`
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Self
 
 
 class ApiError(Exception):
@@ -51,6 +52,10 @@ class ApiError(Exception):
         self.details = details or {}
         self.headers = headers or {}
         self.perhaps_paid = perhaps_paid  # a drawing may have been made: asking again may pay again
+
+    def alone(self) -> Self:
+        """The same without its traceback, whose frames hold all that they were working on: to be kept."""
+        return copy.copy(self)
 
     def envelope(self) -> dict[str, Any]:
         """OpenAI's error object: all four keys, always."""
@@ -123,6 +128,10 @@ class UpstreamError(Exception):
     retry_after: float | None = None  # seconds
     details: Mapping[str, Any] | None = None
     timed_out: bool = False
+
+    def alone(self) -> Self:
+        """The same without its traceback."""
+        return replace(self)
 
     def __str__(self) -> str:
         return f"{self.failure.name.lower()}: {self.message}"

@@ -23,7 +23,7 @@ class Attempt(Generic[C]):
 
 
 # Sent how an attempt failed, or None if it was not made because its deployment began to cool down meanwhile.
-Plan = Generator[Attempt[C], UpstreamError | None, ApiError]
+Plan = Generator[Attempt[C], UpstreamError | None, None]
 
 # The next deployment may well do what this one could not; nothing was drawn, or it says so itself.
 _ELSEWHERE = {Failure.NOT_SENT, Failure.RATE_LIMITED, Failure.CREDENTIAL, Failure.UNAVAILABLE, Failure.FAILED}
@@ -75,7 +75,7 @@ def plan(
     budget: RetryBudget,
     random: Callable[[], float],
 ) -> Plan[C]:
-    """Yields attempts, is sent how each ended, and returns what to tell the caller when none is left.
+    """Yields attempts and is sent how each ended. Raises ApiError, what to tell the caller, when none is left.
 
     Whoever makes an attempt tells `health` of its end before the plan. `random` gives a number from 0 up to 1.
     """
@@ -110,17 +110,9 @@ def plan(
             if not _again_here(error, deployment):
                 break
         if failures and not _go_on(failures[-1][1], failures[-1][0].deployment):
-            return verdict(failures)
+            raise verdict(failures)
     asked = [candidate for candidate, _ in failures]
-    return verdict(failures, [pair for pair in cooling if not any(pair[0] is each for each in asked)])
-
-
-def following(attempts: Plan[C], error: UpstreamError | None) -> Attempt[C]:
-    """The next attempt; the first one, if none was made. Raises what the caller is told when none is left."""
-    try:
-        return attempts.send(error)
-    except StopIteration as stop:
-        raise stop.value from error
+    raise verdict(failures, [pair for pair in cooling if not any(pair[0] is each for each in asked)])
 
 
 def _affordable(deployment: Deployment, again: int, health: Health, budget: RetryBudget) -> bool:

@@ -158,9 +158,12 @@ async def _settled(tasks: Sequence[asyncio.Task[None]], drawn: Drawn) -> None:
     if failures := [result for result in results if isinstance(result, BaseException)]:
         told = min(failures, key=lambda failure: isinstance(failure, ApiError) and not failure.perhaps_paid)
         sent = _attempts(drawn) + _in_vain(failures)
-        if sent and isinstance(told, ApiError):
-            told.headers = {**told.headers, ATTEMPTS: str(sent)}
-        raise told
+        if not isinstance(told, ApiError):
+            raise told
+        alone = told.alone()
+        if sent:
+            alone.headers = {**alone.headers, ATTEMPTS: str(sent)}
+        raise alone
 
 
 def _in_vain(failures: Iterable[BaseException]) -> int:

@@ -131,7 +131,7 @@ class Gateway:
                     self._report(deployment, error)
                     if commit.reached:
                         raise _broken_off(attempt, error) from error
-                    failure = error
+                    failure = error.alone()
 
     def _delivered(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """An attempt's images in the format that was asked for, whoever makes it."""
@@ -183,7 +183,7 @@ class Gateway:
 def _next(plan: failover.Plan[Fitted], failure: UpstreamError | None, made: Attempt[Fitted] | None) -> Attempt[Fitted]:
     """Raises what the caller is told when no attempt is left, with the number of those that were made."""
     try:
-        return failover.following(plan, failure)
+        return plan.send(failure)
     except ApiError as error:
         if made is not None:
             error.headers = {**error.headers, _ATTEMPTS: str(made.number)}

@@ -106,7 +106,7 @@ class Recording:
         """The first end counts."""
         if not self.ended:
             self._meter.growing -= 1
-            self.ended, self.error = True, error
+            self.ended, self.error = True, error.alone() if error else None
             self._wake()
 
     def spill(self) -> None:
@@ -159,6 +159,11 @@ class Recording:
             return (ImageData(self.read(Span(start, min(READ_BACK, end - start)))) for start in starts)
         return (item,)
 
+    def check(self) -> None:
+        """Raises the ApiError that ended it."""
+        if self.error:
+            raise self.error.alone()
+
     async def changed(self) -> None:
         """Waits until something is appended or the end is known."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -178,8 +183,7 @@ class Recording:
                     yield event
                 index += 1
             if self.ended:
-                if self.error:
-                    raise self.error
+                self.check()
                 return
             await self.changed()
 

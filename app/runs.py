@@ -88,16 +88,15 @@ class Run:
         """The events from the start. Raises the ApiError that ended the run; at once, if it has ended: who comes back
         for it gets a status, and not the same broken answer again. Only in a stream can images come before it."""
         index, recording, me = 0, self.recording, asyncio.current_task()
-        if recording.error and not (self.call.request.stream and self.call.request.n > 1):
-            raise recording.error
+        if not (self.call.request.stream and self.call.request.n > 1):
+            recording.check()
         while True:
             while index < recording.length:
                 for event in recording.at(index):
                     yield event
                 index += 1
             if recording.ended:
-                if recording.error:
-                    raise recording.error
+                recording.check()
                 return
             if self._driving is not None:
                 await recording.changed()

@@ -195,10 +195,11 @@ def _plainly(record: logging.LogRecord) -> bool:
 
 
 def _tune_collector() -> None:
-    """What was imported stays for good and need not be looked through again; requests leave few cycles behind."""
+    """What was imported stays for good and need not be looked through again. Of what requests leave, connections and the
+    libraries' errors are cycles: all that is left to look through is little, so it is done often enough to stay so."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(10_000, 10, 2)
 
 
 def _raise_limit_on_files() -> None:

@@ -104,13 +104,18 @@ def _as_httpx(request: httpx.Request) -> Iterator[None]:
     """aiohttp's errors under httpx's names; `ConnectError` and `ConnectTimeout` alone mean that nothing was sent."""
     try:
         yield
-    except (aiohttp.ConnectionTimeoutError, aiohttp.ServerFingerprintMismatch) as error:
-        raise httpx.ConnectTimeout(str(error) or "no connection in time", request=request) from error
-    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ClientHttpProxyError) as error:
-        raise httpx.ConnectError(str(error), request=request) from error
-    except TimeoutError as error:
-        raise httpx.ReadTimeout(str(error) or "no answer in time", request=request) from error
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
-        raise httpx.RemoteProtocolError(str(error), request=request) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise httpx.ReadError(str(error), request=request) from error
+    except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+        # aiohttp keeps what it raises: with its traceback, the frames and all they hold would stay until looked for.
+        raise _named(error, request) from error.with_traceback(None)
+
+
+def _named(error: Exception, request: httpx.Request) -> httpx.TransportError:
+    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ServerFingerprintMismatch):
+        return httpx.ConnectTimeout(str(error) or "no connection in time", request=request)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | aiohttp.ClientHttpProxyError):
+        return httpx.ConnectError(str(error), request=request)
+    if isinstance(error, TimeoutError):
+        return httpx.ReadTimeout(str(error) or "no answer in time", request=request)
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
+        return httpx.RemoteProtocolError(str(error), request=request)
+    return httpx.ReadError(str(error), request=request)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.deployments import Deployment, Provider
 from app.errors import ApiError, Failure, UpstreamError
-from app.failover import Attempt, RetryBudget, following, plan, told_as_it_is, verdict
+from app.failover import Attempt, RetryBudget, plan, told_as_it_is, verdict
 from app.health import Health
 from app.profiles import Profile
 
@@ -84,7 +84,7 @@ class World:
         error: UpstreamError | None = None
         while True:
             try:
-                attempt = following(attempts, error)
+                attempt = attempts.send(error)
             except ApiError as told:
                 return made, told
             made.append(attempt)

@@ -51,7 +51,7 @@ class JsonAnswer:
         except JsonTapError as error:
             raise garbled(error) from None
         if failure := from_document(document):
-            raise failure
+            raise failure.alone()  # this frame holds the other one
         entries = _entries(document)
         if not self._told and not self._open and not any(link(entry) for entry in entries):
             raise UpstreamError(Failure.UNCERTAIN, "the answer holds no image, and no reason")

@@ -212,7 +212,7 @@ class Picture:
         if not isinstance(document, dict):
             return
         if failure := _failure(document, self._name):
-            raise failure
+            raise failure.alone()  # this frame holds the other one
         if not self._begun and (address := link(document)):
             yield self._begin(document)
             yield ImageLink(address)

@@ -155,7 +155,7 @@ def kept(data: Path, name: str) -> list[Path]:
     return [path for path in (data / name).rglob("*") if path.is_file()]
 
 
-async def a_minute_of_everything_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_minute_of_everything_leaves_nothing_behind(tmp_path: Path) -> None:
     runs = {"retain_seconds": 5}  # what is kept takes memory: here it is soon as much as it will be
     with in_thread(Sandbox) as sandbox, process(configured(sandbox.base_url, runs=runs), tmp_path) as gateway:
         first, ledger = holdings(gateway), Ledger()
