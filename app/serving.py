@@ -195,8 +195,8 @@ def _plainly(record: logging.LogRecord) -> bool:
 
 
 def _tune_collector() -> None:
-    """What was imported stays for good and need not be looked through again. Of what requests leave, connections and the
-    libraries' errors are cycles: all that is left to look through is little, so it is done often enough to stay so."""
+    """What was imported stays for good and need not be looked through again. What is left to look through is little:
+    connections and the libraries' errors are cycles, collected often enough to stay few."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 2)

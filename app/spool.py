@@ -10,17 +10,51 @@ from typing import IO, Self
 Bytes = bytes | bytearray | memoryview
 
 
-class Spool:
-    """A Blob that grows at its end. Read from any thread, once nothing is written any more.
+KEPT_FILES, KEPT_BYTES = 8, 16 * 1_048_576  # how many, and how large each may be
 
-    The file has no name (`O_TMPFILE` where the system has it), so that not even SIGKILL leaves it behind.
+
+class Files:
+    """Files without a name (`O_TMPFILE` where the system has it), so that not even SIGKILL leaves one behind.
+
+    Some are kept and written again: to make new ones, and to free their pages, takes longer than the bytes do. What an
+    earlier user wrote is beyond reach, since nobody reads further than it has written. For any number of threads.
     """
 
-    def __init__(self, memory_bytes: int, directory: str | None = None) -> None:
-        """Up to `memory_bytes` stay in memory; the file lies in `directory`, or in the system's own place (None)."""
+    def __init__(self, directory: str | None = None, keep: int = 0) -> None:
+        """They lie in `directory`, or in the system's own place (None); up to `keep` are kept for later."""
+        self._directory = directory
+        self._keep = keep
+        self._kept: list[IO[bytes]] = []
+
+    def take(self) -> IO[bytes]:
+        """Raises OSError."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return tempfile.TemporaryFile(buffering=0, dir=self._directory)
+
+    def give_back(self, file: IO[bytes], size: int) -> None:
+        """`size`: bytes that were written."""
+        if size <= KEPT_BYTES and len(self._kept) < self._keep:
+            self._kept.append(file)
+        else:
+            file.close()
+
+    def close(self) -> None:
+        """Whatever is given back from now on is not kept."""
+        self._keep = 0
+        while self._kept:
+            self._kept.pop().close()
+
+
+class Spool:
+    """A Blob that grows at its end. Read from any thread, once nothing is written any more."""
+
+    def __init__(self, memory_bytes: int, files: Files | None = None) -> None:
+        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`."""
         self._memory = bytearray()
         self._memory_bytes = memory_bytes
-        self._directory = directory
+        self._files = files or Files()
         self._file: IO[bytes] | None = None
         self._descriptor = -1
         self._size = 0
@@ -44,7 +78,7 @@ class Spool:
         else:
             if self._file is None:
                 self._spill()
-            _write_all(self._descriptor, data)
+            _write_all(self._descriptor, data, self._size)
         self._size += length
 
     def read(self, offset: int, length: int) -> bytes:
@@ -60,6 +94,8 @@ class Spool:
             if not more:
                 break
             data += more
+        if self._closed:  # meanwhile: the file may be another's already
+            raise ValueError("the spool is closed")
         return data
 
     def close(self) -> None:
@@ -67,26 +103,25 @@ class Spool:
         self._closed = True
         self._memory = bytearray()
         if self._file is not None:
-            self._file.close()
+            self._files.give_back(self._file, self._size)
             self._file = None
 
     def _spill(self) -> None:
-        # Closed by close(): SIM115 cannot see that.
-        self._file = tempfile.TemporaryFile(buffering=0, dir=self._directory)  # noqa: SIM115
+        self._file = self._files.take()
         self._descriptor = self._file.fileno()
-        _write_all(self._descriptor, self._memory)
+        _write_all(self._descriptor, self._memory, 0)
         self._memory = bytearray()
 
 
 class Uploads:
     """Owns the spools of one request: leaving the `with` block closes them all, however it is left."""
 
-    def __init__(self, directory: str | None = None) -> None:
-        self._directory = directory
+    def __init__(self, files: Files | None = None) -> None:
+        self._files = files or Files()
         self._spools: list[Spool] = []
 
     def spool(self, memory_bytes: int) -> Spool:
-        spool = Spool(memory_bytes, self._directory)
+        spool = Spool(memory_bytes, self._files)
         self._spools.append(spool)
         return spool
 
@@ -103,8 +138,8 @@ class Uploads:
         self.close()
 
 
-def _write_all(descriptor: int, data: Bytes) -> None:
-    written = os.write(descriptor, data)
+def _write_all(descriptor: int, data: Bytes, offset: int) -> None:
+    written = os.pwrite(descriptor, data, offset)
     while written < len(data):
         with memoryview(data) as view:
-            written += os.write(descriptor, view[written:])
+            written += os.pwrite(descriptor, view[written:], offset + written)

@@ -35,7 +35,8 @@ from app.retention import Retention, Room
 from app.sections import KeySettings
 from app.settings import Settings, with_sandbox
 from app.slots import Slots
-from app.spool import Spool, Uploads
+from app.spool import KEPT_FILES, Spool, Uploads
+from app.spool import Files as SpoolFiles
 from app.stores.disk import DiskStore
 from app.stores.links import Signer
 from app.stores.runs import RunShelf
@@ -53,7 +54,7 @@ class Ground:
 
     log: Log
     sandbox_url: str | None
-    spools: str
+    spools: SpoolFiles
     transport: AiohttpTransport
     fetcher: Fetcher
     store: DiskStore
@@ -99,7 +100,8 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
         files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
         store = DiskStore(data.files, lifetime=files.lifetime_seconds, max_bytes=files.max_bytes, clock=time.time)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
-        spools = str(folder(data, "spool"))
+        spools = SpoolFiles(str(folder(data, "spool")), KEPT_FILES)
+        stack.callback(spools.close)
         shelf = RunShelf(folder(data, "runs"), meter)
         ground = Ground(
             log,

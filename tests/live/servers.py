@@ -69,6 +69,11 @@ class Gateway:
     def connections(self) -> int:
         return len(self.state.connections)
 
+    @property
+    def spare_files(self) -> int:
+        """Open, but nobody's: kept for the next uploads."""
+        return len(self.app.state.parts.ground.spools._kept)
+
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
 

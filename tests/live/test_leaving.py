@@ -41,7 +41,7 @@ class Census:
     def _now(self) -> tuple[int, int, int]:
         found = list(_descriptors())
         sockets = sum(what.startswith("socket:") for what in found)
-        return len(asyncio.all_tasks()), sockets, len(found) - sockets
+        return len(asyncio.all_tasks()), sockets, len(found) - sockets - self._gateway.spare_files
 
     def _report(self) -> object:
         tasks = [repr(task.get_coro()) for task in asyncio.all_tasks()]
