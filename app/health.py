@@ -117,6 +117,12 @@ class Health:
             if row.failures >= FAILURES_IN_A_ROW:
                 row.lengthen(now, FAILING)
 
+    def forget(self, provider: str) -> None:
+        """The provider's entry has changed, perhaps just because of what is remembered of it."""
+        for pauses in (self._limited, self._accounts, self._rows):
+            for name in [name for name in pauses if name == provider or name.startswith(f"{provider}/")]:
+                del pauses[name]
+
     def watching(self, deployment: Deployment) -> Watch:
         """For the block in which one attempt is made: tells how it ended, and makes it the trial if one is due."""
         return Watch(self, deployment)

@@ -20,6 +20,7 @@ from app.runs import Run
 DELIVERED_BYTES = 4 * 1_048_576
 DELIVERED_RUNS = 128
 DELIVERED_FILES = 64
+RUNS = 10_000  # that are known at once, of all kinds: each takes some kilobytes, whatever became of it
 NAMES = 16  # under which one run is known, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most
 
@@ -117,13 +118,20 @@ class Retention:
             self._forget(kept)
         while self._meter.disk >= self._room.disk_bytes and (kept := self._delivered.on_disk()):
             self._forget(kept)
+        while len(self._kept) >= RUNS and (kept := self._dispensable()):
+            self._forget(kept)
         # Memory is no room to stay in: what falls behind, or is left, goes to disk.
-        if self._meter.disk >= self._room.disk_bytes:
+        if self._meter.disk >= self._room.disk_bytes or len(self._kept) >= RUNS:
             raise Unavailable(
                 "The gateway has no room left for images that nobody has fetched yet. Try again later.",
                 code="no_room",
                 retry_after=max(1.0, min(30.0, self._room.retain_seconds)),
             )
+
+    def _dispensable(self) -> Kept | None:
+        """Sooner what somebody has had than what failed, the oldest first; never images that nobody has had."""
+        delivered = self._delivered.in_memory() or self._delivered.on_disk()
+        return delivered or next((kept for kept in self._kept.values() if kept.run.failed_empty), None)
 
     def add(self, run: Run, idempotency_key: str | None) -> Kept:
         run.named = idempotency_key is not None

@@ -80,6 +80,11 @@ class Run:
         error = self.recording.error
         return error is not None and not error.perhaps_paid
 
+    @property
+    def failed_empty(self) -> bool:
+        """Whether all that is left of it is an error."""
+        return self.recording.error is not None and not self.call.drawn.recordings
+
     def driven_by(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether `task` is waiting for the next event, and nobody would if it did not."""
         return task is not None and self._driving is task

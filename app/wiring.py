@@ -135,6 +135,8 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
     """What `settings` say, on the same ground; `before` is what they replace."""
     if ground.sandbox_url:
         settings = with_sandbox(settings, ground.sandbox_url)
+    for name in _changed_providers(settings, before.settings) if before else ():
+        ground.policy.health.forget(name)
     dialect = cache(dialects.load)
     catalog = Catalog(inventory.models(settings, lambda name: dialect(name).profile))
     keys = Keys(map(_key, settings.keys), time.monotonic, before.keys if before else None)
@@ -170,6 +172,10 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         log_prompts=settings.logging.prompts,
     )
     return Parts(settings, catalog, keys, service, Files(ground.store, ground.signer, time.time), ground)
+
+
+def _changed_providers(settings: Settings, before: Settings) -> list[str]:
+    return [name for name, entry in before.providers.items() if settings.providers.get(name) != entry]
 
 
 @asynccontextmanager

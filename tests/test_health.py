@@ -53,6 +53,19 @@ def test_a_deployment_of_which_nothing_is_known_may_be_asked(health: Health) -> 
     assert not health.in_doubt(ONE)
 
 
+@pytest.mark.parametrize("failure", [Failure.CREDENTIAL, Failure.RATE_LIMITED, Failure.UNAVAILABLE])
+def test_of_a_provider_whose_entry_has_changed_nothing_is_remembered(health: Health, failure: Failure) -> None:
+    for each in (ONE, SAME_ACCOUNT, OTHER):
+        for _ in range(3):
+            health.failed(each, UpstreamError(failure, "no"))
+    health.forget("one")
+    assert health.cooling(ONE) is None
+    assert health.cooling(SAME_ACCOUNT) is None
+    assert not health.in_doubt(ONE)
+    assert health.cooling(OTHER) is not None
+    health.forget("unheard-of")
+
+
 # 429
 
 

@@ -293,6 +293,28 @@ async def test_what_was_delivered_is_forgotten_first_to_make_room_on_disk(house:
     assert len(home.kept) == 2
 
 
+async def test_when_too_many_runs_are_known_failed_ones_go_and_images_nobody_has_had_stay(
+    house: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUNS", 3)
+    home = house()
+    await home.ended(id="delivered", delivered=True)
+    failed = [await home.ended(paid(), id=name) for name in ("failed first", "failed next")]
+    home.retention.make_room()
+    assert home.kept == failed
+    undelivered = await home.ended(id="undelivered")
+    home.retention.make_room()
+    assert home.kept == [failed[1], undelivered]
+    drawn, _ = home.begin(id="drawn")
+    home.retention.make_room()
+    assert home.kept == [undelivered, drawn]
+    other = await home.ended(id="other")
+    with pytest.raises(Unavailable) as caught:
+        home.retention.make_room()
+    assert caught.value.code == "no_room"
+    assert home.kept == [undelivered, drawn, other]
+
+
 async def test_what_was_delivered_is_forgotten_first_to_make_room_in_memory(house: New) -> None:
     home = house(memory=10)
     first, second = await home.ended(id="1", delivered=True), await home.ended(id="2", delivered=True)

@@ -82,6 +82,16 @@ async def test_a_new_model_appears_and_a_key_that_is_gone_is_refused(sandbox: Sa
         assert await models(gateway, design) == {"flux", "flux-2"}
 
 
+async def test_a_key_that_is_put_right_is_used_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    wrong, right = configured(sandbox), configured(sandbox)
+    wrong["providers"]["openai"]["api_key"] = ""
+    async with serving(wrong, tmp_path) as gateway:
+        assert (await call(gateway.port, asking())).error == "upstream_account_refused"
+        assert (await call(gateway.port, asking())).error == "upstream_account_refused"
+        await reloaded(gateway, right, tmp_path)
+        assert (await call(gateway.port, asking())).kind == "images"
+
+
 async def test_what_is_under_way_ends_as_it_began(sandbox: Sandbox, tmp_path: Path) -> None:
     """Even with a key, a model and a provider that are there no more."""
     guest = "the-key-of-guest"
