@@ -139,7 +139,7 @@ class _Form:
         elif filename is None and not _IMAGES.fullmatch(name):
             part.text = bytearray()
         else:
-            self._keep(_unwanted(name))
+            self._keep(_unwanted(name, self._kinds))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
@@ -246,16 +246,17 @@ def _boundary(body: Body) -> bytes:
     return boundary
 
 
-def _unwanted(name: str) -> InvalidRequest:
+def _unwanted(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
     """For a file where none is taken, and for the other door's `images`."""
     if _IMAGES.fullmatch(name):
         return invalid(
             name, f"Unknown parameter: {name!r}. A multipart form takes 'image' or 'image[]'.", "invalid_value"
         )
+    taken = "'image', 'image[]' and 'mask'" if "mask" in kinds else "'image'"
     return invalid(
         name,
-        f"Invalid type for {shortened(name)!r}: got a file. Files are taken as 'image', 'image[]' and 'mask'; text "
-        "must come in parts without a filename.",
+        f"Invalid type for {shortened(name)!r}: got a file. Files are taken as {taken} here; text must come in parts "
+        "without a filename.",
         "invalid_type",
     )
 

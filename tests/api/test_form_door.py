@@ -150,6 +150,10 @@ async def test_a_file_in_the_place_of_text_is_told() -> None:
     assert fault.param == "prompt"
     fault = await refused(*TEXT, PICTURE, ("control", "c.png", png()))
     assert (fault.param, fault.code) == ("control", "invalid_type")
+    assert "'image', 'image[]' and 'mask'" in fault.message
+    fault = await refused(("model", "m"), PICTURE, ("mask", "m.png", png()), operation=Operation.VARIATIONS)
+    assert (fault.param, fault.code) == ("mask", "invalid_type")
+    assert "taken as 'image' here" in fault.message
 
 
 @pytest.mark.parametrize("part", [("images", "x.png", png()), ("images[]", "x.png", png()), ("images", "text")])
