@@ -12,36 +12,14 @@ from app.errors import ApiError, Conflict, NotFound, Unavailable
 from app.fanout import Drawn
 from app.identity import identity, uploads_of
 from app.images import ImageRequest
+from app.kept import DELIVERED_BYTES, Delivered, Kept
 from app.keys import Key
 from app.recording import Meter
 from app.runs import Run
 
-# What has arrived is kept for nobody in particular, so in little room: bytes in memory, runs, and open files.
-DELIVERED_BYTES = 4 * 1_048_576
-DELIVERED_RUNS = 128
-DELIVERED_FILES = 64
 RUNS = 10_000  # that are known at once, of all kinds: each takes some kilobytes, whatever became of it
 NAMES = 16  # under which one run is known, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most
-
-
-class Place(Protocol):
-    """The file in which a run outlives the process."""
-
-    def rest(self) -> None: ...
-
-    def remove(self) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
-class Kept:
-    """`ids` are those of the requests that are answered from the run."""
-
-    run: Run
-    idempotency_key: str | None
-    ids: list[str]
-    joined: int = 0  # by how many who came back and are still there
-    place: Place | None = None
 
 
 class Shelf(Protocol):
@@ -59,39 +37,6 @@ class Room:
     memory_bytes: int
     disk_bytes: int
     retain_seconds: float
-
-
-class Delivered:
-    """The runs whose answers have arrived: those in memory and those in files, each in the order of delivery."""
-
-    def __init__(self) -> None:
-        self._in_memory: dict[Kept, int] = {}
-        self._on_disk: dict[Kept, None] = {}
-        self._bytes = 0
-
-    def add(self, kept: Kept) -> None:
-        recording = kept.run.recording
-        if recording.on_disk:
-            self._on_disk.setdefault(kept)
-        elif kept not in self._in_memory:
-            self._in_memory[kept] = recording.in_memory
-            self._bytes += recording.in_memory
-
-    def remove(self, kept: Kept) -> None:
-        self._bytes -= self._in_memory.pop(kept, 0)
-        self._on_disk.pop(kept, None)
-
-    def in_memory(self) -> Kept | None:
-        return next(iter(self._in_memory), None)
-
-    def on_disk(self) -> Kept | None:
-        return next(iter(self._on_disk), None)
-
-    def too_much(self) -> Kept | None:
-        """One that has to go."""
-        if self._bytes > DELIVERED_BYTES or len(self._in_memory) > DELIVERED_RUNS:
-            return self.in_memory()
-        return self.on_disk() if len(self._on_disk) > DELIVERED_FILES else None
 
 
 class Retention:

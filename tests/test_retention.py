@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from app import kept as kept_runs
 from app import retention as module
 from app.errors import Conflict, NotFound, Unavailable
 from app.fanout import Drawn
 from app.images import Event, ImageData, ImageRequest
+from app.kept import Kept
 from app.keys import Key
 from app.recording import Meter
-from app.retention import Kept, Retention, Room
+from app.retention import Retention, Room
 from app.runs import Run
 from app.spool import Uploads
 from tests.drawings import PICTURE, A, B, Clock, Drawing, drawing, edit, paid, read, unpaid, wanted
@@ -328,7 +330,7 @@ async def test_little_room_is_left_for_what_was_delivered(house: New, monkeypatc
     for number in range(10):
         await home.ended(ImageData(b"a" * MEGABYTE), id=str(number), delivered=True)
     assert [kept.run.id for kept in home.kept] == ["6", "7", "8", "9"]
-    monkeypatch.setattr(module, "DELIVERED_RUNS", 2)
+    monkeypatch.setattr(kept_runs, "DELIVERED_RUNS", 2)
     await home.ended(id="small", delivered=True)
     assert [kept.run.id for kept in home.kept] == ["9", "small"]
 
@@ -349,7 +351,7 @@ async def test_what_was_delivered_and_is_large_goes_to_disk_if_it_has_an_idempot
 
 
 async def test_few_files_stay_open_for_what_was_delivered(house: New, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DELIVERED_FILES", 3)
+    monkeypatch.setattr(kept_runs, "DELIVERED_FILES", 3)
     home = house()
     for number in range(6):
         kept, _ = home.begin(id=str(number))

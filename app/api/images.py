@@ -23,10 +23,11 @@ from app.api.reading import read_request
 from app.errors import ApiError, Unavailable
 from app.gateway import Gateway
 from app.images import Event, Operation
+from app.kept import Kept
 from app.keys import Keys
 from app.preparing import Preparation
 from app.recording import Recording
-from app.retention import Kept, Retention
+from app.retention import Retention
 from app.runs import Call, Run
 from app.spool import Uploads
 from app.stores.links import Signer

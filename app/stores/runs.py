@@ -16,9 +16,9 @@ from typing import Any
 
 from app.errors import ApiError
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, ImageRequest, Operation, Served, Size
+from app.kept import Kept
 from app.keys import Key
 from app.recording import Meter, Recording, Span
-from app.retention import Kept
 from app.runs import Call, Run
 from app.spool import Uploads
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Operation, Served, Size
+from app.kept import Kept
 from app.recording import Meter, Span
-from app.retention import Kept
 from app.stores.runs import RunShelf, Stored
 from tests.drawings import PICTURE, A, Clock, drawing, paid, read, wanted
 
