@@ -87,7 +87,8 @@ def _rendered(request: UpstreamRequest, deployment: Deployment) -> httpx.Request
             "content-length": str(length),
             **request.headers,
         },
-        content=request.body[0] if whole else _Rendering(request.body),  # type: ignore[arg-type]
+        # As a stream nothing is added to the headers, and nothing looked for in them.
+        stream=httpx.ByteStream(request.body[0]) if whole else _Rendering(request.body),  # type: ignore[arg-type]
         extensions={
             "timeout": {
                 "connect": timeout.connect,
