@@ -41,6 +41,12 @@ class Fitted:
             parameters["seed"] += first
         return replace(self, request=replace(self.request, n=min(count, self.request.n), parameters=parameters))
 
+    def linked(self) -> Fitted:
+        """The same for links that nobody asked for by name: a provider whose own are handed out is to give one."""
+        if self.deployment.provider.urls != "pass" or len(self.deployment.profile.results) == 1:
+            return self
+        return replace(self, request=replace(self.request, response_format="url"))
+
 
 def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
     can = deployment.profile

@@ -90,6 +90,8 @@ class Gateway:
         """The images as events. Raises ApiError, here or on the way; until the first image data comes it is clean."""
         candidates = self._catalog.candidates(call.request, call.key)
         call.result = self._delivery.result(call, candidates)
+        if call.result == "url" and call.request.response_format is None:
+            candidates = [fitted.linked() for fitted in candidates]
         return self._delivery.deliver(call, self._images(call, candidates))
 
     def _images(self, call: Call, candidates: list[Fitted]) -> AsyncGenerator[Event, None]:

@@ -240,6 +240,16 @@ async def test_the_providers_own_links_pass_where_the_configuration_says_so(
     assert_told_as_it_is(bytes_of(reply), reply.json())
 
 
+async def test_the_providers_own_links_pass_where_links_are_the_default(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start({**passing(sandbox), "server": {"default_response_format": "url"}})
+    for model in ("netmind-schnell", "kontext"):
+        url = (await draw(gateway.port, model=model)).json()["data"][0]["url"]
+        assert url.startswith(f"{sandbox.base_url}/pictures/")
+    assert bytes_of(await draw(gateway.port, model="kontext", response_format="b64_json"))
+    url = (await draw(gateway.port, model="gpt")).json()["data"][0]["url"]  # a host that gives no links
+    assert url.startswith("http://gateway/files/")
+
+
 async def test_a_link_to_another_format_than_was_asked_for_does_not_pass(start: Start, sandbox: Sandbox) -> None:
     """NetMind knows no formats, so its link would be one to a PNG."""
     gateway = await start(passing(sandbox))
