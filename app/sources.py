@@ -71,8 +71,10 @@ def _repeated(node: Any, path: Path) -> Iterator[Fault]:
         lines: dict[str, int] = {}
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
-            if lines.setdefault(name, line) != line:
-                yield Fault(written((*path, name)), f"stands in line {lines[name]} and in line {line}", "keep one")
+            if name in lines:
+                where = f"twice in line {line}" if line == lines[name] else f"in line {lines[name]} and in line {line}"
+                yield Fault(written((*path, name)), f"stands {where}", "keep one")
+            lines.setdefault(name, line)
             yield from _repeated(value, (*path, name))
 
 

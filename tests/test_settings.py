@@ -425,6 +425,7 @@ FAULTS = [
         "stands in line 3 and in line 4",
         "keep one",
     ),
+    ("providers:\n  nebula: {api_key: x, api_key: y}", "providers.nebula.api_key", "stands twice in line 2", "keep one"),
     ("keys: [{name: a}]", "keys[0]", "has neither `key` nor `key_sha256`", "state one of them"),
     ("keys: [{name: a, key: ''}]", "keys[0]", "has neither", "state one of them"),
     (f"keys: [{{name: a, key: b, key_sha256: {A64}}}]", "keys[0]", "has both", "state one of them"),
