@@ -14,10 +14,12 @@ from pydantic_core import PydanticCustomError
 
 Path = tuple[str | int, ...]
 
+NO_ADDRESS = "state the provider's address, or take a preset (`preset: NAME`)"
+
 _PLAIN = re.compile(r"[\w/-]+")
 _INPUT = re.compile(r"^(Input|Value error,|String|Tuple|Frozenset|List|Dictionary) ")
 _MISSING = {
-    "base_url": "state the provider's address, or take a preset (`preset: NAME`)",
+    "base_url": NO_ADDRESS,
     "deployments": "list at least one: `deployments: [{provider: NAME}]`",
     "provider": "name an entry of `providers`",
     "name": "give the key a name, for logs and limits",
@@ -86,9 +88,14 @@ def written(path: Path) -> str:
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    if close := get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"did you mean {close[0]!r}?"
+    if close := closest(word, known):
+        return f"did you mean {close!r}?"
     return f"known: {', '.join(map(repr, sorted(known)))}" if known else "there is none yet"
+
+
+def closest(word: str, known: Collection[str]) -> str | None:
+    """The known word that `word` may have been meant to be."""
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.6)), None)
 
 
 def translated(error: ValidationError, model: type[BaseModel]) -> Iterator[Located]:

@@ -15,7 +15,7 @@ from pydantic import PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.contradictions import contradictions
-from app.faults import Fault, Located, SettingsError, did_you_mean, translated, written
+from app.faults import NO_ADDRESS, Fault, Located, SettingsError, closest, did_you_mean, translated, written
 from app.faults import Path as Place
 from app.images import Operation, Size
 from app.sections import (
@@ -178,6 +178,7 @@ def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located
         if not isinstance(stated, Mapping | None):
             continue
         entry = {key: value for key, value in (stated or {}).items() if value is not None or key == "models_path"}
+        faults += _misspelt(str(name), entry)
         preset = entry.setdefault("preset", name if name in PRESETS else "none")
         if preset in PRESETS:
             presets[preset] = presets.get(preset) or _preset(preset)
@@ -190,6 +191,13 @@ def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located
             entry.setdefault("models_path", None)  # the default is of the OpenAI shape
         entries[name] = entry
     return presets, faults
+
+
+def _misspelt(name: str, entry: Mapping[str, Any]) -> Iterator[Located]:
+    """An entry without an address was perhaps meant to have a preset's name."""
+    if "base_url" not in entry and "preset" not in entry and name not in PRESETS and (close := closest(name, PRESETS)):
+        remedy = f"did you mean {close!r}? If not, {NO_ADDRESS}"
+        yield Located(("providers", name, "base_url"), "is missing", remedy)
 
 
 def _take_models(data: dict[str, Any], presets: Mapping[str, Preset]) -> None:

@@ -3,6 +3,7 @@ by name."""
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping
 from importlib.abc import Traversable
 from importlib.resources import files
@@ -30,8 +31,8 @@ class YamlFile(YamlConfigSettingsSource):
         self.faults: list[Located] = []
         self.refused: list[Fault] = []
         self._environ = environ
-        if path is not None and not path.expanduser().is_file():
-            raise SettingsError([Fault(str(path), "there is no such file", "correct --config or IMAGE_GATEWAY_CONFIG")])
+        if path is not None:
+            _check_file(path)
         super().__init__(settings, yaml_file=path)
 
     def _read_file(self, file_path: FilePath | Traversable) -> dict[str, Any]:
@@ -58,8 +59,32 @@ class YamlFile(YamlConfigSettingsSource):
         except RecursionError:
             problem, remedy = "an anchor contains itself", "write its content out"
         except OSError as error:
-            problem, remedy = f"cannot be read: {error.strerror}", "let the gateway's user read it"
+            problem, remedy = _unreadable(error)
         raise SettingsError([Fault(str(file_path), problem, remedy)])
+
+
+def _check_file(path: FilePath) -> None:
+    """Raises SettingsError where there is no file to be read."""
+    remedy = "correct --config or IMAGE_GATEWAY_CONFIG"
+    try:
+        mode = path.expanduser().stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # `~nobody` has no home
+        problem = "there is no such file"
+    except OSError as error:
+        problem, remedy = _unreadable(error)
+    else:
+        if stat.S_ISREG(mode):
+            return
+        problem = "is no regular file"
+        if stat.S_ISDIR(mode):
+            problem = "is a directory, not a file"
+            remedy = "name a file; of a mount whose file is missing on the host, Docker makes a directory"
+    raise SettingsError([Fault(str(path), problem, remedy)])
+
+
+def _unreadable(error: OSError) -> tuple[str, str]:
+    """Problem and remedy."""
+    return f"cannot be read: {error.strerror}", "let the gateway's user read it"
 
 
 def _repeated(node: Any, path: Path) -> Iterator[Fault]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,3 +117,19 @@ def test_a_configuration_with_a_fault_is_not_asked_about(check: Any) -> None:
     assert status == 1
     assert "providers.gone.base_url" in told
     assert "online" not in told
+
+
+def test_a_configuration_that_may_not_be_read_is_told_like_any_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("server: {}")
+
+    def refuse(*_: Any, **__: Any) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # root may read whatever there is
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    done = CliRunner().invoke(main, ["check", "--config", str(path)])
+    assert done.exit_code == 1
+    assert done.stderr == f"{path}: cannot be read: Permission denied; let the gateway's user read it\n"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 import traceback
 from collections.abc import Mapping
@@ -291,6 +293,19 @@ FAULTS = [
     ("files: {public_url: example.com}", "files.public_url", "is no http:// or https:// address", "https://api"),
     ("providers: {mine: {api_key: a}}", "providers.mine.base_url", "is missing", "or take a preset"),
     (
+        "providers: {nebua: {api_key: a}}",
+        "providers.nebua.base_url",
+        "is missing",
+        "did you mean 'nebula'? If not, state",
+    ),
+    ("providers: {Netmind: }", "providers.Netmind.base_url", "is missing", "did you mean 'netmind'?"),
+    (
+        "providers: {nebua: {preset: none}}",
+        "providers.nebua.base_url",
+        "is missing",
+        "state the provider's address, or take a preset",
+    ),
+    (
         "providers: {x: {base_url: 'http://a', models_path: models}}",
         "providers.x.models_path",
         "should match pattern",
@@ -425,7 +440,12 @@ FAULTS = [
         "stands in line 3 and in line 4",
         "keep one",
     ),
-    ("providers:\n  nebula: {api_key: x, api_key: y}", "providers.nebula.api_key", "stands twice in line 2", "keep one"),
+    (
+        "providers:\n  nebula: {api_key: x, api_key: y}",
+        "providers.nebula.api_key",
+        "stands twice in line 2",
+        "keep one",
+    ),
     ("keys: [{name: a}]", "keys[0]", "has neither `key` nor `key_sha256`", "state one of them"),
     ("keys: [{name: a, key: ''}]", "keys[0]", "has neither", "state one of them"),
     (f"keys: [{{name: a, key: b, key_sha256: {A64}}}]", "keys[0]", "has both", "state one of them"),
@@ -532,8 +552,39 @@ def test_a_file_that_cannot_be_read_is_told_without_quoting_it(tmp_path: Path, c
 
 
 def test_a_missing_file_is_told_by_its_path(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"gone.yaml: there is no such file; correct --config"):
-        load(tmp_path / "gone.yaml", {})
+    for gone in (tmp_path / "gone.yaml", tmp_path / "gone" / "config.yaml"):
+        with pytest.raises(SettingsError, match=r"\.yaml: there is no such file; correct --config"):
+            load(gone, {})
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="there is no such file"):
+        load(tmp_path / "file" / "config.yaml", {})
+
+
+def test_a_directory_in_the_place_of_the_file_is_told_as_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match="is a directory, not a file; name a file; of a mount whose file is missing"
+    ):
+        load(tmp_path, {})
+
+
+def test_what_is_no_file_with_an_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    with pytest.raises(SettingsError, match="is no regular file"):
+        load(tmp_path / "config.yaml", {})
+
+
+@pytest.mark.parametrize("method", ["stat", "read_text"])
+def test_a_file_that_may_not_be_read_is_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "config.yaml").write_text("server: {}")
+    monkeypatch.setattr(Path, method, refuse)  # root may read and enter whatever there is
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path / "config.yaml", {})
+    assert str(caught.value).endswith("config.yaml: cannot be read: Permission denied; let the gateway's user read it")
 
 
 # --- who may be let in ---
