@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from app.deployments import Model
 from app.errors import ApiError, InvalidRequest, NotFound
-from app.fitting import Fitted, Misfit, fit
+from app.fitting import Fitted, Misfit, fit, misfits
 from app.images import ImageRequest
 from app.keys import Key
 
@@ -46,12 +46,11 @@ class Catalog:
         fits = [fit(request, deployment) for deployment in model.deployments]
         able = [found for found in fits if isinstance(found, Fitted)]
         if not able:
-            raise self._refusal(request, model, [found for found in fits if isinstance(found, Misfit)], key)
+            raise self._refusal(request, model, key)
         return able
 
-    def _refusal(self, request: ImageRequest, model: Model, misfits: Sequence[Misfit], key: Key) -> ApiError:
-        # Who does not do such a thing at all says less than who does it, but not like this.
-        first = min(misfits, key=lambda misfit: misfit.code == "unsupported_operation")
+    def _refusal(self, request: ImageRequest, model: Model, key: Key) -> ApiError:
+        first = _nearest(request, model)
         others = [
             other.name
             for other in self.visible(key)
@@ -63,6 +62,13 @@ class Catalog:
             message += f" Models that can: {', '.join(others[:5])}."
         kind = "image_generation_user_error" if first.code == "invalid_value" else "invalid_request_error"
         return InvalidRequest(message, type=kind, param=first.param, code=first.code)
+
+
+def _nearest(request: ImageRequest, model: Model) -> Misfit:
+    """What stands in the way at the deployment where the least does: to change that is the shortest way."""
+    # Who does not do such a thing at all says less than who does it, but not like this.
+    found = [list(misfits(request, deployment.profile)) for deployment in model.deployments]
+    return min(found, key=lambda faults: (faults[0].code == "unsupported_operation", len(faults)))[0]
 
 
 def _sees(key: Key, model: Model) -> bool:

@@ -50,7 +50,7 @@ class Fitted:
 
 def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
     can = deployment.profile
-    if misfit := next(_misfits(request, can), None):
+    if misfit := next(misfits(request, can), None):
         return misfit
     size = _size(request, can)
     kept = {name: value for name, value in request.parameters.items() if can.understands(name)}
@@ -71,7 +71,8 @@ def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
     return Fitted(deployment, fitted, tuple(_dropped(request, can, streams=streams)), tuple(_mapped(request, size)))
 
 
-def _misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+def misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+    """All that stands in the way, the gravest first."""
     if request.operation not in can.operations:
         works = ", ".join(sorted(can.operations))
         yield Misfit("model", f"it does not do {request.operation}", f"it does {works}", code="unsupported_operation")
@@ -80,7 +81,8 @@ def _misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
     yield from _sizes(request, can)
     for name, value in request.parameters.items():
         if not can.understands(name) and _required(name, value):
-            yield Misfit(name, f"it does not know {name!r}" if name != "background" else "it has no transparency")
+            reason = f"it does not know {name!r}" if name != "background" else "it has no transparency"
+            yield Misfit(name, reason, "leave it out")
     wanted = request.parameters.get("output_format")
     if wanted is not None and not _format_goes_up(request, can) and wanted not in CONVERTIBLE:
         yield Misfit("output_format", f"it cannot give {wanted!r}", f"use {', '.join(CONVERTIBLE)}")

@@ -120,7 +120,28 @@ def test_only_those_that_can_are_asked_in_their_order() -> None:
 def test_when_none_can_the_field_is_named_and_what_would_work() -> None:
     error = refused("flux", parameters={"seed": 1})
     assert (error.type, error.param, error.code) == ("invalid_request_error", "seed", "unsupported_parameter")
-    assert error.message == (f"The model '{FLUX.name}' cannot do this: it does not know 'seed'. Models that can: both.")
+    assert error.message == (
+        f"The model '{FLUX.name}' cannot do this: it does not know 'seed'; leave it out. Models that can: both."
+    )
+
+
+def test_of_several_deployments_the_one_that_comes_nearest_is_told_of() -> None:
+    knows_seeds = Profile(parameters={"seed": "seed"})
+    catalog = Catalog([model("flux", Profile(parameters={}), knows_seeds), model("fill", EDITOR, knows_seeds)])
+    asked_for = {"seed": 1, "negative_prompt": "x"}
+    for name in ("flux", "fill"):
+        with pytest.raises(InvalidRequest, match="does not know 'negative_prompt'; leave it out") as caught:
+            catalog.candidates(ask(name, parameters=asked_for), ANYBODY)
+        assert caught.value.param == "negative_prompt"
+
+
+def test_of_deployments_that_come_equally_near_the_first_is_told_of() -> None:
+    catalog = Catalog(
+        [model("flux", Profile(parameters={"seed": "seed"}), Profile(parameters={"negative_prompt": ""}))]
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        catalog.candidates(ask("flux", parameters={"seed": 1, "negative_prompt": "x"}), ANYBODY)
+    assert caught.value.param == "negative_prompt"
 
 
 def test_a_size_that_does_not_fit_is_refused_with_the_nearest_that_would() -> None:

@@ -140,9 +140,9 @@ SOME = Profile(parameters={"size": "size"}, max_images=2)
             asked(size=Size(1000, 1000)), Profile(size=SizeRule(multiple_of=16)), "size", "invalid_value",
             "992x992 is the nearest",
         ),
-        (asked(parameters={"seed": 1}), SOME, "seed", "unsupported_parameter", ""),
-        (asked(parameters={"negative_prompt": "x"}), SOME, "negative_prompt", "unsupported_parameter", ""),
-        (asked(parameters={"background": "transparent"}), SOME, "background", "unsupported_parameter", ""),
+        (asked(parameters={"seed": 1}), SOME, "seed", "unsupported_parameter", "leave it out"),
+        (asked(parameters={"negative_prompt": "x"}), SOME, "negative_prompt", "unsupported_parameter", "leave it out"),
+        (asked(parameters={"background": "transparent"}), SOME, "background", "unsupported_parameter", "leave it out"),
         (asked(parameters={"output_format": "svg"}), SOME, "output_format", "unsupported_parameter", "png, jpeg, webp"),
     ],
 )  # fmt: skip
