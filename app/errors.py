@@ -40,6 +40,7 @@ class ApiError(Exception):
         details: Mapping[str, Any] | None = None,
         perhaps_paid: bool = False,
         headers: Mapping[str, str] | None = None,
+        attempts: int = 0,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -51,6 +52,7 @@ class ApiError(Exception):
         self.retry_after = retry_after
         self.details = details or {}
         self.headers = headers or {}
+        self.attempts = attempts  # requests that were sent to providers
         self.perhaps_paid = perhaps_paid  # a drawing may have been made: asking again may pay again
 
     def alone(self) -> Self:

@@ -14,8 +14,6 @@ from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, Served
 from app.recording import Recording
 from app.usage import add_up
 
-ATTEMPTS = "x-gateway-attempts"  # how many requests a failed draw took, among the headers of its ApiError
-
 Draw = Callable[[int, int], AsyncGenerator[Event, None]]  # first index, how many
 
 
@@ -161,14 +159,13 @@ async def _settled(tasks: Sequence[asyncio.Task[None]], drawn: Drawn) -> None:
         if not isinstance(told, ApiError):
             raise told
         alone = told.alone()
-        if sent:
-            alone.headers = {**alone.headers, ATTEMPTS: str(sent)}
+        alone.attempts = sent
         raise alone
 
 
 def _in_vain(failures: Iterable[BaseException]) -> int:
     """The requests that failed parts took."""
-    return sum(int(error.headers.get(ATTEMPTS, 0)) for error in failures if isinstance(error, ApiError))
+    return sum(error.attempts for error in failures if isinstance(error, ApiError))
 
 
 async def _part(

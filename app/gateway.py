@@ -4,17 +4,18 @@ Knows no HTTP and no provider: what does I/O comes in as a protocol."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from app import failover, fanout
 from app.addresses import FetchError
 from app.catalog import Catalog
 from app.delivery import Delivery
 from app.deployments import Deployment
-from app.dialects import Dialect, ResponseHead, UpstreamRequest
+from app.dialects import Decoder, Dialect, ResponseHead, UpstreamRequest
 from app.errors import ApiError, Failure, UpstreamError
 from app.failover import Attempt, RetryBudget
 from app.fitting import CONVERTIBLE, Fitted
@@ -22,12 +23,11 @@ from app.health import Health
 from app.images import Event, ImageData, ImageLink, ImageRequest, Served
 from app.inspection import Inspector
 from app.recording import Recording
+from app.redaction import body_without_secrets, without_secrets
 from app.reformatting import Wanted, reformat
 from app.runs import Call
 from app.slots import Slots
 from app.studio import Studio
-
-_ATTEMPTS = "x-gateway-attempts"
 
 
 class Answer(Protocol):
@@ -72,7 +72,7 @@ class Gateway:
         recording: Callable[[], Recording],
         nonce: Callable[[], str],
         sleep: Callable[[float], Awaitable[None]],
-        report: Callable[[Deployment, UpstreamError], None],
+        report: Callable[[Deployment, UpstreamError, ImageRequest], None],
     ) -> None:
         self._catalog = catalog
         self._sender = sender
@@ -111,29 +111,31 @@ class Gateway:
         """One attempt after the other until one delivers. One that has given image data is never abandoned."""
         policy = self._policy
         plan = failover.plan(candidates, policy.health, policy.slots, policy.budget, policy.random)
-        made = failure = None
-        while True:
-            attempt = _next(plan, failure, made)
-            if attempt.wait:
-                await self._sleep(attempt.wait)
-            deployment, failure = attempt.candidate.deployment, None
-            async with policy.slots.hold(deployment, call.key.name):
-                if not attempt.regardless and policy.health.cooling(deployment):
-                    continue
-                candidate = await _prepared(call, attempt.candidate)
-                made, commit = attempt, Commit(_served(candidate, attempt.number))
-                try:
-                    with policy.health.watching(deployment):
-                        async with aclosing(commit.after(self._delivered(call, candidate))) as events:
-                            async for event in events:
-                                yield event
-                    return
-                except UpstreamError as error:
-                    error.message = without_credential(error.message, deployment)
-                    self._report(deployment, error)
-                    if commit.reached:
-                        raise _broken_off(attempt, error) from error
-                    failure = error.alone()
+        failure: UpstreamError | None = None
+        with Tally() as tally:
+            while True:
+                attempt = plan.send(failure)
+                if attempt.wait:
+                    await self._sleep(attempt.wait)
+                deployment, failure = attempt.candidate.deployment, None
+                async with policy.slots.hold(deployment, call.key.name):
+                    if not attempt.regardless and policy.health.cooling(deployment):
+                        continue
+                    candidate = await _prepared(call, attempt.candidate)
+                    tally.sent, commit = attempt.number, Commit(_served(candidate, attempt.number))
+                    try:
+                        with policy.health.watching(deployment):
+                            async with aclosing(commit.after(self._delivered(call, candidate))) as events:
+                                async for event in events:
+                                    yield event
+                        return
+                    except UpstreamError as error:
+                        error.message = without_secrets(error.message, deployment.provider)
+                        self._report(deployment, error, call.request)
+                        if commit.reached:
+                            raise _broken_off(attempt, error) from error
+                        failure = error.alone()
+                        tally.perhaps_paid |= error.failure is Failure.UNCERTAIN
 
     def _delivered(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """An attempt's images in the format that was asked for, whoever makes it."""
@@ -150,24 +152,18 @@ class Gateway:
         call.sent = True
         async with self._sender.send(dialect.encode(request, deployment, self._nonce()), deployment) as answer:
             if answer.head.status // 100 != 2:
-                raise dialect.error(answer.head, await answer.text())
+                raise dialect.error(answer.head, body_without_secrets(await answer.text(), deployment.provider))
             decoder = dialect.decoder(request, answer.head)
             inspect = Inspector(request.parameters.get("seed"), request.n)
             keeps_links = call.result == "url" and deployment.provider.urls == "pass" and _gives_format(call, request)
-            async with aclosing(answer.pieces()) as pieces:
-                async for piece in pieces:
-                    for event in inspect(decoder.feed(piece)):
+            async with aclosing(answer.pieces()) as pieces, aclosing(_decoded(pieces, decoder)) as decoded:
+                async for events in decoded:
+                    for event in inspect(events):
                         if type(event) is ImageLink and not keeps_links:
                             async for fetched in self._fetched(event, inspect, deployment):
                                 yield fetched
                         else:
                             yield event
-            for event in inspect(decoder.close()):
-                if type(event) is ImageLink and not keeps_links:
-                    async for fetched in self._fetched(event, inspect, deployment):
-                        yield fetched
-                else:
-                    yield event
 
     async def _fetched(
         self, link: ImageLink, inspect: Inspector, deployment: Deployment
@@ -182,14 +178,10 @@ class Gateway:
             raise UpstreamError(Failure.UNCERTAIN, f"the image behind its link could not be had: {error}") from error
 
 
-def _next(plan: failover.Plan[Fitted], failure: UpstreamError | None, made: Attempt[Fitted] | None) -> Attempt[Fitted]:
-    """Raises what the caller is told when no attempt is left, with the number of those that were made."""
-    try:
-        return plan.send(failure)
-    except ApiError as error:
-        if made is not None:
-            error.headers = {**error.headers, _ATTEMPTS: str(made.number)}
-        raise
+async def _decoded(pieces: AsyncGenerator[bytes, None], decoder: Decoder) -> AsyncGenerator[Iterable[Event], None]:
+    async for piece in pieces:
+        yield decoder.feed(piece)
+    yield decoder.close()
 
 
 def _wanted(request: ImageRequest) -> Wanted | None:
@@ -222,17 +214,29 @@ class Commit:
                         yield held
 
 
-def without_credential(text: str, deployment: Deployment) -> str:
-    """Some hosts repeat the key that they refuse; whatever it looks like, it is not told."""
-    key = deployment.provider.api_key
-    return text.replace(key, "[…]") if key else text
+@dataclass(slots=True)
+class Tally:
+    """What has been sent for an image so far. Whatever ApiError then ends it, be it a full queue, tells of it."""
+
+    sent: int = 0
+    perhaps_paid: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ApiError):
+            error.attempts = self.sent
+            if self.perhaps_paid:
+                error.should_retry, error.perhaps_paid = False, True
 
 
 def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:
     """A failure after the commit point. Some of the image has arrived, so it was drawn."""
     told = failover.verdict([(attempt.candidate, error)])
     told.should_retry, told.perhaps_paid = False, True
-    told.headers = {**told.headers, _ATTEMPTS: str(attempt.number)}
     return told
 
 

@@ -11,13 +11,20 @@ import structlog
 
 from app.deployments import Deployment
 from app.errors import Failure, UpstreamError
+from app.images import ImageRequest
+from app.redaction import without_quotes
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request that is worked on
 
 
 class Log:
     def __init__(
-        self, format: Literal["auto", "text", "json"], *, requests: bool, stream: TextIO | None = None
+        self,
+        format: Literal["auto", "text", "json"],
+        *,
+        requests: bool,
+        prompts: bool = False,
+        stream: TextIO | None = None,
     ) -> None:
         out = stream or sys.stdout
         text = format == "text" or (format == "auto" and out.isatty())
@@ -33,6 +40,7 @@ class Log:
             cache_logger_on_first_use=True,
         )
         self._requests = requests
+        self._prompts = prompts
 
     def request(self, line: dict[str, object]) -> None:
         if self._requests:
@@ -41,8 +49,9 @@ class Log:
     def crash(self, request_id: str, error: BaseException) -> None:
         self._log.error("unexpected error", request_id=request_id, exc_info=error)
 
-    def attempt_failed(self, deployment: Deployment, error: UpstreamError) -> None:
-        """A refused account is the operator's to see to, so it stands out."""
+    def attempt_failed(self, deployment: Deployment, error: UpstreamError, request: ImageRequest) -> None:
+        """A refused account is the operator's to see to, so it stands out. Providers like to quote what they were
+        asked."""
         refused = error.failure is Failure.CREDENTIAL
         facts = {
             "request_id": REQUEST_ID.get(),
@@ -50,7 +59,7 @@ class Log:
             "model": deployment.model,
             "failure": error.failure.name.lower(),
             "status": error.status,
-            "reason": None if error.failure is Failure.REFUSED else error.message[:300],
+            "reason": None if error.failure is Failure.REFUSED else self._told(error.message, request)[:300],
             "cause": str(error.__cause__)[:300] if error.__cause__ else None,
         }
         said = {name: value for name, value in facts.items() if value is not None}
@@ -58,6 +67,10 @@ class Log:
             self._log.error("provider refused the gateway's account", **said)
         else:
             self._log.warning("attempt failed", **said)
+
+    def _told(self, text: str, request: ImageRequest) -> str:
+        prompts = (request.prompt, request.parameters.get("negative_prompt"))
+        return text if self._prompts else without_quotes(text, prompts)
 
     def event(self, what: str, **facts: object) -> None:
         self._log.info(what, **facts)

@@ -17,13 +17,13 @@ from app.deployments import Deployment, Model, Provider
 from app.dialects import UpstreamRequest, failures
 from app.errors import Failure, UpstreamError
 from app.profiles import Profile, Timeouts
+from app.redaction import body_without_secrets
 from app.settings import Settings
 from app.transport import AiohttpTransport
 from app.upstream import Answer, Upstream
 
 TIMEOUTS = Timeouts(connect=5, read=10, total=20)
 LONGEST_LIST = 1_048_576  # bytes
-SHORTEST_SECRET = 6  # characters; shorter words of a header are no credential, and would be found in any text
 
 # What hosts call a model in their lists. A name under any of them may be the one that they want to be asked by.
 _NAMES = ("id", "model_name", "model_alias", "name")
@@ -107,7 +107,8 @@ async def _read(question: Question, answer: Answer) -> Finding:
     if question.path is None:
         return replace(finding, outcome=Outcome.CONNECTED)
     if not 200 <= status < 300:
-        message = failures.from_status(answer.head, _without_secrets(await answer.text(), question.provider)).message
+        text = body_without_secrets(await answer.text(), question.provider)
+        message = failures.from_status(answer.head, text).message
         outcome = Outcome.REFUSED if status in (401, 403) else Outcome.UNLISTED
         return replace(finding, outcome=outcome, why=_told(question.path, status, message))
     try:
@@ -168,16 +169,6 @@ def _names(item: Any) -> Iterator[str]:
         yield from (name for key in _NAMES if isinstance(name := item.get(key), str) and name)
     elif isinstance(item, str) and item:
         yield item
-
-
-def _without_secrets(body: bytes, provider: Provider) -> bytes:
-    """Hosts quote the key that they refuse, and a team's own host may give out keys that look like any word."""
-    texts = (provider.api_key or "", *provider.headers.values())
-    words = {word for text in texts for word in (text, *text.split()) if len(word) >= SHORTEST_SECRET}
-    for word in sorted(words, key=len, reverse=True):
-        for spelt in {word, json.dumps(word)[1:-1], word.replace("/", r"\/")}:
-            body = body.replace(spelt.encode(), "[…]".encode())
-    return body
 
 
 def _why(error: UpstreamError, timeouts: Timeouts) -> str:

@@ -84,7 +84,8 @@ class Parts:
 
 
 def new_log(settings: Settings) -> Log:
-    return Log(settings.logging.format, requests=settings.logging.requests)
+    logging = settings.logging
+    return Log(logging.format, requests=logging.requests, prompts=logging.prompts)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import pytest
 
 from app.deployments import Deployment, Provider
 from app.errors import Failure, UpstreamError
+from app.images import ImageRequest, Operation
 from app.logs import Log
 from app.profiles import Profile
 
@@ -17,6 +18,7 @@ DEPLOYMENT = Deployment(
     "flux",
     Profile(),
 )
+REQUEST = ImageRequest(Operation.GENERATIONS, "flux", prompt="a golden cat", parameters={"negative_prompt": "no dogs"})
 
 
 class Terminal(io.StringIO):
@@ -57,7 +59,7 @@ def test_requests_can_be_left_out_and_nothing_else() -> None:
 @pytest.mark.parametrize("failure", [each for each in Failure if each not in (Failure.CREDENTIAL, Failure.REFUSED)])
 def test_a_failed_attempt_is_a_warning_with_its_reason(failure: Failure) -> None:
     log, out = new()
-    log.attempt_failed(DEPLOYMENT, UpstreamError(failure, "it fell silent", 503))
+    log.attempt_failed(DEPLOYMENT, UpstreamError(failure, "it fell silent", 503), REQUEST)
     [line] = logged(out)
     assert (line["event"], line["level"], line["reason"]) == ("attempt failed", "warning", "it fell silent")
     assert (line["provider"], line["model"], line["status"]) == ("netmind", "flux", 503)
@@ -66,7 +68,7 @@ def test_a_failed_attempt_is_a_warning_with_its_reason(failure: Failure) -> None
 
 def test_a_refused_account_stands_out() -> None:
     log, out = new()
-    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.CREDENTIAL, "Authentication failed", 401))
+    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.CREDENTIAL, "Authentication failed", 401), REQUEST)
     [line] = logged(out)
     assert (line["level"], line["provider"]) == ("error", "netmind")
     assert line["event"] == "provider refused the gateway's account"
@@ -74,21 +76,32 @@ def test_a_refused_account_stands_out() -> None:
 
 def test_the_words_of_a_refusal_may_hold_the_prompt_and_are_not_logged() -> None:
     log, out = new()
-    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.REFUSED, "the prompt 'a secret cat' is not allowed", 400))
+    refusal = UpstreamError(Failure.REFUSED, "the prompt 'a secret cat' is not allowed", 400)
+    log.attempt_failed(DEPLOYMENT, refusal, REQUEST)
     assert "cat" not in out.getvalue()
     assert logged(out)[0].get("reason") is None
 
 
+def test_what_a_failure_quotes_of_the_prompt_is_logged_only_if_prompts_are() -> None:
+    log, out = new()
+    error = UpstreamError(Failure.FAILED, "out of memory at 'A golden cat' without no dogs")
+    log.attempt_failed(DEPLOYMENT, error, REQUEST)
+    assert logged(out)[0]["reason"] == "out of memory at '[…]' without […]"
+    out = io.StringIO()
+    Log("json", requests=True, prompts=True, stream=out).attempt_failed(DEPLOYMENT, error, REQUEST)
+    assert logged(out)[0]["reason"] == error.message
+
+
 def test_a_reason_is_short() -> None:
     log, out = new()
-    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.FAILED, "word " * 500))
+    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.FAILED, "word " * 500), REQUEST)
     assert len(logged(out)[0]["reason"]) == 300
 
 
 def test_no_line_about_a_deployment_holds_a_credential() -> None:
     log, out = new()
     for failure in Failure:
-        log.attempt_failed(DEPLOYMENT, UpstreamError(failure, "no"))
+        log.attempt_failed(DEPLOYMENT, UpstreamError(failure, "no"), REQUEST)
     log.event("checked", deployment=repr(DEPLOYMENT))
     try:
         raise ValueError(f"about {DEPLOYMENT!r}")

@@ -151,6 +151,8 @@ async def send_error(answer: Answer, error: ApiError, receive: Receive) -> None:
     answer.told.error = error.code or error.type
     headers = [(b"content-length", str(len(text)).encode()), *retry_headers(error)]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    if error.attempts:
+        headers.append((b"x-gateway-attempts", str(error.attempts).encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(receive, Watched) and receive.complete:

@@ -36,6 +36,7 @@ _TOLD = (
     "details",
     "headers",
     "perhaps_paid",
+    "attempts",
 )
 _LENGTH = 8  # bytes that say how long the head is
 

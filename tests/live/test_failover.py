@@ -1,5 +1,6 @@
 """What is tried again and what is not: each row of the table in `docs/money.md`, over two providers that draw."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
+from tests.live.crowds import asking, call
 from tests.live.loops import dead_port
 from tests.live.pictures import encoded, heavy, opened, text
 from tests.live.scripted import End, Scripted, answer, event, head, image_json, refusal
@@ -159,6 +161,39 @@ async def test_a_provider_that_falls_silent_is_a_504_and_not_asked_again(start: 
     assert reply.error()["code"] == "upstream_timeout"
     assert reply.header("x-should-retry") == "false"
     assert drawings(sandbox) == (1, 0)
+
+
+async def test_what_was_perhaps_paid_is_told_and_not_drawn_again_when_the_next_deployment_is_full(
+    start: Start, sandbox: Sandbox
+) -> None:
+    config = two(sandbox, timeout={"read": 0.2}, retry_timeouts=True, retries=0)
+    config["providers"]["nebula"]["max_concurrency"] = 1
+    config["models"]["busy"] = served_by("nebula")
+    config["models"]["busy"]["deployments"][0]["model"] = FLUX
+    gateway = await start(config | {"queue": {"max_length": 0}})
+    busy = asyncio.create_task(draw(gateway, "[[fault@nebula:slow:1.5]]", model="busy"))
+    await asyncio.sleep(0.2)
+    for retry in ("0", "1", "2"):
+        fields = asking("a fox [[fault@netmind:slow:5]]")
+        outcome = await call(gateway.port, fields, x_stainless_retry_count=retry)
+        assert (outcome.status, outcome.error) == (503, "server_is_overloaded")
+        assert outcome.header("x-should-retry") == "false"
+        assert outcome.header("x-gateway-attempts") == "1"
+    assert drawings(sandbox)[0] == 1
+    assert_drawn(await busy)
+
+
+async def test_a_credential_among_a_providers_headers_is_told_to_nobody(start: Start, upstream: Scripted) -> None:
+    said = {"error": {"message": "invalid subscription key tealSecretWord99", "type": "x", "code": "tealSecretWord99"}}
+    for status in (400, 401, 500):
+        upstream.at("a", answer(said, status))
+    config = scripted(upstream, "a", headers={"api-key": "tealSecretWord99"}, retries=0)
+    gateway = await start(config)
+    for _ in range(3):
+        reply = await generate(gateway.port)
+        assert reply.status >= 400
+        assert b"tealSecret" not in reply.body
+    assert "tealSecret" not in gateway.log.getvalue()
 
 
 async def test_timeouts_are_tried_again_where_the_provider_says_so(start: Start, sandbox: Sandbox) -> None:
