@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +17,6 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    SecretStr,
     StringConstraints,
     model_validator,
 )
@@ -29,40 +26,11 @@ from app.faults import did_you_mean, refused
 from app.images import Operation, ResponseFormat, Size
 from app.parameters import PARAMETERS
 from app.profiles import MaskConvention
+from app.texts import Address, Digest, HttpHeaders, Origin, Secret
 
 MEGABYTE = 1024 * 1024
 
 _MAPPABLE = ("prompt", "n", "size", "width", "height", *PARAMETERS)
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-def _address(text: str) -> str:
-    """An http(s) address without a trailing slash, to which paths can be appended."""
-    parts = urlsplit(text.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise refused("is no http:// or https:// address", "write it like https://api.example.com/v1")
-    if parts.username or parts.password:
-        raise refused("holds a name or a password", "use `api_key` or `headers`, which are never shown")
-    if parts.query or parts.fragment:
-        raise refused("holds a '?' or a '#'", "write the address up to its path")
-    return text.strip().rstrip("/")
-
-
-def _secret(value: Any) -> Any:
-    """Nothing for an empty text. White space around a secret comes from files and is never part of it."""
-    if not isinstance(value, str):
-        return value
-    if not re.fullmatch(r"[!-~]*", value.strip()):
-        raise refused("holds characters that no HTTP header can carry", "check that it was copied whole and alone")
-    return value.strip() or None
-
-
-def _digest(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not re.fullmatch(r"(?:[0-9A-Fa-f]{64})?", value.strip()):
-        raise refused("is not 64 hexadecimal digits", "take the output of `printf %s KEY | sha256sum`")
-    return value.strip().lower() or None
 
 
 def _dialect(name: str) -> str:
@@ -89,15 +57,6 @@ def _default_size(value: Any) -> Any:
     return value if value in (None, "input") else _size(value)
 
 
-def _headers(headers: dict[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise refused(f"{name!r} is no name of an HTTP header", "use letters, digits and '-'")
-        if not re.fullmatch(r"[\t -~]*", value):
-            raise refused(f"the value of {name!r} holds characters that no HTTP header can carry", "leave them out")
-    return headers
-
-
 def _parameters(value: Any) -> Any:
     """A list means: by the same names."""
     mapping = dict.fromkeys(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
@@ -109,8 +68,6 @@ def _parameters(value: Any) -> Any:
     return mapping
 
 
-Address = Annotated[str, AfterValidator(_address)]
-Secret = Annotated[SecretStr | None, BeforeValidator(_secret)]
 # Names end up in response headers.
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]+( [!-~]+)*$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -135,7 +92,7 @@ class ServerSettings(Section):
     remote_images: bool = False
     allow_anonymous: bool = False
     forwarded_allow_ips: str = "127.0.0.1"
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
 
     @property
     def max_upload_bytes(self) -> int:
@@ -241,7 +198,7 @@ class ProviderSettings(Section):
     base_url: Address
     models_path: ModelsPath = "/models"
     api_key: Secret = None
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict, repr=False)
+    headers: HttpHeaders = Field(default_factory=dict, repr=False)
     timeout: TimeoutSettings = TimeoutSettings()
     max_concurrency: PositiveInt | None = None
     retries: int = Field(1, ge=0, le=10)
@@ -269,7 +226,7 @@ class KeySettings(Section):
 
     name: Name
     key: Secret = Field(None, repr=False)
-    key_sha256: Annotated[str | None, BeforeValidator(_digest)] = Field(None, repr=False)
+    key_sha256: Digest = Field(None, repr=False)
     models: tuple[str, ...] = Field(("*",), min_length=1)
     requests_per_minute: PositiveInt | None = None
     max_concurrency: PositiveInt | None = None

@@ -252,6 +252,25 @@ def test_megabytes_are_also_told_in_bytes(read: Any) -> None:
     assert settings.files.max_bytes == 2 * 1048576
 
 
+def test_origins_are_taken_as_browsers_write_them(read: Any) -> None:
+    stated = [
+        "https://Studio.Example.com/",
+        "http://localhost:5173",
+        "https://a:443",
+        "http://[::1]:80",
+        "app://x",
+        "*",
+    ]
+    assert read(f"server: {{cors_origins: {stated}}}").server.cors_origins == (
+        "https://studio.example.com",
+        "http://localhost:5173",
+        "https://a",
+        "http://[::1]",
+        "app://x",
+        "*",
+    )
+
+
 def test_a_key_and_its_digest_are_the_same_key(read: Any) -> None:
     digest = sha256(b"secret").hexdigest()
     first, second = read(f"keys: [{{name: a, key: 'secret '}}, {{name: b, key_sha256: {'a' * 64}}}]").keys
@@ -286,6 +305,20 @@ FAULTS = [
     ("server: {max_upload_mb: 0}", "server.max_upload_mb", "greater than 0", "choose a larger number"),
     ("server: {remote_images: perhaps}", "server.remote_images", "valid boolean", "write true or false"),
     ("server: {cors_origins: a}", "server.cors_origins", "should be a list", "write a list"),
+    *(
+        (f"server: {{cors_origins: ['*', '{origin}']}}", "server.cors_origins[1]", "is no origin", "without a path")
+        for origin in (
+            "app.example.com",
+            "https://app.example.com/studio",
+            "https://*.example.com",
+            "https://user@app.example.com",
+            "https://app.example.com:x",
+            "https://app.example.com?",
+            "https://",
+            "null",
+            "",
+        )
+    ),
     ("server: {host: 1}", "server.host", "should be a valid string", "put it in quotes"),
     ("server: [1]", "server", "should be a mapping", "write a mapping"),
     ("queue: {max_seconds: .inf}", "queue.max_seconds", "finite number", "write a finite number"),
