@@ -53,7 +53,7 @@ def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
     if misfit := next(misfits(request, can), None):
         return misfit
     size = _size(request, can)
-    kept = {name: value for name, value in request.parameters.items() if can.understands(name)}
+    kept = {name: value for name, value in request.parameters.items() if _takes(name, request, can)}
     if not _format_goes_up(request, can):
         kept.pop("output_format", None)
         kept.pop("output_compression", None)
@@ -119,6 +119,13 @@ def _required(name: str, value: Any) -> bool:
     return PARAMETERS[name] is Weight.REQUIREMENT or (name == "background" and value == "transparent")
 
 
+def _takes(name: str, request: ImageRequest, can: Profile) -> bool:
+    """Whether the upstream is told of a parameter. How closely a picture is kept to means nothing where there is none,
+    and a host that is known would refuse it there."""
+    pointless = name == "input_fidelity" and not request.images and can.parameters is not None
+    return can.understands(name) and not pointless
+
+
 def _takes_prompt(request: ImageRequest, can: Profile) -> bool:
     """OpenAI's variations have no prompt, so a host that is known takes one only if its profile says so."""
     return request.operation is not Operation.VARIATIONS or can.understands("prompt")
@@ -148,14 +155,14 @@ def _mapped(request: ImageRequest, size: Size | None) -> Iterator[str]:
 def _dropped(request: ImageRequest, can: Profile, *, streams: bool) -> Iterator[str]:
     """Hints that are not honoured. "auto" leaves the choice to the provider, so nothing is lost with it."""
     for name, value in request.parameters.items():
-        if not can.understands(name) and PARAMETERS[name] is Weight.HINT and value != "auto":
+        if not _takes(name, request, can) and PARAMETERS[name] is Weight.HINT and value != "auto":
             yield request.spelt.get(name, name)
     shape = request.parameters.keys() & {"output_format", "output_compression"}
     if shape == {"output_compression"} and not can.understands("output_compression"):
         yield "output_compression"  # for nobody here knows whether there will be anything to compress
     if request.prompt and not _takes_prompt(request, can):
         yield "prompt"
-    if request.partial_images and not streams and request.stream:
+    if request.partial_images and not streams:
         yield "partial_images"
 
 

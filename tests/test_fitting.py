@@ -109,7 +109,7 @@ def test_what_is_asked_is_sent_done_here_reported_or_refused(request: ImageReque
     assert request.mask is None or can.mask != "none"
     assert 1 <= sent.n <= min(request.n, can.max_n)
     assert sent.stream is (request.stream and can.streaming is not False)
-    if request.stream and request.partial_images and not sent.stream:
+    if request.partial_images and not sent.stream:
         assert "partial_images" in found.dropped
     assert found.deployment is deployment
 
@@ -169,6 +169,21 @@ def test_dropped_hints_are_reported_as_the_caller_spelt_them() -> None:
     )
     assert fitted(request, SOME).dropped == ("guidance_scale", "style")
     assert fitted(request, Profile()).dropped == ()
+
+
+def test_without_a_picture_nobody_who_is_known_is_told_how_closely_to_keep_to_it() -> None:
+    profile, hint = Profile(parameters={"input_fidelity": "input_fidelity"}), {"input_fidelity": "high"}
+    assert fitted(asked(parameters=hint), profile).request.parameters == {}
+    assert fitted(asked(parameters=hint), profile).dropped == ("input_fidelity",)
+    assert fitted(asked(EDITS, parameters=hint), profile).request.parameters == hint
+    assert fitted(asked(parameters=hint), Profile()).request.parameters == hint
+
+
+@pytest.mark.parametrize("profile", [SOME, Profile()])
+def test_partial_images_without_a_stream_are_a_hint(profile: Profile) -> None:
+    assert fitted(asked(partial_images=2), profile).dropped == ("partial_images",)
+    assert fitted(asked(partial_images=2), profile).request.partial_images == 0
+    assert fitted(asked(partial_images=0), profile).dropped == ()
 
 
 def test_a_prompt_of_a_variation_is_a_hint() -> None:

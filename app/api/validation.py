@@ -67,9 +67,9 @@ RULES: dict[str, Rule] = {
     "mask_convention": Choice(("alpha", "white", "black")),
 }
 UNKNOWN = {
-    Operation.GENERATIONS: frozenset({"input_fidelity", "mask_convention"}),
+    Operation.GENERATIONS: frozenset({"mask_convention"}),
     Operation.EDITS: frozenset[str](),
-    Operation.VARIATIONS: frozenset({"partial_images", "input_fidelity", "mask_convention"}),
+    Operation.VARIATIONS: frozenset({"partial_images", "mask_convention"}),
 }
 _LIST_MODELS = " GET /v1/models lists the models that can be asked for."
 

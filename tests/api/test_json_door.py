@@ -101,7 +101,7 @@ async def test_a_generation_over_a_megabyte_is_refused() -> None:
 
 
 async def test_what_generations_do_not_know_goes_through_as_it_came() -> None:
-    extra = {"image": "u", "mask": 1, "images": [{"image_url": "x"}], "input_fidelity": "high", "lora": {"a": [1.5]}}
+    extra = {"image": "u", "mask": 1, "images": [{"image_url": "x"}], "mask_convention": "white", "lora": {"a": [1.5]}}
     request = await read_json(Operation.GENERATIONS, {**TEXT, **extra, "nothing": None})
     assert request.extra == tuple(extra.items())
     assert request.images == ()

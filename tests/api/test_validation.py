@@ -214,9 +214,14 @@ def test_what_is_not_known_goes_through_in_order() -> None:
 
 
 def test_what_an_operation_does_not_know_is_not_known() -> None:
-    assert read(input_fidelity="odd").extra == (("input_fidelity", "odd"),)
-    assert read_for(Operation.EDITS, input_fidelity="high").parameters == {"input_fidelity": "high"}
+    assert read(mask_convention="odd").extra == (("mask_convention", "odd"),)
+    assert read_for(Operation.EDITS, mask_convention="white").mask_convention == "white"
     assert read_for(Operation.VARIATIONS, partial_images=2).extra == (("partial_images", 2),)
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_how_closely_an_input_is_kept_to_is_a_hint_everywhere(operation: Operation) -> None:
+    assert read_for(operation, input_fidelity="high").parameters == {"input_fidelity": "high"}
 
 
 @pytest.mark.parametrize("prompt", [None, ""])

@@ -365,12 +365,20 @@ async def test_hints_in_a_form_are_reported_too(home: House) -> None:
     assert set((reply.header("x-gateway-dropped") or "").split(",")) == {"quality", "steps", "input_fidelity"}
 
 
+@pytest.mark.parametrize("model", ["netmind-schnell", "schnell", "gpt", "kontext"])
+async def test_hints_that_a_generation_cannot_need_are_reported_too(home: House, model: str) -> None:
+    reply = await generate(home.port, model=model, size="64x48", input_fidelity="high", partial_images=2)
+    assert (reply.status, reply.header("x-gateway-dropped")) == (200, "input_fidelity,partial_images")
+    reply = await generate(home.port, model=model, size="64x48", partial_images=0)
+    assert (reply.status, reply.header("x-gateway-dropped")) == (200, None)
+
+
 # --- what nobody knows ---
 
 
 @pytest.mark.parametrize("model", ["netmind-schnell", "schnell", "gpt", "kontext"])
 async def test_a_field_that_nobody_knows_is_refused(home: House, model: str) -> None:
-    for fields in ({"lora": "x"}, {"extra": {"a": 1}}, {"Prompt": "x"}, {"input_fidelity": "high"}):
+    for fields in ({"lora": "x"}, {"extra": {"a": 1}}, {"Prompt": "x"}, {"mask_convention": "white"}):
         reply = await generate(home.port, model=model, size="64x48", **fields)
         error = reply.error()
         assert (reply.status, error["param"], error["code"]) == (400, next(iter(fields)), "unknown_parameter")
