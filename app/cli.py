@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from app.deployments import Model
-from app.settings import Settings, SettingsError, load, with_sandbox
+from app.settings import Settings, SettingsError, load
 
 main = typer.Typer(
     help="One server that speaks the OpenAI Images API to a team and every provider's own dialect to the outside.",
@@ -49,6 +49,7 @@ def check(
     from app.check import report
     from app.dialects import load as load_dialect
     from app.inventory import models
+    from app.simulated import with_sandbox
 
     settings = _settings(config, {})
     served = with_sandbox(settings, "http://127.0.0.1") if settings.sandbox else settings

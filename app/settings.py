@@ -11,16 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import PrivateAttr, SecretStr, ValidationError
+from pydantic import PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.contradictions import contradictions
 from app.faults import NO_ADDRESS, Fault, Located, SettingsError, closest, did_you_mean, translated, written
 from app.faults import Path as Place
-from app.images import Operation, Size
 from app.sections import (
     DataDirectory,
-    DeploymentSettings,
     FilesSettings,
     KeySettings,
     LoggingSettings,
@@ -33,15 +31,12 @@ from app.sections import (
     QueueSettings,
     RunsSettings,
     ServerSettings,
-    SizeSettings,
 )
 from app.sources import Variables, YamlFile, merged, preset_data, said
 
-__all__ = ["Fault", "Settings", "SettingsError", "load", "with_sandbox"]
+__all__ = ["Fault", "Settings", "SettingsError", "filled_in", "load", "models_of", "preset_named"]
 
 PRESETS = ("netmind", "nebula", "nebul")  # in the order in which they are tried
-
-_SANDBOX_PATHS = {"netmind": "/netmind/v1", "nebula": "/nebula/api/v1", "nebul": "/nebul/v1"}
 
 
 class Settings(BaseSettings):
@@ -73,13 +68,24 @@ class Settings(BaseSettings):
 
     @property
     def sandbox(self) -> bool:
-        """Nothing is configured: the simulated providers are to be served (`with_sandbox`)."""
+        """Nothing is configured: the simulated providers are to be served."""
         return not self.providers
 
     def preset_profile(self, provider: str, model: str) -> ProfileSettings | None:
         """What the provider's preset knows of one of the provider's models, under the provider's name for it."""
         preset = self._presets.get(self.providers[provider].preset)
         return preset.models.get(model) if preset else None
+
+    def offering(
+        self,
+        providers: Mapping[str, ProviderSettings],
+        models: Mapping[str, ModelSettings],
+        presets: Mapping[str, Preset],
+    ) -> Settings:
+        """The same with other providers and models; `presets` are those that the providers name."""
+        changed = self.model_copy(update={"providers": dict(providers), "models": dict(models)})
+        changed._presets = dict(presets)
+        return changed
 
 
 def load(
@@ -114,42 +120,6 @@ def load(
     return settings
 
 
-def with_sandbox(settings: Settings, base_url: str) -> Settings:
-    """`settings` with the four simulated providers that answer below `base_url`, and all their models."""
-    presets = {name: _preset(name) for name in PRESETS}
-    secret = SecretStr("sandbox")
-    providers = {
-        name: ProviderSettings.model_validate(
-            {**_filled_in(preset), "preset": name, "base_url": f"{base_url}{_SANDBOX_PATHS[name]}", "api_key": secret}
-        )
-        for name, preset in presets.items()
-    }
-    providers["openai"] = ProviderSettings(dialect="openai", base_url=f"{base_url}/openai/v1", api_key=secret)
-    offered = {name: list(preset.models) for name, preset in presets.items()}
-    models = {name: ModelSettings.model_validate(model) for name, model in _models_of(offered).items()}
-    models["gpt-image-2"] = ModelSettings(deployments=(DeploymentSettings(provider="openai"),), profile=_gpt_image_2())
-    simulated = settings.model_copy(update={"providers": providers, "models": models})
-    simulated._presets = presets
-    return simulated
-
-
-def _gpt_image_2() -> ProfileSettings:
-    """As OpenAI documents it: edges divisible by 16 and at most 3840; base64 only, and `response_format` refused."""
-    understood = "n size quality background output_format output_compression moderation user safety_identifier"
-    return ProfileSettings(
-        operations=frozenset((Operation.GENERATIONS, Operation.EDITS)),
-        parameters={name: name for name in understood.split()},
-        size=SizeSettings(multiple_of=16, max=3840, max_pixels=Size(3840, 2160).pixels),
-        max_n=10,
-        max_images=16,
-        mask="alpha",
-        output_formats=("png", "jpeg", "webp"),
-        results=("b64_json",),
-        streaming=True,
-        extra="refuse",
-    )
-
-
 # --- presets ---
 
 
@@ -158,11 +128,11 @@ def _providers_by_key(environ: Mapping[str, str]) -> dict[str, Any]:
     return {name: {"api_key": key} for name, key in keys.items() if key}
 
 
-def _preset(name: str) -> Preset:
+def preset_named(name: str) -> Preset:
     return Preset.model_validate(preset_data(name))
 
 
-def _filled_in(preset: Preset) -> dict[str, Any]:
+def filled_in(preset: Preset) -> dict[str, Any]:
     """What a provider's entry leaves to its preset."""
     return {name: getattr(preset, name) for name in ("base_url", "dialect", "models_path")}
 
@@ -181,8 +151,8 @@ def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located
         faults += _misspelt(str(name), entry)
         preset = entry.setdefault("preset", name if name in PRESETS else "none")
         if preset in PRESETS:
-            presets[preset] = presets.get(preset) or _preset(preset)
-            entry = {**_filled_in(presets[preset]), **entry}
+            presets[preset] = presets.get(preset) or preset_named(preset)
+            entry = {**filled_in(presets[preset]), **entry}
         elif preset != "none":
             remedy = did_you_mean(str(preset), (*PRESETS, "none"))
             faults.append(Located(("providers", str(name), "preset"), f"no preset is called {preset!r}", remedy))
@@ -206,10 +176,11 @@ def _take_models(data: dict[str, Any], presets: Mapping[str, Preset]) -> None:
     if data.get("models") or not isinstance(entries, dict):
         return
     taken = {name: entry["preset"] for name, entry in entries.items() if isinstance(entry, dict)}
-    data["models"] = _models_of({name: presets[preset].models for name, preset in taken.items() if preset in presets})
+    data["models"] = models_of({name: presets[preset].models for name, preset in taken.items() if preset in presets})
 
 
-def _models_of(offered: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+def models_of(offered: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """A section `models` of what each provider offers, tried in the order of the providers."""
     models: dict[str, Any] = {}
     for provider, names in offered.items():
         for name in names:

@@ -33,7 +33,8 @@ from app.recording import Meter, Recording
 from app.remote import upload
 from app.retention import Retention, Room
 from app.sections import KeySettings
-from app.settings import Settings, with_sandbox
+from app.settings import Settings
+from app.simulated import with_sandbox
 from app.slots import Slots
 from app.spool import KEPT_FILES, Spool, Uploads
 from app.spool import Files as SpoolFiles

@@ -9,7 +9,8 @@ import pytest
 from app.check import report
 from app.dialects import load as load_dialect
 from app.inventory import models
-from app.settings import Settings, load, with_sandbox
+from app.settings import Settings, load
+from app.simulated import with_sandbox
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
 

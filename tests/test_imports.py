@@ -114,7 +114,10 @@ def test_an_outside_library_is_known_to_few(library: str, places: list[str]) -> 
             [*IO, "os", "random", "tempfile"],
         ),
         (["app.keys", "app.health", "app.catalog", "app.selection"], [*IO, "os", "random", "tempfile"]),
-        (["app.settings", "app.sections", "app.inventory"], ["app.gateway", "app.api", "app.upstream", "app.wiring"]),
+        (
+            ["app.settings", "app.simulated", "app.sections", "app.inventory"],
+            ["app.gateway", "app.api", "app.upstream", "app.wiring"],
+        ),
         (["app.transport", "app.upstream"], ["app.api", "app.gateway", "app.settings", "app.wiring"]),
     ],
 )  # fmt: skip

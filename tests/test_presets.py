@@ -14,7 +14,8 @@ from app.images import Operation, Size
 from app.inventory import models
 from app.profiles import Profile
 from app.sections import Preset
-from app.settings import PRESETS, load, with_sandbox
+from app.settings import PRESETS, load
+from app.simulated import with_sandbox
 
 FOLDER = Path(str(app.presets.__file__)).parent
 MARKS = ("[page]", "[old]", "[code]", "[model]", "[guess]")

@@ -19,7 +19,8 @@ from app.dialects import load as load_dialect
 from app.probing import LONGEST_LIST, TIMEOUTS, Finding, Outcome, ask, names, questions
 from app.profiles import Timeouts
 from app.sandbox.server import Sandbox
-from app.settings import load, with_sandbox
+from app.settings import load
+from app.simulated import with_sandbox
 from tests.live.loops import bound, dead_port
 from tests.live.scripted import End, Scripted, Step, answer, head
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from app.profiles import Profile, SizeRule, Timeouts
 from app.sections import ProfileSettings
-from app.settings import Fault, Settings, SettingsError, load, with_sandbox
+from app.settings import Fault, Settings, SettingsError, load
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config.example.yaml"
@@ -227,19 +227,6 @@ def test_where_models_are_listed_is_known_of_presets_and_of_the_openai_shape(rea
 def test_stated_models_replace_the_presets(read: Any) -> None:
     text = "providers: {nebula: {api_key: a}}\nmodels: {fill: {deployments: [{provider: nebula, model: x}]}}"
     assert list(read(text).models) == ["fill"]
-
-
-def test_the_sandbox_gives_four_providers_on_one_address() -> None:
-    settings = with_sandbox(load(None, {}), "http://127.0.0.1:9")
-    assert {name: provider.base_url for name, provider in settings.providers.items()} == {
-        "netmind": "http://127.0.0.1:9/netmind/v1",
-        "nebula": "http://127.0.0.1:9/nebula/api/v1",
-        "nebul": "http://127.0.0.1:9/nebul/v1",
-        "openai": "http://127.0.0.1:9/openai/v1",
-    }
-    assert "gpt-image-2" in settings.models
-    assert settings.preset_profile("nebula", "black-forest-labs/FLUX.1-schnell") is not None
-    assert all(provider.api_key for provider in settings.providers.values())
 
 
 # --- values ---

@@ -25,7 +25,8 @@ from app.dialects import load as load_dialect
 from app.images import Operation
 from app.inventory import models
 from app.main import create_app
-from app.settings import Settings, load, with_sandbox
+from app.settings import Settings, load
+from app.simulated import with_sandbox
 from tests.live.servers import process
 
 KEY = "sk-of-the-tests-0123456789abcdef"
