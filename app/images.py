@@ -119,12 +119,14 @@ class ImageLink:
 
 @dataclass(frozen=True, slots=True)
 class ImageEnds:
-    """The image is whole. `facts` are the provider's words on it: quality, background, size, output_format."""
+    """The image is whole. `facts` are the provider's words on it: quality, background, size, output_format. Once its
+    bytes were looked at, the last two are theirs, or None where they do not tell."""
 
     revised_prompt: str | None = None
     seed: int | None = None
     usage: Mapping[str, Any] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    alpha: bool | None = None  # whether anything in it can be transparent, by its bytes; None: they do not tell
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,12 @@ import pybase64
 
 from app.errors import Failure, UpstreamError
 from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Size
-from app.sniffing import ENOUGH, dimensions, media_type
+from app.sniffing import ENOUGH, FrameSearch, dimensions, format_name, has_alpha, media_type
 
 _WHITE = b" \t\r\n"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _OF_AN_IMAGE = (ImageBegins, ImageData, ImageLink, ImageEnds)
 _TAIL = 256  # some encoders pad after the end marker
-_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif", "image/svg+xml": "svg"}
 
 
 class Inspector:
@@ -51,7 +50,8 @@ class Inspector:
             elif type(event) is ImageEnds and self._picture.begun:
                 self._picture.end()
                 seed = self._seed if event.seed is None and self._index == 0 else event.seed
-                yield replace(event, seed=seed, facts={**event.facts, **self._picture.facts()})
+                facts = {**event.facts, **self._picture.facts()}
+                yield replace(event, seed=seed, facts=facts, alpha=self._picture.alpha)
             else:
                 yield event
 
@@ -62,24 +62,20 @@ class Picture:
     def __init__(self) -> None:
         self.media_type: str | None = None
         self.size: Size | None = None
+        self.alpha: bool | None = None  # whether anything in it can be transparent; None: not known
         self.length = 0  # bytes of the picture so far
         self.begun = False  # some text has come
         self._carry = b""  # of the text: what does not fill a group of four yet
         self._prefix: bytes | None = b""  # of the text, until it is known whether it is a data URL; then None
         self._padded = False
-        self._head: bytearray | None = bytearray()
+        self._head: bytearray | None = bytearray()  # as long as more of it may tell more
+        self._frame: FrameSearch | None = None  # of a JPEG whose size has not come yet
         self._tail = b""
         self._riff = 0  # WebP's own word for its length
 
-    def facts(self) -> dict[str, str]:
-        """In the words of OpenAI's answers; what could not be found out is left out."""
-        found = {"output_format": self.format, "size": str(self.size) if self.size else None}
-        return {name: value for name, value in found.items() if value}
-
-    @property
-    def format(self) -> str | None:
-        """OpenAI's word for the media type: "png", "jpeg", "webp"."""
-        return _FORMATS.get(self.media_type or "")
+    def facts(self) -> dict[str, str | None]:
+        """In the words of OpenAI's answers; None for what could not be found out, and so is nobody's to say."""
+        return {"output_format": format_name(self.media_type), "size": str(self.size) if self.size else None}
 
     def piece(self, text: bytes) -> bytes:
         self.begun = True
@@ -154,20 +150,39 @@ class Picture:
         self.length += len(data)
         self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
         if self._head is not None:
-            self._head += data[: ENOUGH - len(self._head)]
+            room = ENOUGH - len(self._head)
+            self._head += data[:room]
             self._look(final=len(self._head) >= ENOUGH)
+            data = data[room:]
+        if self._frame is not None:
+            self._search(self._frame, data)
 
     def _look(self, *, final: bool) -> None:
         head = bytes(self._head or b"")
         if len(head) < 32 and not final:
             return
         self.media_type = media_type(head)
-        self.size = dimensions(head)
+        self.alpha = has_alpha(head)
         self._riff = int.from_bytes(head[4:8], "little") if self.media_type == "image/webp" else 0
         if self.media_type == "text/html" or (self.media_type is None and head.lstrip()[:1] in (b"<", b"{", b"[")):
             raise _broken("is no picture but text")
-        if final or self.size is not None or self.media_type not in ("image/jpeg", "image/png", "image/webp"):
+        if self.media_type == "image/jpeg":
+            self._frame = FrameSearch()
+            self._search(self._frame, head)
+        else:
+            self.size = dimensions(head)
+        if final or self._told_all():
             self._head = None
+
+    def _told_all(self) -> bool:
+        if self.media_type == "image/png":
+            return self.size is not None and self.alpha is not None
+        return self.media_type != "image/webp" or self.size is not None
+
+    def _search(self, frame: FrameSearch, data: bytes) -> None:
+        self.size = frame.feed(data)
+        if frame.over:
+            self._frame = None
 
     def _check_tail(self) -> None:
         if self.media_type == "image/png":

@@ -34,6 +34,8 @@ _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNOR
 # SOF0 to SOF15 without DHT, JPG and DAC, which lie between them: ITU-T T.81, table B.1.
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_MOST_SEGMENTS = 4096
+_NAMES = {"image/svg+xml": "svg", "image/x-icon": "ico", "image/vnd.adobe.photoshop": "psd"}
 
 
 def media_type(head: bytes) -> str | None:
@@ -50,6 +52,11 @@ def media_type(head: bytes) -> str | None:
     if head[:4] in (b"\0\0\1\0", b"\0\0\2\0") and head[4:6] not in (b"", b"\0\0"):
         return "image/x-icon"
     return _markup(head[:4096])
+
+
+def format_name(kind: str | None) -> str | None:
+    """A media type as OpenAI's `output_format` has it: "png", "jpeg"; those that it does not know, likewise."""
+    return kind and (_NAMES.get(kind) or kind.partition("/")[2])
 
 
 def dimensions(head: bytes) -> Size | None:
@@ -122,24 +129,49 @@ def _gif_size(head: bytes) -> Size:
 
 
 def _jpeg_size(head: bytes) -> Size | None:
-    """Goes from segment to segment, so that a thumbnail inside EXIF is not taken for the picture."""
-    at = 2
-    while at + 4 <= len(head):
-        if head[at] != 0xFF:
+    return FrameSearch().feed(head)
+
+
+class FrameSearch:
+    """Looks for the size of a JPEG that comes in pieces, however much EXIF and ICC profile stands before it. Goes from
+    segment to segment, so that a thumbnail inside EXIF is not taken for the picture, and keeps a few bytes of it."""
+
+    def __init__(self) -> None:
+        self.over = False  # it is found, or is not to be found
+        self._skip = 2  # bytes of what follows that need no look
+        self._begun = b""  # of a segment's header
+        self._left = _MOST_SEGMENTS
+
+    def feed(self, data: bytes) -> Size | None:
+        """The size, once `data` completes the header that states it."""
+        if self.over or self._skip >= len(data):
+            self._skip -= min(self._skip, len(data))
             return None
-        marker = head[at + 1]
+        at, self._skip = self._skip, 0
+        if self._begun:
+            data = self._begun + data
+        size = None
+        while at + 9 <= len(data) and not self.over:  # 9: a frame's header up to its width
+            size, at = self._step(data, at)
+        self._skip, self._begun = max(0, at - len(data)), data[at:] if not self.over else b""
+        return size
+
+    def _step(self, data: bytes, at: int) -> tuple[Size | None, int]:
+        """The size, and where the next segment begins."""
+        marker = data[at + 1]
+        self._left -= 1
+        if marker in _FRAME_HEADERS and data[at] == 0xFF:
+            self.over = True
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return Size(width, height) if width and height else None, at
+        if data[at] != 0xFF or marker == 0xDA or not self._left:  # 0xDA: the scan begins and no frame was declared
+            self.over = True
+            return None, at
         if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker in _WITHOUT_LENGTH:
-            at += 2
-        elif marker in _FRAME_HEADERS:
-            height, width = struct.unpack_from(">HH", head, at + 5)
-            return Size(width, height)
-        elif marker == 0xDA:  # the scan begins and no frame was declared
-            return None
-        else:
-            at += 2 + max(2, int.from_bytes(head[at + 2 : at + 4], "big"))
-    return None
+            return None, at + 1
+        if marker in _WITHOUT_LENGTH:
+            return None, at + 2
+        return None, at + 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
 
 
 def _webp_size(head: bytes) -> Size | None:

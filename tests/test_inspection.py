@@ -162,6 +162,52 @@ def test_a_size_behind_much_else_is_found() -> None:
     assert inspected(cut(text, range(0, len(text), 10_001)))[1]["size"] == "40x30"
 
 
+@pytest.mark.parametrize("step", [1_000, 65_536, 10_000_000])
+def test_a_size_is_found_behind_a_megabyte_of_notes_and_little_is_held(step: int) -> None:
+    jpeg = encoded("JPEG")
+    notes = b"".join(b"\xff\xe2" + struct.pack(">H", 60_002) + b"\xff\xc0\0\x11" * 15_000 for _ in range(18))
+    text = base64.b64encode(jpeg[:2] + notes + jpeg[2:])
+    assert inspected(cut(text, range(0, len(text), step)))[1] == {"output_format": "jpeg", "size": "40x30"}
+    picture = Picture()
+    for piece in cut(text[:1_000_000], range(0, 1_000_000, step)):
+        picture.piece(piece)
+    assert picture._head is None
+    assert picture._frame is not None
+    assert len(picture._frame._begun) < 9
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x1cftypavif" + b"\0" * 90, "avif"), (b"\0\0\0\x18ftypheic" + b"\0" * 90, "heic"),
+        (b"\xff\x0a" + b"\0" * 90, "jxl"), (b"BM" + b"\0" * 90, "bmp"), (b"II*\0" + b"\0" * 90, "tiff"),
+        (b"\0\0\1\0\1\0" + b"\0" * 90, "ico"), (b"?" * 90, None),
+    ],
+)  # fmt: skip
+def test_what_the_bytes_are_is_told_and_nothing_that_was_only_said(data: bytes, name: str | None) -> None:
+    said = {"output_format": "png", "size": "1024x1024", "quality": "high"}
+    [*_, end] = Inspector()([ImageBegins(0), ImageData(base64.b64encode(data)), ImageEnds(facts=said)])
+    assert isinstance(end, ImageEnds)
+    assert end.facts == {"output_format": name, "size": None, "quality": "high"}
+
+
+@pytest.mark.parametrize(
+    ("data", "alpha"),
+    [
+        (encoded("PNG"), False), (encoded("PNG", mode="RGBA"), True), (encoded("JPEG"), False),
+        (encoded("WEBP"), False), (encoded("GIF", mode="P"), None), (b"?" * 90, None),
+    ],
+    ids=["PNG", "PNG with alpha", "JPEG", "WebP", "GIF", "unknown"],
+)  # fmt: skip
+@pytest.mark.parametrize("pieces", [1, 50, 10_000])
+def test_whether_an_image_can_be_transparent_is_told(data: bytes, alpha: bool | None, pieces: int) -> None:
+    text = base64.b64encode(data)
+    parts = [ImageData(text[at : at + pieces]) for at in range(0, len(text), pieces)]
+    [*_, end] = Inspector()([ImageBegins(0), *parts, ImageEnds()])
+    assert isinstance(end, ImageEnds)
+    assert end.alpha is alpha
+
+
 # --- breaking ---
 
 
@@ -240,7 +286,7 @@ def test_text_instead_of_a_picture_is_broken(text: bytes) -> None:
 
 def test_a_drawing_in_svg_is_no_text() -> None:
     svg = b"<svg xmlns='http://www.w3.org/2000/svg' width='1' height='1'></svg>"
-    assert inspected([base64.b64encode(svg)])[1] == {"output_format": "svg"}
+    assert inspected([base64.b64encode(svg)])[1] == {"output_format": "svg", "size": None}
 
 
 @pytest.mark.parametrize("prefix", [b"data:", b"data:" + b"x" * 300, b"data:text/plain", b"data", b"dat", b"d"])

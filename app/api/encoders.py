@@ -19,6 +19,7 @@ STREAM_NAMES = {
 }
 _ENOUGH_FOR_TYPE = 64  # bytes
 _ECHOED = ("background", "quality")  # what OpenAI's answers tell beside what the bytes are
+_NOT_KNOWN = {"size": "auto", "output_format": "unknown"}  # in events, which must say something
 
 
 class Encoder(Protocol):
@@ -78,12 +79,15 @@ class JsonEncoder:
 
     def _image_end(self, event: ImageEnds) -> bytes:
         self._facts.update(event.facts)
+        if _denied(self._asked, event):
+            self._asked = without(self._asked, ("background",))
         quote, self._in_text = '"' if self._in_text else "", False
         return (quote + _members(about(event)) + "}").encode()
 
     def _end(self, event: Done) -> bytes:
         usage = {"usage": event.usage} if event.usage else {}
-        return ("]" + _members({**self._asked, **event.facts, **self._facts, **usage}) + "}").encode()
+        told = {**self._asked, **event.facts, **self._facts, **usage}
+        return ("]" + _members({name: value for name, value in told.items() if value is not None}) + "}").encode()
 
 
 class RawEncoder:
@@ -180,9 +184,11 @@ class SseEncoder:
             "created_at": self._created,
             **self._asked,
             **self._said,
+            **({"background": "opaque"} if _denied(self._said, event) else {}),
             "output_format": "png",
             **event.facts,
         }
+        facts |= {name: _NOT_KNOWN.get(name) for name, value in facts.items() if value is None}
         if self._image.partial is not None:
             facts |= {"partial_image_index": self._image.partial, "index": self._image.index}
         else:
@@ -202,6 +208,11 @@ def echoed(request: ImageRequest) -> dict[str, Any]:
 def without(asked: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
     """What was not honoured is not said of the image."""
     return {name: value for name, value in asked.items() if name not in dropped}
+
+
+def _denied(asked: Mapping[str, Any], event: ImageEnds) -> bool:
+    """Whether the picture is none with the transparent background that was asked for."""
+    return event.alpha is False and asked.get("background") == "transparent"
 
 
 def about(event: ImageEnds) -> dict[str, Any]:

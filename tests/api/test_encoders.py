@@ -153,6 +153,33 @@ def test_usage_is_told_only_where_there_is_some() -> None:
     assert "usage" not in as_json([*image(usage=USAGE), Done({})])
 
 
+def test_what_nobody_knows_of_a_picture_is_not_said_of_it() -> None:
+    known_to_none = image(facts={"size": None, "output_format": None})
+    assert as_json([*known_to_none, Done(None, {"size": "8x8", "output_format": "png"})]) == {
+        "created": CREATED, "data": [{"b64_json": "AAAA"}],
+    }  # fmt: skip
+    [(_, data)] = as_sse(known_to_none, size=Size(8, 8))
+    assert (data["size"], data["output_format"]) == ("auto", "unknown")
+
+
+@pytest.mark.parametrize("asked_for", ["transparent", "opaque", "auto"])
+@pytest.mark.parametrize("alpha", [True, False, None])
+def test_a_background_is_repeated_unless_the_picture_denies_it(asked_for: str, alpha: bool | None) -> None:
+    fields: dict[str, Any] = {"parameters": {"background": asked_for}}
+    denied = asked_for == "transparent" and alpha is False
+    assert as_json([*image(alpha=alpha), Done()], **fields).get("background") == (None if denied else asked_for)
+    [(_, data)] = as_sse(image(alpha=alpha), **fields)
+    assert data["background"] == ("opaque" if denied else asked_for)
+
+
+def test_a_background_that_the_provider_states_is_told_as_stated() -> None:
+    fields: dict[str, Any] = {"parameters": {"background": "transparent"}}
+    stated = {"background": "transparent"}
+    assert as_json([*image(alpha=False), Done(None, stated)], **fields)["background"] == "transparent"
+    [(_, data)] = as_sse(image(alpha=False, facts=stated), **fields)
+    assert data["background"] == "transparent"
+
+
 # --- server-sent events ---
 
 
