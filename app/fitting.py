@@ -95,8 +95,10 @@ def _unknown(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
 
 
 def _pictures(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
-    if len(request.images) > can.max_images:
-        yield Misfit("image", f"it takes at most {can.max_images} image(s), not {len(request.images)}", "send fewer")
+    most = 1 if request.operation is Operation.VARIATIONS else can.max_images
+    if len(request.images) > most:
+        reason = f"for {request.operation} it takes at most {most} image(s), not {len(request.images)}"
+        yield Misfit("image", reason, "send fewer")
     if request.mask is not None and can.mask == "none":
         yield Misfit("mask", "it takes no mask", "leave the mask out")
     if request.mask is None and can.mask_required and request.operation is Operation.EDITS:

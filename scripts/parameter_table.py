@@ -33,6 +33,8 @@ Nothing is dropped without a word. Asked for with a model of the presets, a para
 `guidance_scale` is another name of `guidance`; `num_steps` and `num_inference_steps` are others of `steps`; `width` and
 `height` together are `size`. A size is refused where the model does not draw it; what it draws is in the last row.
 `output_compression` is dropped only where `output_format` is not said: with it, the gateway sees to both.
+`partial_images` is asked for with `stream: true`; without, it is dropped everywhere. `mask_convention` is asked for
+with its mask, so it is refused where that is.
 """
 
 
@@ -71,8 +73,9 @@ def _parameters() -> Iterator[Row]:
 
 ROWS = (
     Row("`prompt`", "prompt", "a cat"),
-    Row("`image`, several", "images", (PICTURE, PICTURE), EDITS),
+    Row("`image`, several", "images", (PICTURE, PICTURE), frozenset({Operation.EDITS, Operation.VARIATIONS})),
     Row("`mask`", "mask", PICTURE, EDITS),
+    Row("`mask_convention`", "mask_convention", "white", EDITS),
     Row("`markup`", "markup", PICTURE, EDITS),
     Row("`n` above 1", "n", 2),
     Row("`size`", "size", Size(1024, 1024)),
@@ -133,7 +136,7 @@ def outcome(row: Row, deployment: Deployment, operation: Operation) -> str:
         operation,
         "model",
         images=() if operation is Operation.GENERATIONS else (PICTURE,),
-        mask=PICTURE if needs_mask else None,
+        mask=PICTURE if needs_mask or row.field == "mask_convention" else None,
         stream=row.field == "partial_images",
     )
     found = fit(replace(request, **{row.field: row.value}), deployment)
@@ -153,7 +156,7 @@ def _field(row: Row, found: Fitted) -> str:
     profile = found.deployment.profile
     if row.field in found.dropped:
         return "dropped"
-    if getattr(found.request, row.field) != row.value:
+    if row.field == "mask_convention" or getattr(found.request, row.field) != row.value:
         return "gateway"
     if row.field == "mask" and profile.mask != "alpha":
         return f"sent, {profile.mask} where to repaint"

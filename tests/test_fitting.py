@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import dialects, inventory
+from app.api.validation import RULES
 from app.deployments import Deployment, Provider
 from app.fitting import CONVERTIBLE, Fitted, Misfit, fit
 from app.images import ImageRequest, Operation, Size
-from app.parameters import PARAMETERS, Weight
+from app.parameters import ALIASES, PARAMETERS, Weight
 from app.profiles import Profile, SizeRule
 from app.settings import PRESETS, load
 from tests.dialects.asking import asked, upload
@@ -43,6 +44,12 @@ def test_the_table_of_parameters_is_what_the_code_does() -> None:
     command = [sys.executable, "scripts/parameter_table.py"]
     rendered = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert (ROOT / "docs/parameters.md").read_text(encoding="utf-8") == rendered, f"run {command} > docs/parameters.md"
+
+
+@pytest.mark.parametrize("name", sorted(RULES.keys() - {"model", "width", "height", *ALIASES}))
+def test_the_table_has_every_parameter_by_name(name: str) -> None:
+    rows = (ROOT / "docs/parameters.md").read_text(encoding="utf-8").splitlines()
+    assert len([row for row in rows if row.startswith((f"| `{name}`", f"| `{name}="))]) >= len(PRESETS) + 1
 
 
 # --- nothing is lost without a word ---
@@ -132,6 +139,8 @@ SOME = Profile(parameters={"size": "size"}, max_images=2)
         (asked(EDITS), Profile(operations=frozenset({GENERATIONS})), "model", "unsupported_operation", "generations"),
         (asked(extra=(("lora", 1),)), SOME, "lora", "unknown_parameter", "leave it out"),
         (asked(EDITS, images=(upload(),) * 3), SOME, "image", "unsupported_parameter", "send fewer"),
+        (asked(VARIATIONS, images=(upload(),) * 2), SOME, "image", "unsupported_parameter", "send fewer"),
+        (asked(VARIATIONS, images=(upload(),) * 2), Profile(), "image", "unsupported_parameter", "send fewer"),
         (asked(EDITS, mask=upload()), Profile(mask="none"), "mask", "unsupported_parameter", "leave"),
         (asked(EDITS), Profile(mask_required=True), "mask", "missing_required_parameter", "send one"),
         (asked(EDITS, markup=upload()), SOME, "markup", "unsupported_parameter", "leave it out"),

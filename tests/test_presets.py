@@ -116,6 +116,7 @@ def test_nebul_does_everything_with_one_model() -> None:
     can = deployment.profile
     assert name == "black-forest-labs/FLUX.1-Kontext-dev"
     assert can.operations == frozenset(Operation)
+    assert can.output_formats == ("png", "jpeg", "webp")
     assert (can.max_n, can.mask, can.mask_required, can.image_field) == (10, "alpha", False, "image")
     assert set(can.parameters or ()) == {"n", "size", "quality", "background", "output_format", "guidance", "user"}
 

@@ -157,6 +157,8 @@ def _form(operation: Operation) -> dict[str, Any]:
             "description": "Several images, in order; `image[0]`, `image[1]`… and `image` repeated are taken too.",
         },
     }
+    if operation is Operation.VARIATIONS:
+        pictures["image[]"] |= {"maxItems": 1, "description": "Another name of `image`; a variation takes one."}
     if operation is Operation.EDITS:
         required.append("prompt")
         pictures |= {name: _FILE | {"description": about} for name, about in _MASKS.items()}

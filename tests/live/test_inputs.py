@@ -235,6 +235,14 @@ async def test_more_images_than_a_model_takes_are_refused_and_others_named(home:
     assert "kontext" in error["message"]
 
 
+async def test_a_variation_is_of_one_picture(home: House) -> None:
+    for model, field in itertools.product(("redux", "kontext"), ("image", "image[]")):
+        files = [(field, ("photo", file_of(UPRIGHT)))] * 2
+        reply = await edit(home.port, ("model", model), *files, path="/v1/images/variations")
+        assert (reply.status, reply.error()["param"]) == (400, "image")
+        assert "at most 1 image(s), not 2; send fewer" in reply.error()["message"]
+
+
 # --- addresses ---
 
 
