@@ -137,7 +137,7 @@ _IMAGES: Schema = {
 _CAPABILITIES = _object(
     {
         "operations": _list({"type": "string", "enum": ["edits", "generations", "variations"]}),
-        "sizes": _said("In words, as each provider draws them.", _list(_STRING)),
+        "sizes": _said("Each that can be chosen, as `1024x1024`, or bounds in words.", _list(_STRING)),
         "max_n": _COUNT,
         "output_formats": _list(_STRING),
         "mask": _said("Edits may have a mask.", {"type": "boolean"}),

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from app.catalog import Catalog
 from app.deployments import Model
 from app.fitting import takes_size
 from app.images import Operation
 from app.keys import Keys
+from app.profiles import Profile
 
 STARTED = 1_763_683_200  # "created" of every model: the gateway knows no better, and clients want a number
 
@@ -28,8 +29,6 @@ class Lookup(Protocol):
 class ModelObject(BaseModel):
     """OpenAI's model object; `capabilities` is the gateway's own."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"id": "flux", "object": "model"}})
-
     id: str
     object: str = "model"
     created: int = STARTED
@@ -43,14 +42,14 @@ class ModelList(BaseModel):
 
 
 def router(parts: Callable[[], Lookup]) -> APIRouter:
-    routes = APIRouter(prefix="/v1/models", tags=["models"])
+    routes = APIRouter(prefix="/v1/models")
 
-    @routes.get("", summary="The models that your key may use")
+    @routes.api_route("", methods=["GET", "HEAD"])
     async def list_models(request: Request) -> ModelList:
         key = parts().keys.authenticate(request.headers.get("authorization"))
         return ModelList(data=[described(model) for model in parts().catalog.visible(key)])
 
-    @routes.get("/{model:path}", summary="One model; its id may hold slashes, raw or encoded")
+    @routes.api_route("/{model:path}", methods=["GET", "HEAD"])  # its id may hold slashes, raw or encoded
     async def retrieve_model(model: str, request: Request) -> ModelObject:
         key = parts().keys.authenticate(request.headers.get("authorization"))
         return described(parts().catalog.described(model, key))
@@ -74,13 +73,13 @@ def capabilities(model: Model) -> dict[str, Any]:
     prices = [p.price_per_image for p in profiles if p.price_per_image is not None]
     return {
         "operations": sorted({str(operation) for p in profiles for operation in p.operations}),
-        "sizes": list(dict.fromkeys(str(p.size) for p in profiles if takes_size(p))),
+        "sizes": sizes(profiles),
         "max_n": 10,
         "output_formats": ["png", "jpeg", "webp"],
         "mask": any(p.mask != "none" for p in editing),
         "mask_required": bool(editing) and all(p.mask_required for p in editing),
         "max_images": max((p.max_images for p in given), default=0),
-        "parameters": parameters(model),
+        "parameters": parameters(profiles),
         "streaming": True,
         "partial_images": any(p.streaming for p in profiles),
         "price_per_image": min(prices, default=None),
@@ -90,7 +89,19 @@ def capabilities(model: Model) -> dict[str, Any]:
     }
 
 
-def parameters(model: Model) -> list[str] | None:
-    """Names that some deployment understands; null if one takes whatever it is given."""
-    known = [deployment.profile.parameters for deployment in model.deployments]
-    return None if any(p is None for p in known) else sorted({name for p in known if p for name in p})
+def sizes(profiles: list[Profile]) -> list[str]:
+    """Each that can be chosen, or in words the bounds that it must keep to."""
+    rules = [p.size for p in profiles if takes_size(p)]
+    return list(dict.fromkeys(text for rule in rules for text in map(str, rule.list or [rule])))
+
+
+def parameters(profiles: list[Profile]) -> list[str] | None:
+    """Names, as callers spell them, that some deployment understands; null if one takes whatever it is given."""
+    known: set[str] = set()
+    for can in profiles:
+        if can.parameters is None:
+            return None
+        known.update(can.parameters)
+        if takes_size(can):
+            known.update(("size", "width", "height"))
+    return sorted(known)

@@ -201,13 +201,13 @@ async def test_what_the_configuration_says_is_told(start: Start) -> None:
     told = await capabilities(gateway, "flux-dev")
     assert told == {
         "operations": ["generations"],
-        "sizes": ["64x64, 128x64"],
+        "sizes": ["64x64", "128x64"],
         "max_n": 10,
         "output_formats": ["png", "jpeg", "webp"],
         "mask": False,
         "mask_required": False,
         "max_images": 0,
-        "parameters": ["seed", "size"],
+        "parameters": ["height", "seed", "size", "width"],
         "streaming": True,
         "partial_images": False,
         "price_per_image": 0.04,

@@ -64,12 +64,12 @@ async def test_a_path_that_is_not_there_is_a_404_in_the_envelope(start: Start, p
         ("PUT", "/v1/images/variations", "POST"),
         ("DELETE", "/v1/images/generations", "POST"),
         ("OPTIONS", "/v1/images/generations", "POST"),
-        ("PATCH", "/v1/models", "GET"),
-        ("POST", "/v1/models", "GET"),
-        ("POST", "/v1/models/flux", "GET"),
-        ("DELETE", "/v1/models/black-forest-labs%2FFLUX.1-schnell", "GET"),
+        ("PATCH", "/v1/models", "GET, HEAD"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("POST", "/v1/models/flux", "GET, HEAD"),
+        ("DELETE", "/v1/models/black-forest-labs%2FFLUX.1-schnell", "GET, HEAD"),
         ("POST", "/healthz", "GET"),
-        ("PROPFIND", "/v1/models", "GET"),
+        ("PROPFIND", "/v1/models", "GET, HEAD"),
     ],
 )
 async def test_a_method_that_is_not_allowed_is_a_405_in_the_envelope(
@@ -78,22 +78,29 @@ async def test_a_method_that_is_not_allowed_is_a_405_in_the_envelope(
     reply = await get(await start(config()), path, method)
     assert reply.status == 405
     assert reply.error()["code"] == "method_not_allowed"
-    assert f"Use {allowed}." in reply.error()["message"]
+    told = (reply.header("allow") or "").split(", ")
+    assert set(allowed.split(", ")) <= set(told)
+    assert f"Use {', '.join(told)}." in reply.error()["message"]
 
 
-async def test_a_405_names_the_methods_that_are_allowed(start: Start) -> None:
-    assert (await get(await start(config()), "/v1/images/generations")).header("allow") == "POST"
-
-
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/images/generations", "/nope", "/healthz"])
-async def test_an_answer_to_head_has_no_body_and_a_request_id(start: Start, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/models", 200),
+        ("/v1/models/flux", 200),
+        ("/v1/models/gone", 404),
+        ("/v1/images/generations", 405),
+        ("/nope", 404),
+    ],
+)
+async def test_an_answer_to_head_has_no_body_and_a_request_id(start: Start, path: str, status: int) -> None:
     gateway = await start(config())
     async with line(gateway.port) as opened:
         await opened.send(request("HEAD", path), request("GET", "/healthz"))
         reply = await opened.reply()
         assert reply.body == b""
         assert reply.header("x-request-id")
-        assert reply.status in (200, 404, 405)
+        assert reply.status == status
 
 
 async def test_a_trailing_slash_leads_to_the_endpoint_with_method_and_body(start: Start) -> None:
