@@ -12,7 +12,7 @@ from app.spool import Spool, Uploads
 
 
 async def upload(
-    fetcher: Fetcher, url: str, uploads: Uploads, *, max_bytes: int, memory_bytes: int, param: str = "image_url"
+    fetcher: Fetcher, url: str, uploads: Uploads, *, param: str, max_bytes: int, memory_bytes: int
 ) -> Upload:
     """The picture at `url`. Raises InvalidRequest, TooLarge or Unavailable, naming `param`. Whether it is of a format
     that is taken is for others to judge."""

@@ -7,7 +7,7 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,6 +19,7 @@ from app import dialects, inventory
 from app.api.body import Limits
 from app.api.files import Files
 from app.api.images import Service
+from app.api.json_door import Fetch
 from app.catalog import Catalog
 from app.data_dir import DataDir, open_data_dir
 from app.delivery import Delivery
@@ -26,7 +27,6 @@ from app.failover import RetryBudget
 from app.fetching import Fetcher
 from app.gateway import Gateway, Policy
 from app.health import Health
-from app.images import Upload
 from app.keys import Key, Keys
 from app.logs import Log
 from app.recording import Meter, Recording
@@ -190,13 +190,10 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _remote(fetcher: Fetcher, limits: Limits, uploads: Uploads) -> Callable[[str], Awaitable[Upload]]:
+def _remote(fetcher: Fetcher, limits: Limits, uploads: Uploads) -> Fetch:
     """Gets images that callers name by their address."""
-
-    def fetch(url: str) -> Awaitable[Upload]:
-        return upload(fetcher, url, uploads, max_bytes=limits.upload_bytes, memory_bytes=limits.memory_bytes)
-
-    return fetch
+    get = partial(upload, fetcher, max_bytes=limits.upload_bytes, memory_bytes=limits.memory_bytes)
+    return lambda url, place: get(url, uploads, param=place)
 
 
 def folder(data: DataDir, name: str) -> Path:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -41,11 +41,10 @@ class Fetching:
         yield Fetched(self.result)
 
 
-async def upload(result: bytes | FetchError, uploads: Uploads, **more: Any) -> Upload:
+async def upload(result: bytes | FetchError, uploads: Uploads) -> Upload:
     fetching = Fetching(result)
-    found = await remote.upload(
-        cast(Fetcher, fetching), "https://h.test/x", uploads, max_bytes=1000, memory_bytes=20, **more
-    )
+    url, place = "https://h.test/x", "images[1].image_url"
+    found = await remote.upload(cast(Fetcher, fetching), url, uploads, param=place, max_bytes=1000, memory_bytes=20)
     assert fetching.max_bytes == 1000
     return found
 
@@ -66,15 +65,15 @@ async def test_what_is_not_known_is_left_to_others_to_judge() -> None:
 async def test_a_failure_is_the_callers_and_names_the_field() -> None:
     error = FetchError(Reason.PRIVATE, "at 'h.test' is not fetched")
     with Uploads() as uploads, pytest.raises(InvalidRequest, match=r"The image at 'h.test' is not fetched\.") as told:
-        await upload(error, uploads, param="images[0].image_url")
-    assert (told.value.status, told.value.param, told.value.code) == (400, "images[0].image_url", "invalid_image_url")
+        await upload(error, uploads)
+    assert (told.value.status, told.value.param, told.value.code) == (400, "images[1].image_url", "invalid_image_url")
 
 
 async def test_a_picture_that_is_too_large_is_told_as_one_that_was_sent() -> None:
     error = FetchError(Reason.TOO_LARGE, "at 'h.test' is larger than 1 MB")
     with Uploads() as uploads, pytest.raises(TooLarge) as told:
         await upload(error, uploads)
-    assert (told.value.status, told.value.param, told.value.code) == (413, "image_url", "file_too_large")
+    assert (told.value.status, told.value.param, told.value.code) == (413, "images[1].image_url", "file_too_large")
 
 
 async def test_a_full_disk_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:

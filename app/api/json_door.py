@@ -17,7 +17,7 @@ from app.images import ImageRequest, Operation, Upload
 from app.json_tap import MAX_DEPTH, JsonTap, JsonTapError, StringBegins, StringEnds
 from app.spool import Uploads
 
-Fetch = Callable[[str], Awaitable[Upload]]
+Fetch = Callable[[str, str], Awaitable[Upload]]  # of an address, and the place where it stands
 Path = tuple[str | int, ...]
 
 _PICTURES = ("images", "mask", "markup")
@@ -87,7 +87,7 @@ class _Pictures:
 
     async def upload(self, place: str, fetch: Fetch | None) -> Upload | None:
         if place in self._addresses and fetch:
-            upload = await fetch(self._addresses[place])
+            upload = await fetch(self._addresses[place], f"{place}.image_url")
             judge(upload, f"{place}.image_url", self._limits)
             return upload
         return self._uploads.get(place)

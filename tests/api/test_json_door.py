@@ -236,11 +236,11 @@ async def test_an_address_is_refused_unless_it_can_be_fetched() -> None:
 
 
 async def test_an_address_is_fetched_and_judged_like_any_image() -> None:
-    asked: list[str] = []
+    asked: list[tuple[str, str]] = []
     files = {"a": png(), "b": b"<html>"}
 
-    async def fetch(url: str) -> Upload:
-        asked.append(url)
+    async def fetch(url: str, place: str) -> Upload:
+        asked.append((place, url))
         spool = uploads.spool(1000)
         spool.write(files[url[-1]])
         return Upload(spool, "remote", "image/png" if url[-1] == "a" else "text/html")
@@ -248,7 +248,10 @@ async def test_an_address_is_fetched_and_judged_like_any_image() -> None:
     with Uploads() as uploads:
         fields = edit({"image_url": "https://example.com/a"}, PICTURE, mask={"image_url": "HTTPS://example.com/?a"})
         request = await read_json(Operation.EDITS, fields, fetch=fetch, uploads=uploads)
-        assert asked == ["https://example.com/a", "HTTPS://example.com/?a"]
+        assert asked == [
+            ("images[0].image_url", "https://example.com/a"),
+            ("mask.image_url", "HTTPS://example.com/?a"),
+        ]
         assert [upload.filename for upload in request.images] == ["remote", "images-1.png"]
         assert request.mask is not None
         fault = await refused(edit({"image_url": "https://example.com/b"}), fetch=fetch)

@@ -263,7 +263,7 @@ async def test_addresses_of_private_hosts_are_refused(start: Start, sandbox: San
     port = sandbox.base_url.rpartition(":")[2]
     _, reply = await send_json(gateway.port, "gpt", f"https://{host}:{port}/pictures/1.png?secret=1")
     error = reply.error()
-    assert (reply.status, error["code"]) == (400, "invalid_image_url")
+    assert (reply.status, error["code"], error["param"]) == (400, "invalid_image_url", "images[0].image_url")
     assert "public" in error["message"]
     assert "secret" not in error["message"]
     _, reply = await send_json(gateway.port, "gpt", f"http://{host}:{port}/pictures/1.png")
