@@ -32,6 +32,7 @@ _N = Integer(1, 10)
 _EDGE = Integer(1, MAX_EDGE)
 _GUIDANCE = Number(0, 100)
 _STEPS = Integer(1, 1000)
+MAX_SEED = 2**64 - 1
 
 # The literals are those of OpenAI's SDKs, the retired models' among them.
 RULES: dict[str, Rule] = {
@@ -41,7 +42,7 @@ RULES: dict[str, Rule] = {
     "size": Dimensions(),
     "width": _EDGE,
     "height": _EDGE,
-    "seed": Integer(-1, 2**64 - 1, absent=-1),  # -1: at random, as the field's own tools say it
+    "seed": Integer(-1, MAX_SEED, absent=-1),  # -1: at random, as the field's own tools say it
     "negative_prompt": Text(empty=True),
     "guidance": _GUIDANCE,
     "guidance_scale": _GUIDANCE,
@@ -96,6 +97,7 @@ def build(
         check_pictures()
     n = read("n", known.pop("n")) if "n" in known else 1
     values, spelt = _values(known, read) if known else ({}, {})
+    _refuse_seeds_beyond(values.get("seed", 0), n)
     size = _size(values)
     response_format = values.pop("response_format", None)
     stream = values.pop("stream", False)
@@ -194,6 +196,18 @@ def _size(values: dict[str, Any]) -> Size | None:
             type="image_generation_user_error",
         )
     return edges
+
+
+def _refuse_seeds_beyond(seed: int, n: int) -> None:
+    """Several images have the seeds that follow: the last one must be one too, before the first is paid for."""
+    highest = MAX_SEED - (n - 1)
+    if seed > highest:
+        raise invalid(
+            "seed",
+            f"Invalid 'seed': {n} images are drawn with the seeds that follow it, and the last one's would be above "
+            f"{MAX_SEED}. Expected a value <= {highest}, but got {seed} instead.",
+            "integer_above_max_value",
+        )
 
 
 def refuse_contradictions(values: Mapping[str, Any]) -> None:

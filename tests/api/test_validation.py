@@ -141,6 +141,15 @@ def test_the_values_that_mean_nothing_said_are_absent() -> None:
     assert read(seed=0, negative_prompt="x").parameters == {"seed": 0, "negative_prompt": "x"}
 
 
+def test_the_last_of_several_images_has_a_seed_that_can_be_said() -> None:
+    assert read(seed=2**64 - 10, n=10).n == 10
+    assert read(seed=-1, n=10).n == 10
+    for seed, n in ((2**64 - 1, 2), (2**64 - 9, 10)):
+        fault = refused(seed=seed, n=n)
+        assert (fault.param, fault.code) == ("seed", "integer_above_max_value")
+        assert f"Expected a value <= {2**64 - n}" in fault.message
+
+
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
