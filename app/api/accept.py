@@ -24,16 +24,20 @@ def honoured(request: ImageRequest, accept: str | None) -> ImageRequest:
             code="unsupported_accept",
         )
     if request.n > 1:
-        raise InvalidRequest("'Accept: image/…' gives one image; set 'n' to 1, or ask for JSON.", param="n")
+        raise _contradiction("n", "'Accept: image/…' gives one image; set 'n' to 1, or ask for JSON.")
     said, format = request.parameters.get("output_format"), _FORMATS.get(wanted)
     if said and format and said != format:
-        raise InvalidRequest(
+        raise _contradiction(
+            "output_format",
             f"'output_format' is {said!r}, but the header says 'Accept: {wanted}'. Leave one of them out.",
-            param="output_format",
         )
     parameters = {**request.parameters, "output_format": format} if format else request.parameters
     refuse_contradictions(parameters)
     return replace(request, raw=True, parameters=parameters)
+
+
+def _contradiction(param: str, message: str) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code="invalid_value")
 
 
 def _wanted(accept: str | None) -> str | None:

@@ -335,21 +335,21 @@ async def test_the_best_type_that_is_accepted_decides(home: House, accept: str, 
 
 
 @pytest.mark.parametrize(
-    ("accept", "said", "param"),
+    ("accept", "said", "param", "code"),
     [
-        ("image/gif", {}, "Accept"),
-        ("image/avif", {}, "Accept"),
-        ("image/png", {"n": 2}, "n"),
-        ("image/png", {"output_format": "jpeg"}, "output_format"),
-        ("image/jpeg", {"background": "transparent", "model": "gpt"}, "background"),
-        ("image/png", {"output_compression": 50}, "output_compression"),
+        ("image/gif", {}, "Accept", "unsupported_accept"),
+        ("image/avif", {}, "Accept", "unsupported_accept"),
+        ("image/png", {"n": 2}, "n", "invalid_value"),
+        ("image/png", {"output_format": "jpeg"}, "output_format", "invalid_value"),
+        ("image/jpeg", {"background": "transparent", "model": "gpt"}, "background", "invalid_value"),
+        ("image/png", {"output_compression": 50}, "output_compression", "invalid_png_output_compression"),
     ],
 )
 async def test_a_header_and_a_body_that_contradict_each_other_are_refused(
-    home: House, accept: str, said: dict[str, Any], param: str
+    home: House, accept: str, said: dict[str, Any], param: str, code: str
 ) -> None:
     reply = await draw(home.port, accept, prompt=f"never drawn {accept} {sorted(said)}", **said)
-    assert (reply.status, reply.error()["param"]) == (400, param)
+    assert (reply.status, reply.error()["param"], reply.error()["code"]) == (400, param, code)
     assert home.seen(f"never drawn {accept} {sorted(said)}") == []
 
 
