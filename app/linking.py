@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 import pybase64
 
@@ -17,14 +17,15 @@ _GLANCE = 4096  # bytes: what tells the media type
 
 
 async def linked(
-    events: AsyncGenerator[Event, None], store: Store, url_for: Callable[[StoredFile], str]
+    events: AsyncGenerator[Event, None], store: Store, url_for: Callable[[StoredFile], str], held: ExitStack
 ) -> AsyncGenerator[Event, None]:
     """The same events with an ImageLink in the place of each image's data. Raises ApiError.
 
     Nothing comes out before the first image is kept, so that a failure until then can still be told with a status.
-    Images that were kept before a failure stay: they may have been told, and have been paid for.
+    Images that were kept before a failure stay: they may have been told, and have been paid for. Each is held in the
+    store until `held` is closed.
     """
-    held: list[Event] | None = []
+    waiting: list[Event] | None = []
     picture: _Picture | None = None
     async with aclosing(events):
         try:
@@ -36,15 +37,17 @@ async def linked(
                     continue
                 out = [event]
                 if type(event) is ImageEnds and picture is not None:
-                    out = [ImageLink(url_for(await picture.keep())), event]
+                    file = await picture.keep()
+                    held.callback(store.release, file)
+                    out = [ImageLink(url_for(file)), event]
                     picture = None
-                if held is not None and isinstance(event, Served | ImageBegins):
-                    held += out
+                if waiting is not None and isinstance(event, Served | ImageBegins):
+                    waiting += out
                     continue
-                for one in (*(held or ()), *out):
+                for one in (*(waiting or ()), *out):
                     yield one
-                held = None
-            for one in held or ():
+                waiting = None
+            for one in waiting or ():
                 yield one
         finally:
             if picture is not None:

@@ -35,6 +35,7 @@ class Call:
     link: Callable[[StoredFile], str] | None = None  # the address under which this caller can fetch a stored image
     drawn: Drawn = field(default_factory=Drawn)
     result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
+    files: ExitStack = field(default_factory=ExitStack)  # holds what its links lead to, until the answer has arrived
     sent: bool = False  # something has left for a provider: from now on it may cost money
 
 
@@ -194,13 +195,17 @@ class Run:
             await self._events.aclose()
 
     def release(self) -> None:
-        """Closes the uploads as soon as they are not needed any more."""
+        """Closes the uploads as soon as they are not needed any more, and lets go of stored files once the caller has
+        the links to them."""
+        if self.delivered:
+            self.call.files.close()
         if self.ended and (self.identity is not None or (self.delivered and not self.named)):
             self.call.uploads.close()
 
     def forget(self) -> None:
         """Closes all that is left of the run."""
         self.call.uploads.close()
+        self.call.files.close()
         self.call.drawn.close()
         self.recording.close()
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 import pybase64
@@ -72,7 +74,7 @@ async def content(store: DiskStore, event: Event) -> bytes:
 
 async def collected(store: DiskStore, events: list[Event | Exception]) -> list[Event]:
     source = Source(events)
-    async with aclosing(linked(source.run(), store, url_for)) as out:
+    async with aclosing(linked(source.run(), store, url_for, ExitStack())) as out:
         found = [event async for event in out]
     assert source.closed
     return found
@@ -110,7 +112,7 @@ async def test_nothing_is_told_before_the_first_image_is_kept(store: DiskStore, 
     source = Source([SERVED, *image(0, PNG)[:-1], UpstreamFailed("broken")])
     told = []
     with pytest.raises(UpstreamFailed, match="broken"):
-        async with aclosing(linked(source.run(), store, url_for)) as out:
+        async with aclosing(linked(source.run(), store, url_for, ExitStack())) as out:
             async for event in out:
                 told.append(event)  # noqa: PERF401, what came before the error is looked at
     assert told == []
@@ -132,7 +134,7 @@ async def test_text_that_is_no_base64_breaks_the_answer_and_leaves_no_file(
 
 async def test_whoever_leaves_in_the_middle_leaves_no_file_but_the_whole_ones(store: DiskStore, tmp_path: Path) -> None:
     source = Source([SERVED, *image(0, PNG), *image(1, PNG), Done()])
-    out = linked(source.run(), store, url_for)
+    out = linked(source.run(), store, url_for, ExitStack())
     async for event in out:
         if isinstance(event, ImageBegins) and event.index == 1:
             pytest.fail("the second image is not told before it is kept")
@@ -144,9 +146,29 @@ async def test_whoever_leaves_in_the_middle_leaves_no_file_but_the_whole_ones(st
     assert store.writing == 0
 
 
-async def test_a_store_without_room_is_told_and_closes_the_source(tmp_path: Path) -> None:
-    small = DiskStore(tmp_path, lifetime=100, max_bytes=100, clock=lambda: 1000.0)
-    with pytest.raises(ApiError) as refused:
-        await collected(small, [SERVED, *image(0, PNG), Done()])
-    assert refused.value.status == 503
+async def test_a_disk_without_room_is_told_and_closes_the_source(
+    store: DiskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(ApiError) as refused:
+            await collected(store, [SERVED, *image(0, PNG), Done()])
+    assert (refused.value.status, refused.value.code) == (503, "no_room_for_files")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_pictures_of_one_answer_never_make_room_for_each_other(tmp_path: Path) -> None:
+    small, held = DiskStore(tmp_path, lifetime=100, max_bytes=len(PNG), clock=lambda: 1000.0), ExitStack()
+    source = Source([SERVED, *image(0, PNG), *image(1, PNG), *image(2, PNG), Done()])
+    out = [event async for event in linked(source.run(), small, url_for, held)]
+    links = [event for event in out if isinstance(event, ImageLink)]
+    assert [await content(small, link) for link in links] == [PNG] * 3
+    with pytest.raises(ApiError):
+        small.check_room()
+    held.close()
+    small.check_room()
+    await collected(small, [SERVED, *image(0, PNG), Done()])
+    assert len(list(tmp_path.iterdir())) == 1

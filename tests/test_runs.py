@@ -237,6 +237,21 @@ async def test_uploads_are_closed_when_nobody_needs_them_to_know_the_request_aga
         assert not uploads._spools
 
 
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_its_stored_files_are_held_until_it_was_delivered_or_is_forgotten(delivered: bool) -> None:
+    drawn, given_back = drawing(*PICTURE), list[str]()
+    run = drawn.run
+    run.call.files.callback(given_back.append, "file")
+    await read(run)
+    run.release()
+    assert given_back == []
+    run.delivered = delivered
+    run.release()
+    assert given_back == (["file"] if delivered else [])
+    run.forget()
+    assert given_back == ["file"]
+
+
 async def test_it_knows_when_it_ended() -> None:
     clock = Clock()
     drawn = drawing(*PICTURE, clock=clock)

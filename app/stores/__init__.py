@@ -27,7 +27,8 @@ MEDIA_TYPES = {extension: media_type for media_type, extension in EXTENSIONS.ite
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A finished image. It is there until `expires` (seconds since 1970), unless room had to be made before."""
+    """A finished image. It is there until `expires` (seconds since 1970), unless room had to be made before, which is
+    not done while it is held."""
 
     id: str
     extension: str
@@ -44,11 +45,11 @@ class Writer(Protocol):
     """An image on its way into a store, which shows nothing of it before `commit`."""
 
     async def write(self, data: bytes) -> None:
-        """Raises Unavailable when there is no room."""
+        """Raises Unavailable when the disk takes no more."""
         ...
 
     async def commit(self, media_type: str) -> StoredFile:
-        """The image is whole. Raises Unavailable when it cannot be kept."""
+        """The image is whole, and held until it is released. Raises Unavailable when it cannot be kept."""
         ...
 
     def abort(self) -> None:
@@ -68,10 +69,18 @@ class Kept(Protocol):
 
 
 class Store(Protocol):
+    def check_room(self) -> None:
+        """Before anything is drawn. Raises Unavailable while files that are held or unfinished take all the room."""
+        ...
+
     async def begin(self) -> Writer:
         """Raises Unavailable when nothing can be written."""
         ...
 
     async def open(self, name: str) -> Kept | None:
         """The file of that name; None if there is none, or none any more."""
+        ...
+
+    def release(self, file: StoredFile) -> None:
+        """From now on the file may make room for others. May be called again, and when the file is gone."""
         ...

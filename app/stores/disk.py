@@ -31,6 +31,9 @@ def _new_id() -> str:
 class DiskStore:
     """`clock` gives seconds since 1970: a file carries its end, as the time of its last change, over restarts.
 
+    The budget never ends a drawing that is under way: what is being written, and what is held until its answer has
+    been delivered, may exceed it together, and only what is to be drawn next is refused then.
+
     Nothing here waits for the disk to have it all (fsync): what a failing machine loses would have gone soon anyway.
     Pieces go to the page cache, which is not worth a thread. For one event loop, and one process.
     """
@@ -50,12 +53,16 @@ class DiskStore:
         self.lifetime = lifetime
         self.max_bytes = max_bytes
         self.used = 0  # bytes in finished files
-        self.writing = 0  # bytes in unfinished ones: at most as many again
+        self.held = 0  # of these, bytes in files that are held
+        self.writing = 0  # bytes in unfinished files
         self._directory = directory
         self._clock = clock
         self._new_id = new_id
-        self._files: list[tuple[int, int, str]] = []  # end, bytes, name: a heap, so that the first to go is in front
+        # What may go, as end, bytes, name: a heap, so that the first to go is in front. And what may not, by name.
+        self._files: list[tuple[int, int, str]] = []
+        self._held: dict[str, StoredFile] = {}
         self._look_around()
+        self._make_room()
         self._nameless = _can_be_nameless(directory) if nameless is None else nameless
         while self.sweep():
             pass
@@ -82,11 +89,30 @@ class DiskStore:
             return None
         return DiskFile(file, descriptor)
 
+    def check_room(self) -> None:
+        if self.held + self.writing >= self.max_bytes:
+            raise Unavailable(
+                "The server has no room now for another image that is to be handed out as a URL: those that are being "
+                "drawn, or were not received yet, fill it (the setting 'files.max_mb'). Try again later, or ask for "
+                "`response_format: b64_json`, which keeps nothing.",
+                code="no_room_for_files",
+                retry_after=_RETRY_AFTER,
+            )
+
+    def release(self, file: StoredFile) -> None:
+        if self._held.pop(file.name, None) is not None:
+            self.held -= file.size
+            heapq.heappush(self._files, (file.expires, file.size, file.name))
+
     def sweep(self) -> bool:
-        """Removes what has had its time and what the budget has no room for, the first to end first. Whether there is
-        more of that to do: one call takes little time."""
+        """Removes what has had its time, held or not, the first to end first. Whether there may be more of that to do:
+        one call takes little time."""
+        now = self._clock()
         for _ in range(_AT_ONCE):
-            if not self._files or (self._files[0][0] > self._clock() and self.used <= self.max_bytes):
+            held = next(iter(self._held.values()), None)
+            if held and held.expires <= now:
+                self.release(held)
+            if not self._files or self._files[0][0] > now:
                 return False
             self._drop_first()
         return True
@@ -98,13 +124,10 @@ class DiskStore:
                 await sleep(0)
             await sleep(interval)
 
-    def admit(self, length: int, of: int) -> None:
-        """Counts bytes that are about to be written to a file of `of` bytes so far. Raises Unavailable."""
-        if of + length > self.max_bytes:
-            raise _unavailable("the image is larger than all that may be kept: the setting 'files.max_mb'")
-        if self.writing + length > self.max_bytes:
-            raise _unavailable("too many images are being kept at once for the setting 'files.max_mb'")
+    def admit(self, length: int) -> None:
+        """Counts bytes that are about to be written to an unfinished file. What may go makes room for them."""
         self.writing += length
+        self._make_room()
 
     def forget(self, length: int) -> None:
         """An unfinished file of that many bytes is gone, or finished."""
@@ -114,15 +137,15 @@ class DiskStore:
         """When a file that is finished now ends. Rounded up: a whole second is all that a link says."""
         return math.ceil(self._clock() + self.lifetime)
 
-    def make_room(self, length: int) -> None:
-        """For a file that is about to be added, which is therefore never the one to go."""
-        self.sweep()
-        while self._files and self.used + length > self.max_bytes:
-            self._drop_first()
-
     def add(self, file: StoredFile) -> None:
-        heapq.heappush(self._files, (file.expires, file.size, file.name))
+        """A file that is finished. It is held."""
+        self._held[file.name] = file
+        self.held += file.size
         self.used += file.size
+
+    def _make_room(self) -> None:
+        while self._files and self.used + self.writing > self.max_bytes:
+            self._drop_first()
 
     def _drop_first(self) -> None:
         _, size, name = heapq.heappop(self._files)
@@ -160,7 +183,7 @@ class DiskWriter:
         )
 
     async def write(self, data: bytes) -> None:
-        self._store.admit(len(data), of=self._size)
+        self._store.admit(len(data))
         self._size += len(data)
         written = 0
         try:
@@ -173,7 +196,6 @@ class DiskWriter:
         extension = EXTENSIONS.get(media_type, "bin")
         expires = self._store.end_of_life()
         file = StoredFile(self._id, extension, MEDIA_TYPES[extension], self._size, expires)
-        self._store.make_room(file.size)
         try:
             os.utime(self._descriptor, (expires, expires))
             self._name(self._directory / file.name)
@@ -243,13 +265,9 @@ def _can_be_nameless(directory: Path) -> bool:
 
 
 def _no_room(error: OSError) -> Unavailable:
-    return _unavailable(f"it could not be written: {error.strerror or error}")
-
-
-def _unavailable(reason: str) -> Unavailable:
     return Unavailable(
-        f"The server has no room for an image that was to be handed out as a URL ({reason}). "
-        "Ask for `response_format: b64_json`, which keeps nothing.",
+        "The server has no room for an image that was to be handed out as a URL (it could not be written: "
+        f"{error.strerror or error}). Ask for `response_format: b64_json`, which keeps nothing.",
         code="no_room_for_files",
         should_retry=False,
         perhaps_paid=True,

@@ -71,6 +71,13 @@ async def put(store: DiskStore, data: bytes = b"picture", media_type: str = "ima
     return await writer.commit(media_type)
 
 
+async def put_free(store: DiskStore, data: bytes) -> StoredFile:
+    """A file that may make room for others."""
+    file = await put(store, data)
+    store.release(file)
+    return file
+
+
 async def read(store: DiskStore, name: str) -> bytes | None:
     kept = await store.open(name)
     if kept is None:
@@ -170,7 +177,7 @@ async def test_when_the_budget_is_full_the_oldest_go_and_never_the_new_one(disk:
     store = disk.store(max_bytes=100)
     files = []
     for _ in range(5):
-        files.append(await put(store, bytes(30)))
+        files.append(await put_free(store, bytes(30)))
         disk.clock.now += 1
     assert disk.names() == {file.name for file in files[2:]}
     assert store.used == 90
@@ -191,31 +198,77 @@ async def test_a_smaller_budget_is_kept_to_from_the_start(disk: Disk) -> None:
 
 
 @NAMELESS
-async def test_a_file_larger_than_the_budget_is_refused_and_makes_nobody_go(disk: Disk, nameless: bool) -> None:
+async def test_a_picture_above_the_budget_is_kept_until_another_one_needs_the_room(disk: Disk, nameless: bool) -> None:
     store = disk.store(max_bytes=100, nameless=nameless)
-    kept = await put(store, bytes(90))
-    writer = await store.begin()
-    await writer.write(bytes(60))
-    with pytest.raises(Unavailable, match="larger than all that may be kept"):
-        await writer.write(bytes(41))
-    writer.abort()
-    assert disk.names() == {kept.name}
-    assert (store.used, store.writing) == (90, 0)
+    await put_free(store, bytes(90))
+    large = await put_free(store, bytes(250))
+    assert disk.names() == {large.name}
+    assert not store.sweep()
+    assert await read(store, large.name) == bytes(250)
+    small = await put(store, bytes(10))
+    assert disk.names() == {small.name}
+    assert (store.used, store.writing) == (10, 0)
 
 
-async def test_unfinished_files_together_have_a_bound_too(disk: Disk) -> None:
+async def test_pictures_that_are_written_at_once_are_all_kept(disk: Disk) -> None:
     store = disk.store(max_bytes=100)
-    writers = [await store.begin() for _ in range(3)]
+    old = await put_free(store, bytes(50))
+    writers = [await store.begin() for _ in range(4)]
     await writers[0].write(bytes(50))
-    await writers[1].write(bytes(50))
-    with pytest.raises(Unavailable, match="too many") as refused:
-        await writers[2].write(b"x")
-    assert refused.value.retry_after
-    assert refused.value.should_retry is False
-    writers[0].abort()
-    await writers[2].write(b"x")
+    assert disk.names() == {old.name}
     for writer in writers:
-        writer.abort()
+        await writer.write(bytes(40))
+    assert disk.names() == set()
+    files = [await writer.commit("image/png") for writer in writers]
+    assert disk.names() == {file.name for file in files}
+    assert (store.used, store.writing) == (210, 0)
+
+
+async def test_a_file_that_is_held_stays_whatever_else_needs_the_room(disk: Disk) -> None:
+    store = disk.store(max_bytes=100)
+    held = await put(store, bytes(60))
+    for _ in range(3):
+        last = await put_free(store, bytes(40))
+        disk.clock.now += 1
+    assert disk.names() == {held.name, last.name}
+    store.release(held)
+    store.release(held)
+    assert disk.names() == {held.name, last.name}
+    new = await put(store, bytes(50))
+    assert disk.names() == {last.name, new.name}
+    assert store.used == 90
+
+
+async def test_a_held_file_ends_with_its_time(disk: Disk) -> None:
+    store = disk.store()
+    file = await put(store)
+    disk.clock.now = file.expires
+    assert not store.sweep()
+    assert disk.names() == set()
+    store.release(file)
+    assert not store.sweep()
+    assert store.used == 0
+    store.check_room()
+
+
+async def test_there_is_no_room_while_what_is_held_or_being_written_fills_the_budget(disk: Disk) -> None:
+    store = disk.store(max_bytes=100)
+    await put_free(store, bytes(100))
+    store.check_room()
+    held = await put(store, bytes(60))
+    writer = await store.begin()
+    await writer.write(bytes(39))
+    store.check_room()
+    await writer.write(b"x")
+    with pytest.raises(Unavailable, match=r"'files.max_mb'") as refused:
+        store.check_room()
+    error = refused.value
+    assert (error.status, error.code, error.perhaps_paid) == (503, "no_room_for_files", False)
+    assert error.retry_after
+    assert error.should_retry is not False
+    writer.abort()
+    store.check_room()
+    assert disk.names() == {held.name}
 
 
 async def test_files_that_somebody_else_removed_harm_nothing(disk: Disk) -> None:
