@@ -31,7 +31,7 @@ _ELSEWHERE = {Failure.NOT_SENT, Failure.RATE_LIMITED, Failure.CREDENTIAL, Failur
 
 class RetryBudget:
     """Keeps attempts after the first from multiplying an outage: they may be `share` of the requests of the last
-    `seconds`, and `least` in any case. The clock (seconds) is passed in."""
+    `seconds`, and `least` more. The clock (seconds) is passed in."""
 
     def __init__(
         self, clock: Callable[[], float], *, share: float = 0.2, least: int = 10, seconds: float = 10.0
