@@ -38,7 +38,7 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
             yield
             del app.state.parts
 
-    app = FastAPI(title="Image Gateway", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Image Gateway", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.draining = False
 
     def parts() -> Parts:
@@ -47,8 +47,14 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
 
     for operation in Operation:
         endpoint = ImageEndpoint(operation, lambda: parts().service)
-        app.router.routes.append(Route(f"/v1/images/{operation}", endpoint, methods=["POST"]))
-    app.router.routes.append(Route("/v1/images/runs/{run:path}", RunEndpoint(lambda: parts().service), methods=["GET"]))
+        for path in (
+            f"/v1/images/{operation}",
+            f"/v1/images/{operation}/",
+        ):  # a redirect would go to whatever Host says
+            app.router.routes.append(Route(path, endpoint, methods=["POST"]))
+    runs = Route("/v1/images/runs/{run:path}", RunEndpoint(lambda: parts().service), methods=["GET"])
+    runs.methods = {"GET"}  # Starlette adds HEAD, which would take the answer and leave it
+    app.router.routes.append(runs)
     app.router.routes.append(Route("/files/{name}", FileEndpoint(lambda: parts().files), methods=["GET"]))
     app.include_router(models.router(parts))
     _add_health(app)
@@ -86,11 +92,11 @@ class Cors(CORSMiddleware):
 
 
 def _add_health(app: FastAPI) -> None:
-    @app.get("/healthz", tags=["health"], summary="Alive")
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["health"], summary="Able to serve")
+    @app.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz() -> JSONResponse:
         ready = hasattr(app.state, "parts") and not app.state.draining
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)

@@ -19,7 +19,9 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from app.contradictions import is_loopback
 from app.errors import Unavailable
+from app.faults import Fault
 from app.main import create_app, replace_settings
 from app.protocol import Protocol
 from app.settings import Settings, SettingsError
@@ -34,9 +36,7 @@ _KEPT_FREE = 64 * 1_048_576
 NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, for load balancers to notice
 TELLING_SECONDS = 1.0  # for the last answers to leave, once the time for drawings is up
 WATCH_SECONDS = 2.0
-SETTLED_SECONDS = 0.2  # without a change: half a file may be a valid one, without keys, say
-# A file that is being written is empty for a moment: it must not do away with the keys.
-_OTHER_KIND = "providers: the change between simulated and real ones needs a restart"
+SETTLED_SECONDS = 0.2  # without a change: half a file may be a valid one, without some of its models, say
 
 
 def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -> None:
@@ -122,9 +122,7 @@ class Server(uvicorn.Server):
         self._known = _version(self._file)
         try:
             settings = self._reload()
-            if settings.sandbox != bool(self._parts.ground.sandbox_url):
-                log.warning("configuration refused, the old one stays", faults=_OTHER_KIND)
-                return
+            self._check(settings)
             replace_settings(self._app, settings)
         except SettingsError as error:
             log.warning("configuration refused, the old one stays", faults=str(error))
@@ -132,6 +130,16 @@ class Server(uvicorn.Server):
             log.crash("configuration", error)
         else:
             log.event("configuration applied", models=len(self._parts.catalog.models))
+
+    def _check(self, settings: Settings) -> None:
+        """The socket stays where it is, whatever the new settings say, and half a file must not do away with the keys.
+        Raises SettingsError."""
+        if settings.sandbox != bool(self._parts.ground.sandbox_url):
+            raise SettingsError([Fault("providers", "change between simulated and real ones", "restart the gateway")])
+        closed = self._parts.settings.keys or not is_loopback(self.config.host)
+        if closed and not settings.keys and not settings.server.allow_anonymous:
+            remedy = "restart the gateway to serve without, or set `server.allow_anonymous: true`"
+            raise SettingsError([Fault("keys", "are gone", remedy)])
 
     def _break_off(self) -> None:
         """Who has not taken its answer by now, or is still sending, is left as if it had gone: uvicorn would cancel the

@@ -39,7 +39,7 @@ class Answer:
                 async for piece in _inflated(self._response.stream, encoding):  # type: ignore[arg-type]
                     yield piece
         except httpx.HTTPError as error:
-            raise _failure(error, sent=True) from error
+            raise _failure(error, "in the middle of the answer") from error
 
     async def text(self) -> bytes:
         """The first 64 KiB of the body; what could be read of it if the connection fails."""
@@ -67,7 +67,7 @@ class Upstream:
         try:
             response = await self._transport.handle_async_request(_rendered(request, deployment))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _failure(error, sent=False) from error
+            raise _failure(error, "before the answer began") from error
         try:
             yield Answer(response)
         finally:
@@ -161,13 +161,11 @@ async def _inflated(stream: AsyncIterator[bytes], encoding: str) -> AsyncGenerat
         raise UpstreamError(Failure.UNCERTAIN, "the compressed answer is cut")
 
 
-def _failure(error: Exception, *, sent: bool) -> UpstreamError:
+def _failure(error: Exception, when: str) -> UpstreamError:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL):
         return UpstreamError(
             Failure.NOT_SENT, "it could not be reached", timed_out=isinstance(error, httpx.ConnectTimeout)
         )
     if isinstance(error, httpx.TimeoutException):
-        when = "in the middle of the answer" if sent else "before the answer began"
         return UpstreamError(Failure.UNCERTAIN, f"it fell silent {when}", timed_out=True)
-    where = "in the middle of the answer" if sent else "before the answer began"
-    return UpstreamError(Failure.UNCERTAIN, f"the connection was lost {where}")
+    return UpstreamError(Failure.UNCERTAIN, f"the connection was lost {when}")

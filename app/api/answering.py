@@ -133,7 +133,10 @@ class Answer:
 
     def _look(self) -> None:
         """A reader may also be so slow that one `send` does not return."""
-        if self._sending_since is not None and time.perf_counter() - self._sending_since > SLOW_SECONDS:
+        self._timer = None
+        if self._sending_since is None:
+            return  # until something is sent again
+        if time.perf_counter() - self._sending_since > SLOW_SECONDS:
             self._slow()
         else:
             self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
@@ -290,5 +293,4 @@ async def _kept_alive(
         yield
     finally:
         speaker.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ClientGone):
-            await speaker
+        await asyncio.gather(speaker, return_exceptions=True)

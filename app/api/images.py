@@ -33,6 +33,8 @@ from app.spool import Uploads
 from app.stores.links import Signer
 from app.studio import Studio
 
+_FIRST = (None, "", "0")  # what `x-stainless-retry-count` says of a request that was not made before
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -72,7 +74,7 @@ class ImageEndpoint:
         key = service.keys.authenticate(header(scope, b"authorization"))
         told.key = key.name
         back = Back(
-            header(scope, b"idempotency-key"), is_retry=header(scope, b"x-stainless-retry-count") not in (None, "0")
+            header(scope, b"idempotency-key") or None, is_retry=header(scope, b"x-stainless-retry-count") not in _FIRST
         )
         if not back.possible:
             service.keys.spend(key)

@@ -68,7 +68,8 @@ async def test_a_path_that_is_not_there_is_a_404_in_the_envelope(start: Start, p
         ("POST", "/v1/models", "GET, HEAD"),
         ("POST", "/v1/models/flux", "GET, HEAD"),
         ("DELETE", "/v1/models/black-forest-labs%2FFLUX.1-schnell", "GET, HEAD"),
-        ("POST", "/healthz", "GET"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("HEAD", "/v1/images/runs/a", "GET"),
         ("PROPFIND", "/v1/models", "GET, HEAD"),
     ],
 )
@@ -91,6 +92,9 @@ async def test_a_method_that_is_not_allowed_is_a_405_in_the_envelope(
         ("/v1/models/gone", 404),
         ("/v1/images/generations", 405),
         ("/nope", 404),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/v1/images/runs/a", 405),
     ],
 )
 async def test_an_answer_to_head_has_no_body_and_a_request_id(start: Start, path: str, status: int) -> None:
@@ -103,10 +107,15 @@ async def test_an_answer_to_head_has_no_body_and_a_request_id(start: Start, path
         assert reply.status == status
 
 
-async def test_a_trailing_slash_leads_to_the_endpoint_with_method_and_body(start: Start) -> None:
-    """Both SDKs follow a 307 with method and body."""
-    reply = await post((await start(config())).port, "/v1/images/generations/", {})
-    assert reply.status in (307, 308)
+async def test_a_trailing_slash_leads_to_the_endpoint_and_nothing_is_redirected(start: Start) -> None:
+    gateway = await start(config())
+    for operation in ("generations", "edits", "variations"):
+        reply = await post(gateway.port, f"/v1/images/{operation}/", {})
+        assert reply.status == 400, operation
+        assert reply.header("location") is None
+    for path in ("/healthz/", "/docs/", "/v1/images/runs"):
+        reply = await get(gateway, path)
+        assert (reply.status, reply.error()["code"]) == (404, "not_found"), path
     assert (reply.header("location") or "").endswith("/v1/images/generations")
     assert reply.header("x-request-id")
 

@@ -133,7 +133,7 @@ async def test_limits_that_change_hold_from_then_on_and_what_was_used_goes_on_co
         ("models: {flux: {deployments: [{provider: nobody}]}}", "nobody"),
         ("providers: {openai: {base_url: 'http://127.0.0.1', api_key: '${NOT_SET_ANYWHERE}'}}", "NOT_SET_ANYWHERE"),
         ("server: {prot: 8000}", "server.prot"),
-        ("", "needs a restart"),  # as a file that is being written is for a moment
+        ("", "restart the gateway"),  # as a file that is being written is for a moment
     ],
 )
 async def test_a_broken_file_is_refused_by_its_fault_and_the_old_one_stays(
@@ -152,6 +152,16 @@ async def test_a_broken_file_is_refused_by_its_fault_and_the_old_one_stays(
 
 
 @pytest.mark.slow
+async def test_half_a_file_does_not_do_away_with_the_keys(sandbox: Sandbox, tmp_path: Path) -> None:
+    guarded = configured(sandbox, keys=[key("team")])
+    async with serving(guarded, tmp_path) as gateway:
+        said = await reloaded(gateway, configured(sandbox), tmp_path, REFUSED)
+        assert said["faults"].startswith("keys: are gone; restart the gateway")
+        assert (await call(gateway.port, asking())).status == 401
+        await reloaded(gateway, {**configured(sandbox), "server": {"allow_anonymous": True}}, tmp_path)
+        assert (await call(gateway.port, asking())).kind == "images"
+
+
 async def test_a_file_that_is_gone_for_a_while_changes_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     async with serving(configured(sandbox), tmp_path) as gateway:
         (tmp_path / "gateway.yaml").unlink()

@@ -181,6 +181,16 @@ async def test_an_idempotency_key_under_another_request_is_a_conflict(start: Sta
     assert drawings(sandbox) == 1
 
 
+async def test_an_empty_idempotency_key_or_retry_count_is_none(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    for prompt in ("a fox", "a hen", "a fox"):
+        reply = await post(
+            gateway.port, GENERATIONS, wanted(prompt=prompt), idempotency_key="", x_stainless_retry_count=""
+        )
+        assert reply.status == 200
+    assert drawings(sandbox) == 3
+
+
 async def test_coming_back_costs_no_limit(start: Start, sandbox: Sandbox) -> None:
     limited = {"name": "a", "key": "secret-a", "requests_per_minute": 1, "max_concurrency": 1}
     gateway = await start(simulated(sandbox, keys=[limited]))
