@@ -17,7 +17,7 @@ Result = Literal["b64_json", "url"]
 
 
 class Delivery:
-    """`default` is what callers get who do not say in which form they want their images."""
+    """`default` is what callers get who do not say in which form they want their images, nor want a stream."""
 
     def __init__(self, store: Store, default: Result) -> None:
         self._store = store
@@ -39,9 +39,10 @@ class Delivery:
         return events
 
     def _wanted(self, call: Call, first: Fitted) -> Result:
-        """The caller's word, else its key's, the model's, the gateway's."""
+        """The caller's word, else its key's, the model's, the gateway's. These do not count for a stream: the types
+        that the SDKs have for its events know base64 only."""
         request = call.request
-        if request.raw:
+        if request.raw or (request.stream and request.response_format is None):
             return "b64_json"
         model = first.deployment.profile.default_response_format
         return request.response_format or call.key.default_response_format or model or self._default

@@ -60,6 +60,17 @@ def test_the_callers_word_counts_before_its_keys_the_models_and_the_gateways(
     assert Delivery(store, gateway).result(call, [fitted(model)]) == result
 
 
+@pytest.mark.parametrize("where", ["key", "model", "gateway"])
+def test_a_default_does_not_change_what_is_streamed(store: DiskStore, where: str) -> None:
+    """The SDKs' types of events know `b64_json` alone."""
+    delivery = Delivery(store, "url" if where == "gateway" else "b64_json")
+    key: Result | None = "url" if where == "key" else None
+    candidates = [fitted("url" if where == "model" else None)]
+    assert delivery.result(calling(wanted(), key), candidates) == "url"
+    assert delivery.result(calling(wanted(stream=True), key), candidates) == "b64_json"
+    assert delivery.result(calling(wanted(stream=True, response_format="url"), key), candidates) == "url"
+
+
 async def test_links_are_refused_before_anything_is_drawn_while_there_is_no_room(store: DiskStore) -> None:
     await fill(store)
     delivery = Delivery(store, "b64_json")

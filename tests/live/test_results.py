@@ -174,6 +174,11 @@ async def test_who_says_nothing_gets_what_the_key_or_the_server_says(start: Star
     assert await kind("old") == ["url"]
     assert await kind("new", response_format="url") == ["url"]
     assert await kind("old", response_format="b64_json") == ["b64_json"]
+    for said, form in (({}, "b64_json"), ({"response_format": "url"}, "url")):
+        body = {"model": "schnell", "prompt": "x", "size": SMALL, "stream": True, **said}
+        headers = {"authorization": f"Bearer {secrets['old']}"}
+        [document] = completed(await post(gateway.port, "/v1/images/generations", body, **headers))
+        assert {"url", "b64_json"} & set(document) == {form}
 
 
 @pytest.mark.parametrize("model", ["schnell", "gpt", "kontext"])
