@@ -67,7 +67,8 @@ def _server(settings: Settings) -> Iterator[_Row]:
     server = settings.server
     host = f"[{server.host}]" if ":" in server.host else server.host
     yield "listening", f"http://{host}:{server.port}"
-    yield "data", str(settings.data_dir)
+    if not settings.sandbox:  # which keeps nothing
+        yield "data", str(settings.data_dir)
     yield "limits", f"{server.max_upload_mb:g} MB a file, {server.max_request_mb:g} MB a request"
     yield "queue", f"{settings.queue.max_length} waiting, {settings.queue.max_seconds:g} s at most, per deployment"
 
