@@ -1,11 +1,13 @@
-"""uvicorn's HTTP protocol with two copies of every upload less, one of every answer less, and a way to know that an
-answer has left. Knows no request."""
+"""uvicorn's HTTP protocol with two copies of every upload less, one of every answer less, a way to know that an answer
+has left, and no answer but HTTP/1.1 to those who offer another protocol. Knows no request."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,10 +22,57 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {"transport": self.transport, "write": self.write_piece}}
 
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, which leaves out what follows the head of a request that offers another protocol."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._go_on(memoryview(data)[offer.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse()
+
+    def _go_on(self, rest: memoryview) -> None:
+        """Java's client and `curl --http2` offer HTTP/2 with each request. Nothing else is spoken here, so the request
+        is answered as it is (RFC 9110, 7.8)."""
+        while True:
+            try:
+                self._expect_body()
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                rest = rest[offer.args[0] :]
+            except httptools.HttpParserError:
+                self._refuse()
+                return
+            else:
+                return
+
+    def _expect_body(self) -> None:
+        """httptools takes the request for complete: its body needs a new parser, told how long it is, and the cycle,
+        which has not run yet, has to wait for it."""
+        framing = [line for line in self.headers if line[0] in (b"content-length", b"transfer-encoding")]
+        if not framing:
+            return
+        cycle: Any = self.cycle
+        if not cycle.keep_alive:
+            framing.append((b"connection", b"close"))
+        cycle.more_body = True
+        cycle.message_event.clear()
+        self.parser = _headless(self, framing)
+
+    def _should_upgrade(self) -> bool:
+        """Not to WebSockets either, should a library for them be installed."""
+        return False
+
+    def _refuse(self) -> None:
+        message = "Invalid HTTP request received."
+        self.logger.warning(message)
+        self.send_400_response(message)
+
     def on_body(self, body: bytes) -> None:
         """uvicorn collects pieces in a bytearray and copies that again; a lone piece is handed on as it is."""
         cycle: Any = self.cycle
-        if cycle is not None and not cycle.body and not cycle.response_complete and not self.parser.should_upgrade():
+        if cycle is not None and not cycle.body and not cycle.response_complete:
             cycle.body = body
             if len(body) > READ_AHEAD:
                 self.flow.pause_reading()
@@ -42,6 +91,43 @@ class Protocol(HttpToolsProtocol):
         if not cycle.disconnected:
             self.transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
         return True
+
+
+class _Beheaded:
+    """What a parser of `_headless` calls: of the head that stands for the real one nobody hears."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._begun = False
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._begun:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._begun:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._begun:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._begun:
+            self._protocol.on_headers_complete()
+        self._begun = True
+
+
+def _headless(protocol: Protocol, framing: list[tuple[bytes, bytes]]) -> httptools.HttpRequestParser:
+    """A parser that goes on with the body of a request whose head another one has read, and then with the requests that
+    follow. Raises HttpParserError if no body can be framed so."""
+    parser = httptools.HttpRequestParser(_Beheaded(protocol))
+    with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn sets up its own
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % line for line in framing) + b"\r\n")
+    return parser
 
 
 async def flushed(scope: Any, send: Any) -> None:

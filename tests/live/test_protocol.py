@@ -1,0 +1,219 @@
+"""What of HTTP is the server's own business: offers of other protocols."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from app.sandbox.server import Sandbox
+from tests.live.conftest import Start
+from tests.live.pictures import heavy, opened
+from tests.live.servers import Config, Gateway, sandbox_providers
+from tests.live.wire import Reply, ask, form, line, request
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1024 * 1024
+GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
+JSON = "application/json"
+GOOD = json.dumps({"model": "schnell", "prompt": "a fox", "size": "64x64"}).encode()
+
+# As the JDK's HttpClient and `curl --http2` make it with every request, and others that nobody here takes up.
+H2C = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAEAAEAAAAIAAAAA"}
+OFFERS = [
+    H2C,
+    {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_key": "eA==", "sec_websocket_version": "13"},
+    {"connection": "upgrade", "upgrade": "TLS/1.2"},
+    {"connection": "keep-alive, Upgrade", "upgrade": "h2c, TLS/1.3"},
+]
+
+
+def drawing(sandbox: Sandbox) -> Config:
+    gpt = {"deployments": [{"provider": "openai", "model": "gpt-image-2"}], "profile": {"results": ["b64_json"]}}
+    schnell = {"deployments": [{"provider": "nebula", "model": "black-forest-labs/FLUX.1-schnell"}]}
+    return {"providers": sandbox_providers(sandbox.base_url), "models": {"gpt": gpt, "schnell": schnell}}
+
+
+def chunked(body: bytes, step: int) -> bytes:
+    pieces = [body[offset : offset + step] for offset in range(0, len(body), step)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def framed(
+    body: bytes,
+    offer: dict[str, str],
+    *,
+    in_chunks: bool,
+    step: int = 50,
+    path: str = GENERATIONS,
+    content_type: str = JSON,
+) -> bytes:
+    headers = {"content_type": content_type, **offer}
+    if in_chunks:
+        return request("POST", path, None, transfer_encoding="chunked", **headers) + chunked(body, step)
+    return request("POST", path, body, **headers)
+
+
+def assert_drawn(reply: Reply) -> Any:
+    assert (reply.status, reply.complete) == (200, True), reply
+    [image] = reply.json()["data"]
+    return opened(image["b64_json"])
+
+
+@asynccontextmanager
+async def raw(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection whose answers are looked at as they are, for 10 s at most."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    try:
+        async with asyncio.timeout(10):
+            yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def statuses(gateway: Gateway, requests: list[bytes], *, together: bool) -> list[int]:
+    """Of the answers, until the connection is closed."""
+    found = []
+    async with raw(gateway.port) as (reader, writer):
+        for asked in [b"".join(requests), *[b""] * (len(requests) - 1)] if together else requests:
+            writer.write(asked)
+            said = await reader.readuntil(b"\r\n\r\n")
+            found.append(int(said.split()[1]))
+            if b"chunked" in said:
+                await reader.readuntil(b"\r\n0\r\n\r\n")
+            else:
+                await reader.readexactly(int(said.lower().partition(b"content-length: ")[2].split()[0]))
+        assert await reader.read() == b""
+    return found
+
+
+# --- offers of other protocols ---
+
+
+@pytest.mark.parametrize("offer", OFFERS, ids=[offer["upgrade"] for offer in OFFERS])
+@pytest.mark.parametrize("in_chunks", [False, True])
+async def test_a_request_that_offers_another_protocol_is_answered_as_it_is(
+    start: Start, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, offer: dict[str, str], in_chunks: bool
+) -> None:
+    gateway = await start(drawing(sandbox))
+    with caplog.at_level(logging.INFO, "uvicorn.error"):
+        assert_drawn(await ask(gateway.port, framed(GOOD, offer, in_chunks=in_chunks)))
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+@pytest.mark.parametrize("where", ["after the head", "within the head", "within the body"])
+async def test_the_body_after_an_offer_may_come_later_than_its_head(
+    start: Start, sandbox: Sandbox, in_chunks: bool, where: str
+) -> None:
+    gateway = await start(drawing(sandbox))
+    whole = framed(GOOD, H2C, in_chunks=in_chunks)
+    end = whole.index(b"\r\n\r\n") + 4
+    cut = {"after the head": end, "within the head": end - 2, "within the body": end + 20}[where]
+    async with line(gateway.port) as caller:
+        await caller.send(whole[:cut])
+        await asyncio.sleep(0.05)
+        await caller.send(whole[cut:])
+        assert_drawn(await caller.reply())
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+async def test_a_request_with_an_offer_may_come_byte_by_byte(start: Start, sandbox: Sandbox, in_chunks: bool) -> None:
+    gateway = await start(drawing(sandbox))
+    whole = framed(GOOD, H2C, in_chunks=in_chunks, step=7)
+    async with raw(gateway.port) as (reader, writer):
+        for index in range(len(whole)):
+            writer.write(whole[index : index + 1])
+            await asyncio.sleep(0.0005)  # for a segment of its own
+        assert b" 200 " in await reader.readline()
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+async def test_a_large_form_after_an_offer_arrives_whole(start: Start, sandbox: Sandbox, in_chunks: bool) -> None:
+    gateway = await start(drawing(sandbox))
+    picture = heavy(8 * MEGABYTE)
+    content_type, body = form(("image", ("a.png", picture)), ("model", "gpt"), ("prompt", "a fox"))
+    whole = framed(body, H2C, in_chunks=in_chunks, step=65_536, path=EDITS, content_type=content_type)
+    assert_drawn(await ask(gateway.port, whole))
+    entry: Any = sandbox.world.journal.last(1)[0]
+    [arrived] = [part for part in entry["form"] if part["name"] == "image"]
+    assert arrived["sha256"] == hashlib.sha256(picture).hexdigest()
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_requests_after_one_with_an_offer_are_answered_in_order(
+    start: Start, sandbox: Sandbox, together: bool
+) -> None:
+    gateway = await start(drawing(sandbox))
+    requests = [
+        framed(GOOD, H2C, in_chunks=False),
+        framed(b"{", H2C, in_chunks=True),
+        request("GET", "/v1/models/gpt", None, **H2C),
+        framed(b"{}", {}, in_chunks=False),
+        request("GET", "/nothing", None, **OFFERS[1]),
+        framed(GOOD, {}, in_chunks=True),
+        request("GET", "/healthz", connection="close, Upgrade", upgrade="h2c"),
+    ]
+    assert await statuses(gateway, requests, together=together) == [200, 400, 200, 400, 404, 200, 200]
+
+
+async def test_thousands_of_offers_at_once_are_answered_one_by_one(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(drawing(sandbox))
+    one = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    last = request("GET", "/healthz", connection="close")
+    assert set(await statuses(gateway, [one] * 3_000 + [last], together=True)) == {200}
+
+
+async def test_a_websocket_is_declined_where_a_library_for_it_is_installed(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(drawing(sandbox))
+    async with line(gateway.port) as caller:
+        async with asyncio.timeout(5):
+            while not gateway.connections:
+                await asyncio.sleep(0.01)
+        [connection] = gateway.state.connections
+        connection.ws_protocol_class = object  # type: ignore[union-attr]
+        await caller.send(request("GET", "/v1/models", None, **OFFERS[1]))
+        assert (await caller.reply()).json()["object"] == "list"
+
+
+async def test_who_offers_and_asks_whether_to_send_is_told_to(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(drawing(sandbox))
+    length = str(len(GOOD))
+    headers = {"content_type": JSON, "content_length": length, "expect": "100-continue", **H2C}
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(request("POST", GENERATIONS, b"", **headers))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(GOOD)
+        assert b" 200 " in await reader.readline()
+
+
+async def test_a_broken_body_after_an_offer_is_refused(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(drawing(sandbox))
+    broken = request("POST", GENERATIONS, None, content_type=JSON, transfer_encoding="chunked", **H2C) + b"no length"
+    reply = await ask(gateway.port, broken)
+    assert (reply.status, reply.closed) == (400, True)
+
+
+async def test_a_framing_that_nobody_can_read_is_refused_with_an_offer_too(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(drawing(sandbox))
+    reply = await ask(
+        gateway.port, request("POST", GENERATIONS, None, content_type=JSON, transfer_encoding="gzip", **H2C) + b"x"
+    )
+    assert (reply.status, reply.closed) == (400, True)
+
+
+async def test_a_caller_who_leaves_within_the_body_after_an_offer_is_not_drawn_for(
+    start: Start, sandbox: Sandbox
+) -> None:
+    gateway = await start(drawing(sandbox))
+    async with line(gateway.port) as caller:
+        await caller.send(request("POST", GENERATIONS, GOOD, content_type=JSON, **H2C)[:-5])
+        await asyncio.sleep(0.05)
+    [told] = await gateway.request_lines()
+    assert told["status"] != 200
+    assert sandbox.world.journal.last(9) == []
