@@ -1,4 +1,5 @@
-"""Pixels: the only module here that imports Pillow, and so itself imported only by the threads that work with it.
+"""Pixels: imports Pillow (as `app.decoding` does for it), and so is itself imported only by the threads that work with
+it.
 
 Memory: a decoded pixel takes 4 bytes. Besides the picture there is its successor while it is turned, resized or
 converted, and what a decoder or encoder keeps (WebP's: two canvases and a copy of the file; progressive JPEG's: all
@@ -7,28 +8,15 @@ coefficients). `app.studio` states the bound, its test measures it.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from typing import IO, Any, Protocol, cast
 
-from PIL import Image, ImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image
 
+from app.decoding import decoded, opened, unreadable
 from app.errors import ApiError, Unavailable
 from app.images import Blob, Size
 from app.redraw import FileFormat, Look, Redraw, RedrawMask, Undrawable, WithoutAlpha
-from app.sniffing import ENOUGH, dimensions, media_type
 
-# The plugins by name, since `Image.open` would take a JPEG that contains several for another format, and warn.
-_READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
-    "image/png": PngImageFile,
-    "image/jpeg": JpegImageFile,
-    "image/webp": WebPImageFile,
-    "image/gif": GifImageFile,
-}
 _UNTURNED = {  # EXIF 2.32, 4.6.4: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,7 +41,7 @@ class Sink(Protocol):
 
 def redraw(source: Blob, target: Sink, order: Redraw, most_pixels: int) -> Size:
     """Writes the picture as ordered, and gives its size. Raises Undrawable, Unavailable (no room for it)."""
-    image, profile = _decoded(source, most_pixels)
+    image, profile = decoded(source, most_pixels)
     image = _coloured(image)
     image = _turned(image, order.orientation)
     image = _resized(image, order.size, Image.Resampling.LANCZOS)
@@ -65,7 +53,7 @@ def redraw(source: Blob, target: Sink, order: Redraw, most_pixels: int) -> Size:
 
 def redraw_mask(source: Blob, target: Sink, order: RedrawMask, most_pixels: int) -> Size:
     """Raises Undrawable, WithoutAlpha, Unavailable (no room for it)."""
-    image, _ = _decoded(source, most_pixels)
+    image, _ = decoded(source, most_pixels)
     grey = _repainted(image, order.said)
     del image
     for orientation in order.orientations:
@@ -81,60 +69,12 @@ def redraw_mask(source: Blob, target: Sink, order: RedrawMask, most_pixels: int)
 def look(source: Blob, most_pixels: int) -> Look:
     """Raises Undrawable."""
     try:
-        image = _opened(source, most_pixels)
+        image = opened(source, most_pixels)
         return Look(Size(*image.size), image.has_transparency_data)
     except Undrawable:
         raise
     except Exception as error:
-        raise _unreadable() from error
-
-
-def _decoded(source: Blob, most_pixels: int) -> tuple[Image.Image, bytes | None]:
-    """The first picture of the file, and its colour profile if there is one for RGB."""
-    try:
-        file = _opened(source, most_pixels)
-        _scale_key(file)
-        file.load()
-        image: Image.Image = file
-        if isinstance(file, WebPImageFile):
-            image = file.copy()  # lets go of its decoder, which keeps two canvases
-    except (Undrawable, MemoryError):
-        raise
-    except Exception as error:  # Pillow's decoders raise what they like when a file is broken
-        raise _unreadable() from error
-    profile = image.info.get("icc_profile")
-    return image, profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
-
-
-def _opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
-    """Nothing is decoded yet; what a decoder would keep canvases for is measured before it is made."""
-    head = source.read(0, ENOUGH)
-    reader = _READERS.get(media_type(head) or "")
-    if reader is None:
-        raise Undrawable("it is no PNG, JPEG, WebP or GIF")
-    _check(dimensions(head), most_pixels)
-    image = reader(cast("IO[bytes]", io.BufferedReader(_BlobFile(source), _BUFFER)))
-    _check(Size(*image.size), most_pixels)
-    return image
-
-
-def _check(size: Size | None, most_pixels: int) -> None:
-    if size and size.pixels > most_pixels:
-        raise Undrawable(f"it is {size} pixels, and pictures of up to {most_pixels:,} pixels can be converted")
-
-
-def _unreadable() -> Undrawable:
-    return Undrawable("it is damaged or cut, and cannot be decoded")
-
-
-def _scale_key(image: ImageFile.ImageFile) -> None:
-    """PNG states the transparent colour at the file's depth; Pillow compares it with pixels of 8 bits."""
-    key: Any = image.info.get("transparency")
-    depth = image.tile[0].args if image.tile else None
-    if isinstance(key, int) and depth in ("L;2", "L;4"):
-        image.info["transparency"] = key * (85 if depth == "L;2" else 17)
-    elif isinstance(key, tuple) and depth == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in key)
+        raise unreadable() from error
 
 
 def _coloured(image: Image.Image) -> Image.Image:
@@ -216,33 +156,6 @@ def _write(
     except Exception as error:
         raise Undrawable(f"it cannot be written as {format}") from error
     file.end()
-
-
-class _BlobFile(io.RawIOBase):
-    def __init__(self, blob: Blob) -> None:
-        self._blob = blob
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        with memoryview(buffer) as view:
-            data = self._blob.read(self._at, len(view))
-            view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blob.size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
 
 
 class _SinkFile:

@@ -82,7 +82,7 @@ def test_the_modules_are_found() -> None:
         ("httpx", ["app.upstream", "app.transport", "app.sandbox"]),
         ("aiohttp", ["app.transport", "app.fetching"]),
         ("yaml", ["app.sources"]),
-        ("PIL", ["app.media", "app.sandbox"]),
+        ("PIL", ["app.media", "app.decoding", "app.sandbox"]),
         ("fastapi", ["app.main", "app.serving", "app.api"]),
         ("starlette", ["app.main", "app.api", "app.sandbox"]),
         ("uvicorn", ["app.serving", "app.protocol", "app.sandbox"]),

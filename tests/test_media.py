@@ -3,15 +3,16 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import zlib
 from typing import Any
 
 import pytest
-from PIL import Image, ImageCms
+from PIL import AvifImagePlugin, Image, ImageCms
 
 from app.errors import Unavailable
 from app.images import Blob, Size
 from app.media import look, redraw, redraw_mask
-from app.redraw import FORMATS, FileFormat, MaskMeaning, Redraw, RedrawMask, Undrawable, WithoutAlpha
+from app.redraw import FORMATS, FileFormat, Look, MaskMeaning, Redraw, RedrawMask, Undrawable, WithoutAlpha
 from app.spool import Spool
 from tests.pixels import ORIENTATIONS, bomb, chunk, corners, encoded, exif, mpo, near, opened, png, spool, stored
 
@@ -101,11 +102,28 @@ def deep(*values: int) -> bytes:
         (png((2, 1), 4, 0, [b"\x1b"], chunk(b"tRNS", deep(11))), [0, 255]),
         (png((2, 1), 16, 0, [deep(0x4000, 0x4001)], chunk(b"tRNS", deep(0x4000))), [255, 0]),
         (png((2, 1), 16, 2, [deep(1, 2, 3, 0x8000, 0, 0)], chunk(b"tRNS", deep(0x8000, 0, 0))), [0, 255]),
+        (
+            png((3, 1), 16, 2, [deep(0x8001, 7, 9, 0x8002, 7, 9, 0x8001, 7, 8)], chunk(b"tRNS", deep(0x8001, 7, 9))),
+            [255, 0, 0],
+        ),
         (png((2, 1), 8, 4, [b"\x10\x40\x20\xff"]), [191, 0]),
         (png((2, 1), 16, 4, [deep(1, 0x4000, 1, 0xFFFF)]), [191, 0]),
         (png((1, 1), 16, 6, [deep(1, 1, 1, 0x4000)]), [191]),
     ],
-    ids=["palette", "L+key", "RGB+key", "1+key", "L2+key", "L4+key", "L16+key", "RGB16+key", "LA", "LA16", "RGBA16"],
+    ids=[
+        "palette",
+        "L+key",
+        "RGB+key",
+        "1+key",
+        "L2+key",
+        "L4+key",
+        "L16+key",
+        "RGB16+key",
+        "RGB16+near key",
+        "LA",
+        "LA16",
+        "RGBA16",
+    ],
 )
 def test_every_way_in_which_a_png_is_transparent_makes_a_mask(data: bytes, expected: list[int]) -> None:
     assert list(mask_redrawn(data, RedrawMask("alpha", "white")).tobytes()) == expected
@@ -171,11 +189,16 @@ def test_no_format_carries_exif_comments_or_resolution_on(format: FileFormat) ->
             {(0, 0): (128, 128, 128, 255), (1, 0): (64, 64, 64, 0)},
         ),
         (png((1, 1), 16, 2, [deep(0xFF00, 0x8000, 0)]), "RGB", {(0, 0): (255, 128, 0)}),
+        (
+            png((2, 1), 16, 2, [deep(0x8001, 0, 0, 0x8000, 0, 0)], chunk(b"tRNS", deep(0x8000, 0, 0))),
+            "RGBA",
+            {(0, 0): (128, 0, 0, 255), (1, 0): (128, 0, 0, 0)},
+        ),
         (encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"), "RGB", {(3, 3): (254, 0, 0)}),
         (mpo(), "RGB", {(2, 2): (254, 0, 0), (29, 13): (255, 255, 255)}),
         (encoded(Image.new("P", (4, 4), 0), "GIF"), "RGB", {(0, 0): (0, 0, 0)}),
     ],
-    ids=["P", "P+key", "L", "LA", "1", "RGB+key", "L16", "L16+key", "RGB16", "CMYK", "MPO", "GIF"],
+    ids=["P", "P+key", "L", "LA", "1", "RGB+key", "L16", "L16+key", "RGB16", "RGB16+key", "CMYK", "MPO", "GIF"],
 )
 def test_all_kinds_of_pixels_become_eight_bits_of_colour(
     data: bytes, mode: str, pixels: dict[tuple[int, int], tuple[int, ...]]
@@ -252,9 +275,72 @@ def test_a_cut_picture_is_undrawable(format: str) -> None:
         redraw(spool(data[: len(data) // 2]), spool(), Redraw("png"), ENOUGH)
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"BM\0\0\0\0\0\0\0\0"])
+@pytest.mark.parametrize("data", [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\xff\x0a"])
 def test_what_is_no_picture_that_is_known_is_undrawable(data: bytes) -> None:
     with pytest.raises(Undrawable, match="no PNG"):
+        redraw(spool(data), spool(), Redraw("png"), ENOUGH)
+
+
+@pytest.mark.parametrize("format", ["AVIF", "BMP", "TIFF"])
+def test_what_no_caller_may_send_and_a_provider_may_draw_is_converted(format: str) -> None:
+    if format == "AVIF" and not AvifImagePlugin.SUPPORTED:
+        pytest.skip("this Pillow was built without AVIF")
+    data = encoded(corners((64, 48)), format)
+    image = redrawn(data, Redraw("png"))
+    assert image.size == (64, 48)
+    assert near(image.getpixel((5, 5)), (255, 0, 0), 30)
+    assert near(image.getpixel((60, 5)), (0, 255, 0), 30)
+    with pytest.raises(Undrawable, match="64x48"):
+        redraw(spool(data), spool(), Redraw("png"), 64 * 48 - 1)
+    with pytest.raises(Undrawable, match="damaged"):
+        redraw(spool(data[: len(data) // 2]), spool(), Redraw("png"), ENOUGH)
+
+
+@pytest.mark.skipif(not AvifImagePlugin.SUPPORTED, reason="this Pillow was built without AVIF")
+def test_an_avif_is_turned_as_it_says() -> None:
+    data = encoded(stored(corners((64, 48)), 6), "AVIF", exif=exif(6))
+    image = redrawn(data, Redraw("png"))
+    assert image.size == (64, 48)
+    assert near(image.getpixel((5, 5)), (255, 0, 0), 30)
+    assert near(image.getpixel((60, 5)), (0, 255, 0), 30)
+
+
+def test_a_tiff_with_a_tile_larger_than_any_picture_gets_no_canvas() -> None:
+    data = encoded(corners(), "TIFF", tiffinfo={65_000: 60_000, 65_001: 60_000})
+    for tag, meant in ((65_000, 322), (65_001, 323)):  # TIFF 6.0, section 15: TileWidth, TileLength
+        data = data.replace(struct.pack("<HH", tag, 4), struct.pack("<HH", meant, 4))
+        data = data.replace(struct.pack("<HH", tag, 3), struct.pack("<HH", meant, 3))
+    with pytest.raises(Undrawable, match="60000x60000"):
+        redraw(spool(data), spool(), Redraw("png"), ENOUGH)
+
+
+def noted(*chunks: bytes) -> bytes:
+    """A picture with these between its header and its pixels."""
+    data = encoded(corners())
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        noted(chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 1_100_000))),
+        noted(chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x>" * 500_000))),
+        noted(*[chunk(b"tEXt", b"a\0" + b"x" * 1_000_000)] * 70),
+        noted(chunk(b"iCCP", b"p\0\0" + zlib.compress(b"\0" * 2_000_000))),
+        noted(chunk(b"iCCP", b"p\0\7" + b"?" * 20)),
+        noted(chunk(b"iCCP", b"")),
+        encoded(corners())[:-12] + chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 1_100_000)) + chunk(b"IEND", b""),
+    ],
+    ids=["zTXt", "iTXt", "tEXt", "iCCP", "iCCP packed oddly", "iCCP empty", "zTXt at the end"],
+)
+def test_notes_and_profiles_that_are_large_or_odd_are_no_damage(data: bytes) -> None:
+    assert redrawn(data, Redraw("png")).tobytes() == corners().tobytes()
+    assert look(spool(data), ENOUGH) == Look(Size(12, 8), alpha=False)
+
+
+def test_a_note_that_is_damaged_is_damage() -> None:
+    data = noted(chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 100))[:-1] + b"?")
+    with pytest.raises(Undrawable, match="damaged"):
         redraw(spool(data), spool(), Redraw("png"), ENOUGH)
 
 

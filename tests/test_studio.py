@@ -6,9 +6,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from app.errors import Unavailable
 from app.images import Size
@@ -242,12 +243,15 @@ def measured(path: Path, count: int, order: str) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-KINDS = {
+KINDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "png": ("RGBA", "PNG", {}, "Redraw('jpeg')"),
     "jpeg": ("RGB", "JPEG", {"progressive": True, "subsampling": 0}, "Redraw('png', 95, 6)"),
     "webp": ("RGBA", "WEBP", {"method": 0}, "Redraw('webp', 95, 6, Size({1}, {0}))"),
     "from_webp": ("RGBA", "WEBP", {"lossless": True, "method": 0}, "Redraw('png', 95, 6, Size({1}, {0}))"),
     "mask": ("RGBA", "PNG", {"compress_level": 1}, "RedrawMask('alpha', 'alpha', (6, 6), Size({0}, {1}))"),
+    "from_tiff": ("RGBA", "TIFF", {"compression": "tiff_deflate"}, "Redraw('jpeg')"),
+    "from_bmp": ("RGBA", "BMP", {}, "Redraw('jpeg')"),
+    **({"from_avif": ("RGBA", "AVIF", {"speed": 10}, "Redraw('png')")} if AvifImagePlugin.SUPPORTED else {}),
 }
 
 
