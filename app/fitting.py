@@ -61,7 +61,7 @@ def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
     fitted = replace(
         request,
         prompt=request.prompt if _takes_prompt(request, can) else None,
-        size=size if takes_size(can) else None,
+        size=size,
         parameters=kept,
         stream=streams,
         partial_images=request.partial_images if streams else 0,
@@ -139,13 +139,11 @@ def takes_size(can: Profile) -> bool:
 
 
 def _size(request: ImageRequest, can: Profile) -> Size | None:
-    """The size asked for, or the one that the gateway derives because the profile says that the model needs it."""
-    if request.size is not None or can.default_size is None:
-        return request.size
-    if isinstance(can.default_size, Size):
+    """The size asked for, or the one that the profile says for those who ask for none. One that follows the input is
+    left to who looks into the pictures: a header does not tell how they are seen."""
+    if request.size is None and isinstance(can.default_size, Size) and takes_size(can):
         return can.default_size
-    first = request.images[0].size if request.images else None
-    return first if first is None or can.size.allows(first) else can.size.nearest(first)
+    return request.size
 
 
 def _mapped(request: ImageRequest, size: Size | None) -> Iterator[str]:

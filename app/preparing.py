@@ -25,7 +25,7 @@ class Preparation:
     """One request's pictures, and what was made of them so far: no work is done twice for its attempts and parts."""
 
     def __init__(self, request: ImageRequest, uploads: Uploads, studio: Studio) -> None:
-        """`request` as the caller sent it; what is made is kept in `uploads`."""
+        """`request` as the caller sent it, with a picture at least; what is made is kept in `uploads`."""
         self._request = request
         self._uploads = uploads
         self._studio = studio
@@ -36,18 +36,16 @@ class Preparation:
 
     async def prepare(self, fitted: Fitted) -> Fitted:
         """The same object where nothing has to be done. Raises InvalidRequest, Unavailable."""
-        if not self._request.images and self._request.mask is None:
-            return fitted
         async with self._lock:  # parts of one request ask for the same at the same time
             return await self._prepared(fitted)
 
     async def _prepared(self, fitted: Fitted) -> Fitted:
         request, can = fitted.request, fitted.deployment.profile
-        first = self._look(request.images[0]) if request.images else None
+        first = self._look(request.images[0])
         derives = self._request.size is None and can.default_size == "input"
-        if first and not first.size and (derives or request.mask):
+        if not first.size and (derives or request.mask):
             first = await self._look_closer(request.images[0], "image")
-        size = _derived(can, first) if first and derives else None
+        size = _derived(can, first) if derives else None
         images = [
             await self._picture(upload, can, size if number == 0 else None, name)
             for number, (upload, name) in enumerate(_named(request.images))
@@ -59,21 +57,21 @@ class Preparation:
             markup=await self._markup(request.markup, first, can, size) if request.markup else None,
             size=size if size and takes_size(can) else request.size,
         )
-        mapped = _mapped(fitted.mapped, size, first) if size and first else fitted.mapped
-        if mapped == fitted.mapped and _same(request, prepared):
+        if _same(request, prepared):
             return fitted
-        return replace(fitted, request=prepared, mapped=mapped)
+        mapped = () if size is None or size == first.upright else (f"size={size}",)
+        return replace(fitted, request=prepared, mapped=(*fitted.mapped, *mapped))
 
     async def _picture(self, upload: Upload, can: Profile, size: Size | None, name: str) -> Upload:
         order = _redrawing(self._look(upload), can, size)
         return upload if order is None else await self._make(upload, order, name)
 
-    async def _markup(self, upload: Upload, first: Traits | None, can: Profile, size: Size | None) -> Upload:
+    async def _markup(self, upload: Upload, first: Traits, can: Profile, size: Size | None) -> Upload:
         """It lies on the first picture, so it is resized with it."""
-        lies_on_it = first is not None and self._look(upload).upright == first.upright
+        lies_on_it = self._look(upload).upright == first.upright
         return await self._picture(upload, can, size if lies_on_it else None, "markup")
 
-    async def _mask(self, upload: Upload, first: Traits | None, can: Profile, size: Size | None) -> Upload:
+    async def _mask(self, upload: Upload, first: Traits, can: Profile, size: Size | None) -> Upload:
         said, mask = self._request.mask_convention, self._look(upload)
         if mask.size is None or mask.alpha is None:
             mask = await self._look_closer(upload, "mask")
@@ -130,12 +128,6 @@ def _derived(can: Profile, first: Traits) -> Size | None:
     """The size that is drawn if the caller says none: the picture's as it is seen, or the nearest that there is."""
     upright = first.upright
     return upright if upright is None or can.size.allows(upright) else can.size.nearest(upright)
-
-
-def _mapped(mapped: tuple[str, ...], size: Size, first: Traits) -> tuple[str, ...]:
-    """Told anew: `fit` knows only the size in which the picture is stored."""
-    others = tuple(name for name in mapped if not name.startswith("size="))
-    return others if size == first.upright else (*others, f"size={size}")
 
 
 def _named(images: tuple[Upload, ...]) -> Iterator[tuple[Upload, str]]:

@@ -205,31 +205,29 @@ def test_a_prompt_of_a_variation_is_a_hint() -> None:
 # --- sizes ---
 
 
-def test_a_size_is_derived_from_the_first_picture_and_reported_only_where_it_differs() -> None:
-    profile = Profile(default_size="input", size=SizeRule(multiple_of=16))
-    even = replace(upload(), size=Size(640, 480))
-    odd = replace(upload(), size=Size(641, 479))
-    assert fitted(asked(EDITS, images=(even, odd)), profile).request.size == Size(640, 480)
-    assert fitted(asked(EDITS, images=(even, odd)), profile).mapped == ()
-    moved = fitted(asked(EDITS, images=(odd, even)), profile)
-    assert (moved.request.size, moved.mapped) == (Size(640, 480), ("size=640x480",))
+def test_a_size_that_follows_the_input_is_left_to_who_looks_into_it() -> None:
+    picture = replace(upload(), size=Size(641, 479))
+    found = fitted(asked(EDITS, images=(picture,)), Profile(default_size="input", size=SizeRule(multiple_of=16)))
+    assert (found.request.size, found.mapped) == (None, ())
 
 
-def test_a_size_that_was_asked_for_is_not_derived() -> None:
-    profile = Profile(default_size="input", size=SizeRule(multiple_of=16))
-    found = fitted(asked(EDITS, size=Size(320, 320)), profile)
+@pytest.mark.parametrize("default", ["input", Size(512, 512)])
+def test_a_size_that_was_asked_for_is_not_derived(default: Any) -> None:
+    found = fitted(asked(EDITS, size=Size(320, 320)), Profile(default_size=default))
     assert (found.request.size, found.mapped) == (Size(320, 320), ())
 
 
-def test_without_a_picture_whose_size_is_known_none_is_derived() -> None:
-    profile = Profile(default_size="input")
-    assert fitted(asked(), profile).request.size is None
-    assert fitted(asked(EDITS, images=(replace(upload(), size=None),)), profile).request.size is None
-
-
-def test_a_default_size_is_sent_where_nobody_asks() -> None:
+def test_a_default_size_is_sent_where_nobody_asks_and_told_where_it_is_not_the_inputs() -> None:
     profile = Profile(default_size=Size(512, 512))
     assert fitted(asked(), profile).request.size == Size(512, 512)
+    for size, mapped in ((Size(512, 512), ()), (Size(640, 480), ("size=512x512",))):
+        found = fitted(asked(EDITS, images=(replace(upload(), size=size),)), profile)
+        assert (found.request.size, found.mapped) == (Size(512, 512), mapped)
+
+
+def test_a_default_size_is_neither_sent_nor_told_where_no_size_can_be_said() -> None:
+    found = fitted(asked(EDITS), Profile(parameters={}, default_size=Size(512, 512)))
+    assert (found.request.size, found.mapped) == (None, ())
 
 
 # --- results ---

@@ -178,10 +178,18 @@ async def test_a_picture_becomes_the_size_that_is_drawn_and_its_mask_with_it(upl
 async def test_the_size_that_is_drawn_is_the_upright_pictures(uploads: Uploads, studio: Studio) -> None:
     data = encoded(stored(corners((32, 64)), 6), "JPEG", exif=exif(6))
     asked = request(upload(data, "a.jpg"))
-    assert fit(asked, FILL).request.size == Size(64, 32)
     fitted = await prepared(asked, FILL, uploads, studio)
     assert (fitted.request.size, fitted.mapped) == (Size(32, 64), ())
     assert of(fitted.request.images[0]).size == (32, 64)
+
+
+async def test_a_picture_of_a_size_that_is_drawn_gives_its_size_and_nothing_is_mapped(
+    uploads: Uploads, studio: Studio
+) -> None:
+    asked = request(encoded(corners((96, 64))), encoded(corners((100, 60))))
+    fitted = await prepared(asked, FILL, uploads, studio)
+    assert (fitted.request.size, fitted.mapped) == (Size(96, 64), ())
+    assert fitted.request.images == asked.images
 
 
 async def test_a_derived_size_counts_where_no_size_can_be_said(uploads: Uploads, studio: Studio) -> None:
@@ -378,9 +386,3 @@ async def test_a_call_that_is_given_up_leaves_the_work_to_the_next(uploads: Uplo
     assert of((await second).request.images[0]).mode == "RGB"
     with pytest.raises(asyncio.CancelledError):
         await first
-
-
-async def test_a_request_without_pictures_passes(uploads: Uploads, studio: Studio) -> None:
-    asked = ImageRequest(Operation.GENERATIONS, "m", prompt="a fox")
-    fitted = fit(asked, PRESET)
-    assert await Preparation(asked, uploads, studio).prepare(fitted) is fitted
