@@ -1,5 +1,6 @@
 """uvicorn's HTTP protocol with two copies of every upload less, one of every answer less, a way to know that an answer
-has left, and no answer but HTTP/1.1 to those who offer another protocol. Knows no request."""
+has left, and what HTTP asks for besides: offers of other protocols are declined, HTTP/1.0 gets no chunks. Knows no
+request."""
 
 from __future__ import annotations
 
@@ -69,6 +70,13 @@ class Protocol(HttpToolsProtocol):
         self.logger.warning(message)
         self.send_400_response(message)
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.scope["http_version"] != "1.1":
+            cycle: Any = self.cycle
+            cycle.keep_alive = cycle.waiting_for_100_continue = False
+            cycle.send = _unchunked(cycle)
+
     def on_body(self, body: bytes) -> None:
         """uvicorn collects pieces in a bytearray and copies that again; a lone piece is handed on as it is."""
         cycle: Any = self.cycle
@@ -128,6 +136,24 @@ def _headless(protocol: Protocol, framing: list[tuple[bytes, bytes]]) -> httptoo
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
     parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % line for line in framing) + b"\r\n")
     return parser
+
+
+def _unchunked(cycle: Any) -> Any:
+    """A `send` for HTTP/1.0, which knows no chunks (RFC 9112, 6.1): an answer of unknown length ends with the
+    connection. uvicorn is told of each piece that it is as long as was announced."""
+    send, announced = cycle.send, True
+
+    async def sent(message: Any) -> None:
+        nonlocal announced
+        if message["type"] == "http.response.start":
+            announced = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if not announced:
+                cycle.chunked_encoding = False
+        elif not announced:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return sent
 
 
 async def flushed(scope: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""What of HTTP is the server's own business: offers of other protocols."""
+"""What of HTTP is the server's own business: offers of other protocols, callers of HTTP/1.0."""
 
 import asyncio
 import hashlib
@@ -12,14 +12,16 @@ import pytest
 
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
-from tests.live.pictures import heavy, opened
-from tests.live.servers import Config, Gateway, sandbox_providers
-from tests.live.wire import Reply, ask, form, line, request
+from tests.live.pictures import encoded, heavy, opened, text
+from tests.live.scripted import End, Scripted, answer, event, head, image_json
+from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by
+from tests.live.wire import Reply, ask, events, form, line, request
 
 pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1024 * 1024
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
+PNG = encoded()
 JSON = "application/json"
 GOOD = json.dumps({"model": "schnell", "prompt": "a fox", "size": "64x64"}).encode()
 
@@ -65,6 +67,11 @@ def assert_drawn(reply: Reply) -> Any:
     return opened(image["b64_json"])
 
 
+async def scripted(start: Start, upstream: Scripted, *steps: bytes | End) -> Gateway:
+    providers = {"a": provider(upstream.at("a", *steps), timeout={"read": 5})}
+    return await start({"providers": providers, "models": {"flux": served_by("a")}})
+
+
 @asynccontextmanager
 async def raw(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection whose answers are looked at as they are, for 10 s at most."""
@@ -74,6 +81,10 @@ async def raw(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.St
             yield reader, writer
     finally:
         writer.transport.abort()
+
+
+async def showing(start: Start, upstream: Scripted, picture: str) -> Gateway:
+    return await scripted(start, upstream, answer(image_json(picture)))
 
 
 async def statuses(gateway: Gateway, requests: list[bytes], *, together: bool) -> list[int]:
@@ -217,3 +228,119 @@ async def test_a_caller_who_leaves_within_the_body_after_an_offer_is_not_drawn_f
     [told] = await gateway.request_lines()
     assert told["status"] != 200
     assert sandbox.world.journal.last(9) == []
+
+
+# --- callers of HTTP/1.0 ---
+
+
+def old(asked: bytes) -> bytes:
+    return asked.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
+
+
+async def told_to_the_end(gateway: Gateway, asked: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body for a caller who knows no chunks: all that comes until the connection ends."""
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(old(asked))
+        said = await reader.read()
+    top, _, body = said.partition(b"\r\n\r\n")
+    first, *lines = top.decode().split("\r\n")
+    headers = dict(entry.split(": ", 1) for entry in lines)
+    assert "transfer-encoding" not in headers, headers
+    assert headers["connection"] == "close"
+    assert int(headers.get("content-length", len(body))) == len(body)
+    return int(first.split()[1]), headers, body
+
+
+def generation(**fields: Any) -> bytes:
+    body = json.dumps({"model": "flux", "prompt": "a red fox", **fields}).encode()
+    return request("POST", GENERATIONS, body, content_type=JSON)
+
+
+@pytest.mark.parametrize("length", [100, 3 * MEGABYTE])
+async def test_json_for_http_1_0_ends_with_the_connection(start: Start, upstream: Scripted, length: int) -> None:
+    picture = text(heavy(length))
+    gateway = await showing(start, upstream, picture)
+    status, _, body = await told_to_the_end(gateway, generation())
+    assert (status, json.loads(body)["data"][0]["b64_json"]) == (200, picture)
+    [told] = await gateway.request_lines()
+    assert told["status"] == 200
+    assert "error" not in told
+
+
+async def test_events_for_http_1_0_end_with_the_connection(start: Start, upstream: Scripted) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    status, headers, body = await told_to_the_end(gateway, generation(stream=True))
+    assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    [(name, document)] = events(body)
+    assert (name, document["b64_json"]) == ("image_generation.completed", text(PNG))
+
+
+async def test_a_picture_for_http_1_0_ends_with_the_connection(start: Start, upstream: Scripted) -> None:
+    picture = heavy(MEGABYTE)
+    gateway = await showing(start, upstream, text(picture))
+    body = json.dumps({"model": "flux", "prompt": "a red fox"}).encode()
+    asked = request("POST", GENERATIONS, body, content_type=JSON, accept="image/png")
+    status, headers, said = await told_to_the_end(gateway, asked)
+    assert (status, headers["content-type"], said) == (200, "image/png", picture)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (generation(model="nope"), 400),
+        (request("POST", GENERATIONS, b"{", content_type=JSON), 400),
+        (request("GET", "/nothing"), 404),
+        (request("GET", "/v1/models"), 200),
+        (request("GET", "/v1/models/flux", connection="keep-alive"), 200),
+        (request("GET", "/healthz"), 200),
+        (request("GET", "/v1/models", None, **H2C), 200),
+        (generation().replace(b"\r\nhost", b"\r\nconnection: upgrade\r\nupgrade: h2c\r\nhost"), 200),
+    ],
+)
+async def test_what_is_short_is_told_to_http_1_0_too(
+    start: Start, upstream: Scripted, asked: bytes, status: int
+) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    found, _, body = await told_to_the_end(gateway, asked)
+    assert found == status
+    assert json.loads(body)
+
+
+async def test_a_head_for_http_1_0_has_no_body(start: Start, upstream: Scripted) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(old(request("HEAD", "/nothing")))
+        assert (await reader.read()).endswith(b"\r\n\r\n")
+
+
+async def test_json_that_breaks_off_for_http_1_0_is_visibly_incomplete(start: Start, upstream: Scripted) -> None:
+    whole = text(heavy(MEGABYTE))
+    cut = b'{"created": 1, "data": [{"b64_json": "' + whole[: len(whole) // 2].encode()
+    gateway = await scripted(start, upstream, head(), cut, End.CLOSE)
+    status, _, body = await told_to_the_end(gateway, generation())
+    assert status == 200
+    assert len(body) > MEGABYTE // 2
+    with pytest.raises(ValueError, match="Unterminated string"):
+        json.loads(body)
+    [told] = await gateway.request_lines()
+    assert told["error"]
+
+
+async def test_events_that_break_off_for_http_1_0_end_with_an_error_event(start: Start, upstream: Scripted) -> None:
+    begun = event("image_generation.partial_image", b64_json=text(PNG), partial_image_index=0)
+    gateway = await scripted(start, upstream, head(type="text/event-stream"), begun, End.CLOSE)
+    _, _, body = await told_to_the_end(gateway, generation(stream=True, partial_images=1))
+    assert [name for name, _ in events(body)] == ["image_generation.partial_image", "error"]
+
+
+async def test_a_caller_of_http_1_0_is_never_told_to_go_on(start: Start, upstream: Scripted) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    asked = generation().replace(b"\r\nhost", b"\r\nexpect: 100-continue\r\nhost")
+    status, _, body = await told_to_the_end(gateway, asked)
+    assert (status, json.loads(body)["data"][0]["b64_json"]) == (200, text(PNG))
+
+
+async def test_a_caller_of_http_1_1_still_gets_chunks(start: Start, upstream: Scripted) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    reply = await ask(gateway.port, generation())
+    assert (reply.complete, reply.header("transfer-encoding"), reply.header("connection")) == (True, "chunked", None)
