@@ -90,13 +90,21 @@ async def in_a_row(n: int, draw: Draw) -> AsyncGenerator[Event, None]:
 
 
 async def together(
-    n: int, at_a_time: int, draw: Draw, new: Callable[[], Recording], drawn: Drawn, *, as_they_land: bool
+    n: int,
+    at_a_time: int,
+    draw: Draw,
+    new: Callable[[], Recording],
+    drawn: Drawn,
+    *,
+    at_once: int,
+    as_they_land: bool,
 ) -> AsyncGenerator[Event, None]:
     """All of `n` images or an ApiError. In order and only when all are there, so that a failure is a clean one; or
-    each as it lands (`as_they_land`), whole, and partial images with them."""
+    each as it lands (`as_they_land`), whole, and partial images with them. `at_once` parts are drawn side by side: more
+    would only wait in a queue, whose time may be up when the first are paid for."""
     landed: asyncio.Queue[Recording | None] = asyncio.Queue()
     kept = list(drawn.recordings.values())
-    async with _drawing(n, at_a_time, draw, new, drawn, landed) as work:
+    async with _drawing(n, at_a_time, at_once, draw, new, drawn, landed) as work:
         if as_they_land:
             for image in kept:
                 async for event in image.follow():
@@ -120,14 +128,31 @@ async def together(
 
 @asynccontextmanager
 async def _drawing(
-    n: int, at_a_time: int, draw: Draw, new: Callable[[], Recording], drawn: Drawn, landed: asyncio.Queue[Any]
+    n: int,
+    at_a_time: int,
+    at_once: int,
+    draw: Draw,
+    new: Callable[[], Recording],
+    drawn: Drawn,
+    landed: asyncio.Queue[Any],
 ) -> AsyncIterator[asyncio.Task[None]]:
+    places, failed = asyncio.Semaphore(at_once), asyncio.Event()
+
+    async def in_turn(first: int, count: int) -> None:
+        async with places:
+            if failed.is_set():
+                return  # what was not begun is not paid for
+            try:
+                await _part(first, count, draw, new, drawn, landed)
+            except BaseException:
+                failed.set()
+                raise
+
     async def all_of_it() -> None:
         try:
             missing = parts(n, at_a_time, drawn.recordings)
             while missing:
-                tasks = [asyncio.create_task(_part(first, count, draw, new, drawn, landed)) for first, count in missing]
-                await _settled(tasks, drawn)
+                await _settled([asyncio.create_task(in_turn(first, count)) for first, count in missing], drawn)
                 missing = parts(n, at_a_time, drawn.recordings)
         finally:
             landed.put_nowait(None)

@@ -105,7 +105,10 @@ class Gateway:
 
         if at_a_time == n and not call.drawn.recordings:
             return fanout.in_a_row(n, part)
-        return fanout.together(n, at_a_time, part, self._recording, call.drawn, as_they_land=call.request.stream)
+        at_once = max(_places(fitted.deployment) or n for fitted in candidates)
+        return fanout.together(
+            n, at_a_time, part, self._recording, call.drawn, at_once=at_once, as_they_land=call.request.stream
+        )
 
     async def _attempts(self, call: Call, candidates: list[Fitted]) -> AsyncGenerator[Event, None]:
         """One attempt after the other until one delivers. One that has given image data is never abandoned."""
@@ -182,6 +185,11 @@ async def _decoded(pieces: AsyncGenerator[bytes, None], decoder: Decoder) -> Asy
     async for piece in pieces:
         yield decoder.feed(piece)
     yield decoder.close()
+
+
+def _places(deployment: Deployment) -> int | None:
+    bounds = (deployment.max_concurrency, deployment.provider.max_concurrency)
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def _wanted(request: ImageRequest) -> Wanted | None:

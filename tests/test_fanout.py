@@ -58,8 +58,10 @@ class Studio:
         finally:
             self.closed += 1
 
-    def together(self, n: int, at_a_time: int, drawn: Drawn, *, stream: bool = False) -> AsyncGenerator[Event, None]:
-        return together(n, at_a_time, self.draw, self.recording, drawn, as_they_land=stream)
+    def together(
+        self, n: int, at_a_time: int, drawn: Drawn, *, at_once: int = 10, stream: bool = False
+    ) -> AsyncGenerator[Event, None]:
+        return together(n, at_a_time, self.draw, self.recording, drawn, at_once=at_once, as_they_land=stream)
 
 
 def data(index: int) -> bytes:
@@ -160,6 +162,29 @@ async def test_a_part_that_fails_lets_the_others_end_and_only_the_missing_is_dra
     assert (studio.meter.memory, studio.meter.growing) == (0, 0)
 
 
+async def test_as_many_parts_are_drawn_side_by_side_as_there_are_places() -> None:
+    studio, drawn = Studio(), Drawn()
+    studio.waits = {index: asyncio.Event() for index in range(5)}
+    whole = asyncio.create_task(collected(studio.together(5, 1, drawn, at_once=2)))
+    for index in range(5):
+        while len(studio.calls) < min(5, index + 2):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert len(studio.calls) - studio.closed <= 2
+        studio.waits[index].set()
+    assert images(await whole) == expected(5)
+
+
+async def test_when_a_part_has_failed_no_other_is_begun() -> None:
+    studio, drawn = Studio(), Drawn()
+    studio.fails[1] = unpaid()
+    with pytest.raises(ApiError, match="busy"):
+        await collected(studio.together(4, 1, drawn, at_once=1))
+    assert studio.calls == [(0, 1), (1, 1)]
+    assert sorted(drawn.recordings) == [0]
+    drawn.close()
+
+
 @pytest.mark.parametrize("order", [(0, 3), (3, 0)])
 async def test_a_failure_that_may_have_been_paid_is_told_before_one_that_was_not(order: tuple[int, int]) -> None:
     studio, drawn = Studio(), Drawn()
@@ -227,7 +252,7 @@ async def test_an_image_that_comes_twice_counts_once() -> None:
         yield Done()
 
     studio, drawn = Studio(), Drawn()
-    events = await collected(together(3, 3, confused, studio.recording, drawn, as_they_land=True))
+    events = await collected(together(3, 3, confused, studio.recording, drawn, at_once=3, as_they_land=True))
     assert images(events) == expected(3)
     drawn.close()
     assert (studio.meter.memory, studio.meter.growing) == (0, 0)

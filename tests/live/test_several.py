@@ -41,6 +41,21 @@ RED, LIME, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 # --- one at a time ---
 
 
+async def test_a_request_is_not_sent_away_from_the_queue_that_it_fills_itself(start: Start, sandbox: Sandbox) -> None:
+    providers = sandbox_providers(sandbox.base_url)
+    providers["nebula"]["max_concurrency"] = 1
+    gateway = await start(
+        {
+            "providers": providers,
+            "models": {"flux": {"deployments": [{"provider": "nebula", "model": SCHNELL}]}},
+            "queue": {"max_length": 1, "max_seconds": 0.5},
+        }
+    )
+    reply = await generate(gateway.port, prompt="[[fault:slow:0.3]]", n=4, size=SMALL)
+    assert reply.status == 200, reply.body
+    assert len(pictures(reply)) == 4
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
 async def test_seeds_go_on_where_the_last_ended_and_the_order_is_theirs(home: House, n: int) -> None:
     prompt = f"{n} foxes with seeds"
