@@ -66,7 +66,7 @@ def found(reference: str) -> Any:
 def served(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
     for route in routes:
         if isinstance(route, Route | APIRoute):
-            path = re.sub(r":path}", "}", route.path)
+            path = re.sub(r":path}", "}", route.path).rstrip("/")  # with a slash at the end it is the same
             yield from ((method.lower(), path) for method in (route.methods or set()) - {"HEAD"})
         else:
             inner = getattr(route, "original_router", None) or getattr(route, "app", None)
