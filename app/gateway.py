@@ -157,7 +157,7 @@ class Gateway:
             if answer.head.status // 100 != 2:
                 raise dialect.error(answer.head, body_without_secrets(await answer.text(), deployment.provider))
             decoder = dialect.decoder(request, answer.head)
-            inspect = Inspector(request.parameters.get("seed"), request.n)
+            inspect = Inspector(request.parameters.get("seed"), request.n, deployment.provider.base_url)
             keeps_links = call.result == "url" and deployment.provider.urls == "pass" and _gives_format(call, request)
             async with aclosing(answer.pieces()) as pieces, aclosing(_decoded(pieces, decoder)) as decoded:
                 async for events in decoded:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pybase64
 
+from app.addresses import resolved
 from app.errors import Failure, UpstreamError
 from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Size
 from app.sniffing import ENOUGH, FrameSearch, dimensions, format_name, has_alpha, media_type
@@ -22,13 +23,15 @@ class Inspector:
     """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is.
 
     `seed` is the one that was sent for the first image: an upstream that took it need not repeat it. `most` is how
-    many images were asked for: what an upstream sends beyond them is passed over.
+    many images were asked for: what an upstream sends beyond them is passed over. `base_url` is where links that are
+    no full addresses begin.
     """
 
-    def __init__(self, seed: int | None = None, most: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, most: int | None = None, base_url: str = "") -> None:
         self._picture = Picture()
         self._seed = seed
         self._most = most
+        self._base_url = base_url
         self._index = 0
         self._unwanted = False
 
@@ -52,6 +55,8 @@ class Inspector:
                 seed = self._seed if event.seed is None and self._index == 0 else event.seed
                 facts = {**event.facts, **self._picture.facts()}
                 yield replace(event, seed=seed, facts=facts, alpha=self._picture.alpha)
+            elif type(event) is ImageLink:
+                yield ImageLink(resolved(event.url, self._base_url))
             else:
                 yield event
 

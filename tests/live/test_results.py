@@ -255,6 +255,19 @@ async def test_the_providers_own_links_pass_where_links_are_the_default(start: S
     assert url.startswith("http://gateway/files/")
 
 
+async def test_a_providers_relative_link_passes_as_a_whole_address(start: Start, upstream: Scripted) -> None:
+    links = {"/v1/images/abc/content?sig=a%2Fb": upstream.base_url + "/v1/images/abc/content?sig=a%2Fb",
+             "https://cdn.example.com/x?": "https://cdn.example.com/x?", "http://[bad": "http://[bad"}  # fmt: skip
+    said = answer({"created": 1, "data": [{"url": link} for link in links]})
+    gateway = await start(
+        {"providers": {"a": provider(upstream.at("a", said), urls="pass")}, "models": {"flux": served_by("a")}}
+    )
+    reply = await generate(gateway.port, response_format="url", n=3)
+    assert [image["url"] for image in reply.json()["data"]] == list(links.values())
+    [document] = completed(await generate(gateway.port, response_format="url", stream=True))
+    assert document["url"] == next(iter(links.values()))
+
+
 async def test_a_link_to_another_format_than_was_asked_for_does_not_pass(start: Start, sandbox: Sandbox) -> None:
     """NetMind knows no formats, so its link would be one to a PNG."""
     gateway = await start(passing(sandbox))
