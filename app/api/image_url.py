@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import binascii
 import re
+from urllib.parse import unquote_to_bytes
 
 import pybase64
 
@@ -18,6 +18,7 @@ _LONGEST_PREFIX = 1024  # bytes of a data URL before its comma
 _LONGEST_ADDRESS = 8192
 _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,31}):")
 _ADDRESS = re.compile(rb"[\x21-\x7e]+")
+_LINE_ENDS = b"\r\n\t"  # no spaces: one inside may be what a form made of a "+"
 _DECIDED = 33  # bytes by which a scheme, if there is one, has ended
 
 
@@ -31,7 +32,8 @@ class ImageUrl:
         self._uploads = uploads
         self._head: bytes | None = b""  # until it is known what this is
         self._incoming: Incoming | None = None
-        self._carry = b""  # base64 that does not fill a group of four yet
+        self._begun = False
+        self._carry = b""  # text that does not fill a group of four yet
         self._padded = False
 
     def feed(self, data: bytes) -> None:
@@ -46,8 +48,11 @@ class ImageUrl:
         """The string is whole."""
         if self._head is not None:
             self._decide(self._head, whole=True)
-        if self._carry:
+        rest = _plain(self._carry)
+        if len(rest) % 4:
             raise self._invalid("its base64 text is cut, or lacks the '=' at its end")
+        if not self._take(rest):
+            raise self._not_base64()
 
     def finish(self, name: str) -> Upload:
         if self._incoming is None:
@@ -91,29 +96,52 @@ class ImageUrl:
         self._decode(data)
 
     def _decode(self, data: bytes) -> None:
-        if not data:
-            return
+        if not self._begun:
+            data = data.lstrip(b" \t\r\n")
+            self._begun = bool(data)
         if self._carry:
             data = self._carry + data
         cut = len(data) & ~3
-        self._carry = data[cut:]
-        if not cut:
-            return
-        try:
-            decoded = pybase64.b64decode(memoryview(data)[:cut], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise self._not_base64() from error
-        if self._padded:
+        if self._take(memoryview(data)[:cut]):
+            self._carry = data[cut:]
+        else:
+            self._decode_spelt(data)
+
+    def _decode_spelt(self, data: bytes) -> None:
+        """Broken into lines, or with "%2B" for "+": RFC 2397, section 2."""
+        end = data.rindex(b"%") if b"%" in data[-2:] else len(data)  # an escape may be cut
+        text = _plain(data[:end])
+        cut = len(text) & ~3
+        if b"%" in text or not self._take(text[:cut]):
             raise self._not_base64()
-        self._padded = data[cut - 1] == 0x3D  # "=": nothing may follow
+        self._carry = text[cut:] + data[end:]
+
+    def _take(self, text: bytes | memoryview) -> bool:
+        """Whether it is base64, and none that follows padding. Takes all or nothing."""
+        if not text:
+            return True
+        try:
+            decoded = pybase64.b64decode(text, validate=True)
+        except ValueError:
+            return False
+        if self._padded:
+            return False
+        self._padded = text[-1] == 0x3D  # "=": nothing may follow
         if self._incoming is not None:
             self._incoming.write(decoded)
+        return True
 
     def _not_base64(self) -> InvalidRequest:
         return self._invalid(
             "it is no base64 text. The standard alphabet is taken ('+' and '/', not '-' and '_'), padded with '=', "
-            "without white space; alone, or as 'data:image/png;base64,…'"
+            "without spaces; alone, or as 'data:image/png;base64,…'"
         )
 
     def _invalid(self, reason: str) -> InvalidRequest:
         return invalid(self._name, f"Invalid {shortened(self._name)!r}: {reason}.", "invalid_value")
+
+
+def _plain(text: bytes) -> bytes:
+    if b"%" in text:
+        text = unquote_to_bytes(text)
+    return text.translate(None, _LINE_ENDS)

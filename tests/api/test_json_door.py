@@ -4,14 +4,16 @@ import asyncio
 import base64
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api.body import ClientGone, Limits
+from app.api.image_url import ImageUrl
 from app.api.reading import read_request
 from app.errors import ApiError, InvalidRequest, TooLarge
 from app.images import Operation, Size, Upload
@@ -157,10 +159,15 @@ def test_where_the_network_cuts_an_edit_makes_no_difference(step: int, padding: 
         ("data:image/png,abcd", "not base64"),
         ("data:image/svg+xml;utf8,<svg/>", "not base64"),
         (data_url(png())[:-1], "cut"),
-        (data_url(png()) + "\n", "cut"),
+        (data_url(png())[:-1] + "\n", "cut"),
+        (data_url(png()).replace("A", " A"), "no base64"),
+        (data_url(png()).replace("A", "%zz"), "no base64"),
+        (data_url(png()) + "%", "cut"),
+        (data_url(png(padding=b"x")) + "%3D", "cut"),
+        (data_url(png(padding=b"x")) + "\nAAAA", "no base64"),
+        (data_url(png(padding=b"x")) + "\nA%41AA", "no base64"),
         (data_url(png(padding=b"x")) + "AAAA", "no base64"),
         (data_url(png(padding=b"xx")).replace("A", "-"), "no base64"),
-        ("data:image/png;base64,QUJD\nQUJD", "no base64"),
         (data_url(b"A") + data_url(b"B", ""), "no base64"),
         ("http://example.com/a.png", "'http' is not taken"),
         ("file:///etc/passwd", "'file' is not taken"),
@@ -173,6 +180,52 @@ async def test_an_image_url_that_cannot_be_read_is_refused_with_the_reason(url: 
     assert told in fault.message
     assert (fault.status, fault.param, fault.code) == (400, "images[0].image_url", "invalid_value")
     assert (await refused(edit(PICTURE, mask={"image_url": url}))).param == "mask.image_url"
+
+
+def lines(text: str, end: str) -> str:
+    return end.join(text[at : at + 76] for at in range(0, len(text), 76)) + end
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "lines": lambda text: lines(text, "\n"),
+    "lines of MIME": lambda text: lines(text, "\r\n"),
+    "a newline": lambda text: text + "\n",
+    "a space": lambda text: " " + text,
+    "escapes": lambda text: text.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D"),
+    "all escapes": lambda text: "".join(f"%{ord(char):02x}" for char in text),
+    "escaped lines": lambda text: quote(lines(text, "\n")),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_a_data_url_may_be_spelt_as_tools_spell_it_however_it_is_cut(spelling: str) -> None:
+    for padding in (b"\xff\xfe", b"\xff\xfe\xfb", b"\xff\xfe\xfb\xef" * 40):
+        data = png(padding=padding)
+        text = SPELLINGS[spelling](base64.b64encode(data).decode())
+        body = json.dumps(edit({"image_url": "data:image/png;base64," + text})).encode()
+        for step in (1, 2, 3, 5, 7, 64, len(body)):
+            pieces = [body[at : at + step] for at in range(0, len(body), step)]
+            with Uploads() as uploads:
+                receive = receiving(pieces)
+                request = await read_request(Operation.EDITS, scope("application/json"), receive, LIMITS, uploads)
+                assert content(request.images[0]) == data
+
+
+def test_little_is_held_of_an_image_that_is_spelt_oddly() -> None:
+    with Uploads() as uploads:
+        url = ImageUrl("images[0].image_url", LIMITS, uploads)
+        url.feed(b"data:image/png;base64,")
+        for piece in (b"iVBO\nRw%", b"30", b"%3d\n", b"\r\n" * 10_000, b"%0A" * 10_000, b"%0"):
+            url.feed(piece)
+            assert len(url._carry) < 8
+
+
+async def test_what_is_escaped_twice_is_refused_wherever_it_is_cut() -> None:
+    body = json.dumps(edit({"image_url": data_url(png(padding=b"x")).replace("A", "%2541")})).encode()
+    for step in range(1, 40):
+        pieces = [body[at : at + step] for at in range(0, len(body), step)]
+        with pytest.raises(InvalidRequest, match="no base64"):
+            await read_request(Operation.EDITS, scope("application/json"), receiving(pieces), LIMITS, Uploads())
 
 
 async def test_padding_ends_the_text_wherever_it_is_cut() -> None:
