@@ -68,6 +68,13 @@ def _parameters(value: Any) -> Any:
     return mapping
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise refused("names a user who has no home", "write the path out") from None
+
+
 # Names end up in response headers.
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]+( [!-~]+)*$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -256,4 +263,4 @@ class Preset(Section):
     models: dict[Name, ProfileSettings]
 
 
-DataDirectory = Annotated[Path, AfterValidator(Path.expanduser)]
+DataDirectory = Annotated[Path, AfterValidator(_expanded)]

@@ -307,6 +307,7 @@ FAULTS = [
         )
     ),
     ("server: {host: 1}", "server.host", "should be a valid string", "put it in quotes"),
+    ("data_dir: ~nobody-of-this-name/data", "data_dir", "names a user who has no home", "write the path out"),
     ("server: [1]", "server", "should be a mapping", "write a mapping"),
     ("queue: {max_seconds: .inf}", "queue.max_seconds", "finite number", "write a finite number"),
     ("logging: {format: xml}", "logging.format", "'auto', 'text' or 'json'", "choose one of these"),
