@@ -87,14 +87,13 @@ class Slots:
 class Hold:
     """One request's place at a deployment, or its turn in the queue for it."""
 
-    __slots__ = ("_deployment", "_key", "_lane", "_since", "_slots", "_waiter")
+    __slots__ = ("_deployment", "_key", "_lane", "_since", "_slots")
 
     def __init__(self, slots: Slots, lane: _Lane, deployment: Deployment, key: str) -> None:
         self._slots = slots
         self._lane = lane
         self._deployment = deployment
         self._key = key
-        self._waiter: Waiter | None = None
         self._since = 0.0
 
     async def __aenter__(self) -> None:
@@ -102,11 +101,7 @@ class Hold:
             self._lane.take()
         else:
             place = asyncio.get_running_loop().create_future()
-            self._waiter = Waiter(self._deployment, self._key, self._lane, place)
-            try:
-                await self._slots._wait(self._waiter)
-            finally:
-                self._waiter = None
+            await self._slots._wait(Waiter(self._deployment, self._key, self._lane, place))
         self._since = self._slots._clock()
 
     async def __aexit__(
@@ -114,11 +109,6 @@ class Hold:
     ) -> None:
         self._lane.learn(self._slots._clock() - self._since)
         self._lane.give_back()
-
-    @property
-    def ahead(self) -> int | None:
-        """How many at this deployment have their turn before this one; None when it does not wait."""
-        return None if self._waiter is None else self._lane.host.ahead(self._waiter)
 
 
 @dataclass(slots=True, eq=False)
@@ -147,16 +137,6 @@ class _Host:
             if waiter.lane.open_to(waiter.deployment) and not waiter.place.done():
                 return waiter
         return None
-
-    def ahead(self, waiter: Waiter) -> int:
-        before = 0
-        own = [each for each in self.queues[waiter.key] if each.lane is waiter.lane].index(waiter)
-        rounds = own + 1  # those whose key comes first are a round ahead
-        for key, queue in self.queues.items():
-            if key == waiter.key:
-                rounds = own
-            before += min(rounds, sum(each.lane is waiter.lane for each in queue))
-        return before
 
 
 @dataclass(slots=True, eq=False)
