@@ -50,14 +50,9 @@ class Caps:
 
 
 class Fetched:
-    """A picture that is arriving. `media_type` is what its bytes are, or what the host calls them if they tell nothing;
-    `length` what the host announced."""
+    """A picture that is arriving."""
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, head: bytes, kind: str, patience: Patience, max_bytes: int
-    ) -> None:
-        self.media_type = kind
-        self.length = response.content_length
+    def __init__(self, response: aiohttp.ClientResponse, head: bytes, patience: Patience, max_bytes: int) -> None:
         self._response = response
         self._head = head
         self._patience = patience
@@ -242,7 +237,7 @@ async def _looked_at(response: aiohttp.ClientResponse, patience: Patience, max_b
     kind = seen or said or "application/octet-stream"
     if not kind.startswith("image/") and (seen or said not in _OPAQUE):
         raise FetchError(Reason.NO_IMAGE, f"at {url.host!r} is no image but {kind!r}")
-    return Fetched(response, head, kind, patience, max_bytes)
+    return Fetched(response, head, patience, max_bytes)
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
