@@ -45,9 +45,8 @@ class JsonTapError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StringBegins:
-    """A tapped string starts: the key it stands under, and the way there from the top, that key included."""
+    """A tapped string starts: the way there from the top, with the key it stands under at the end."""
 
-    key: str
     path: tuple[str | int, ...]
     at: int = field(default=0, compare=False)  # how much of the rest had been kept by then
 
@@ -235,7 +234,7 @@ class JsonTap:
     def _begin_tapped(self, data: bytes, start: int, quote: int, events: list[TapEvent]) -> int:
         self._keep(data[start:quote] + b'""')
         path = tuple([step if isinstance(step, int) else _name(step) for step in self._path])
-        events.append(StringBegins(str(path[-1]), path, len(self._skeleton)))
+        events.append(StringBegins(path, len(self._skeleton)))
         self._armed, self._tapping = False, True
         return quote + 1
 
