@@ -3,8 +3,10 @@ choice between JSON and events by what the body begins with. Knows no provider."
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from app.dialects import Decoder
 from app.dialects.failures import from_document
@@ -13,6 +15,7 @@ from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 
 FACTS = ("background", "output_format", "quality", "size")
+_DATA_URL = re.compile(r"data:[^,]{0,256};base64,(?=.)", re.IGNORECASE | re.DOTALL)
 
 
 def garbled(reason: object) -> UpstreamError:
@@ -83,7 +86,7 @@ class JsonAnswer:
             entry = entries[self._told] if self._told < len(entries) and isinstance(entries[self._told], dict) else {}
             if not self._open and (address := link(entry)):
                 yield ImageBegins(self._told)
-                yield ImageLink(address)
+                yield behind(address)
                 self._open = True
             if not self._open:
                 raise UpstreamError(Failure.UNCERTAIN, f"image {self._told + 1} of the answer is missing")
@@ -100,6 +103,14 @@ def _entries(document: Any) -> list[Any]:
 def link(entry: Any) -> str | None:
     url = entry.get("url") if isinstance(entry, dict) else None
     return url if isinstance(url, str) and url else None
+
+
+def behind(address: str) -> ImageLink | ImageData:
+    """What an answer's `url` stands for: some hosts put the image itself there, as a data URL."""
+    prefix = _DATA_URL.match(address)
+    if prefix is None:
+        return ImageLink(address)
+    return ImageData(unquote_to_bytes(address[prefix.end() :].encode("ascii", "replace")))
 
 
 def image_ends(entry: Mapping[str, Any], usage: Mapping[str, Any] | None) -> ImageEnds:

@@ -8,11 +8,11 @@ from typing import Any
 
 from app.deployments import Deployment
 from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
-from app.dialects.answers import ByFirstByte, garbled, image_ends, link, so_far, usage_of
+from app.dialects.answers import ByFirstByte, behind, garbled, image_ends, link, so_far, usage_of
 from app.dialects.failures import from_document, from_status
 from app.dialects.sse import EventBegins, EventEnds, SseError, SseReader
 from app.errors import Failure, UpstreamError
-from app.images import Done, Event, ImageBegins, ImageData, ImageLink, ImageRequest, Operation, Upload
+from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
 from app.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 from app.profiles import Profile
 from app.usage import add_up
@@ -215,7 +215,7 @@ class Picture:
             raise failure.alone()  # this frame holds the other one
         if not self._begun and (address := link(document)):
             yield self._begin(document)
-            yield ImageLink(address)
+            yield behind(address)
         if self._begun:
             if self.is_partial != (self._partial(document) is not None):
                 raise garbled("an event says only after its picture whether it is a partial one")

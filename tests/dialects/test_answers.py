@@ -67,6 +67,27 @@ def test_a_text_goes_before_a_link(entry: dict[str, Any]) -> None:
     assert pictures(read({"data": [entry]})) == [b"AA"]
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("data:image/png;base64,AAAA", b"AAAA"), ("data:;base64,AA==", b"AA=="),
+        ("DATA:image/png;name=a.png;BASE64,A%2BA%3D", b"A+A="), ("data:image/png;base64,AAA\nA", b"AAA\nA"),
+        ("data:image/png;base64,\ud800", b"?"),
+    ],
+)  # fmt: skip
+def test_a_data_url_is_the_image_itself(url: str, text: bytes) -> None:
+    events = read({"data": [{"url": url, "revised_prompt": "r"}, {"url": "https://a.test/1"}]})
+    assert events[:3] == [ImageBegins(0), ImageData(text), ImageEnds("r")]
+    assert events[3:5] == [ImageBegins(1), ImageLink("https://a.test/1")]
+
+
+@pytest.mark.parametrize(
+    "url", ["data:image/svg+xml;utf8,<svg/>", "data:image/png;base64,", "https://a.test/;base64,A"]
+)
+def test_another_url_is_a_link(url: str) -> None:
+    assert read({"data": [{"url": url}]})[1] == ImageLink(url)
+
+
 entries = st.one_of(
     st.text("ABCD", min_size=1, max_size=9).map(lambda text: {"b64_json": text}),
     st.text("abc", min_size=1, max_size=9).map(lambda path: {"url": f"https://a.test/{path}", "b64_json": None}),

@@ -313,6 +313,11 @@ def test_a_completed_event_may_hand_out_a_link() -> None:
     assert read(block) == [ImageBegins(0), ImageLink("https://a.test/1"), ImageEnds("r"), Done()]
 
 
+def test_a_completed_event_may_hand_out_a_data_url() -> None:
+    block = named("image_generation.completed", url="data:image/png;base64,AAAA")
+    assert read(block) == [ImageBegins(0), ImageData(b"AAAA"), ImageEnds(), Done()]
+
+
 @pytest.mark.parametrize(
     "block",
     [
