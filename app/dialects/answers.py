@@ -53,10 +53,11 @@ class JsonAnswer:
             document = self._tap.close()
         except JsonTapError as error:
             raise garbled(error) from None
-        if failure := from_document(document):
-            raise failure.alone()  # this frame holds the other one
         entries = _entries(document)
-        if not self._told and not self._open and not any(link(entry) for entry in entries):
+        delivered = bool(self._told or self._open or any(map(link, entries)))
+        if failure := from_document(document, delivered=delivered):
+            raise failure.alone()  # this frame holds the other one
+        if not delivered:
             raise UpstreamError(Failure.UNCERTAIN, "the answer holds no image, and no reason")
         usage = usage_of(document)
         events = list(self._up_to(len(entries), entries, usage))

@@ -28,7 +28,29 @@ _MODERATION = re.compile(r"moderation|content[_ ]?policy|content[_ ]?filter|nsfw
 _REFUSALS = {400, 404, 413, 422}
 _ACCOUNT = {401, 402, 403}
 _TRANSIENT = {500, 502, 503}
-_GOOD_WORDS = {"success", "succeeded", "ok", "completed", "complete", "done"}
+_GOOD_WORDS = {"success", "succeeded", "ok", "completed", "complete", "done", "finished", "none", "null", "no error"}
+_GOOD_CODES = {"0", "200", "201", "202"} | _GOOD_WORDS
+# How a status, or the name of an event, begins or ends that says in so many words that nothing will come.
+_WORD = (
+    r"(?:fail(?:ed|ure)?|error(?:ed)?|cancell?ed|rejected|blocked|expired|timed?[\W_]?out|abort(?:ed)?|refused|denied)"
+)
+_FAILED = re.compile(rf"(?!(?:no|without)[\W_])(?:{_WORD}[\s:].*|(?:.*[\W_])?{_WORD})", re.I | re.S)
+# A text in which an answer without an image says that one is being drawn, or was; unless it also says why it cannot.
+_PERHAPS_DRAWN = re.compile(
+    r"\b(?:queued|pending|in[ _-](?:progress|queue)|processing|processed|submitted|scheduled|accepted|received|started"
+    r"|running|generating|generated|created|wait(?:ing)?|success\w*|succeeded|completed?|finished|done|ok)\b",
+    re.I,
+)
+_WHY_NOT = re.compile(
+    r"fail|error|unsuccess|unable|can(?:not|'t)|could(?: not|n't)|unavailable|overload|exceed|reject|refus|violat"
+    r"|denied|invalid|block",
+    re.I,
+)
+# Where an answer in a shape of its own, beside `data`, may hold what was drawn or tell where it will be.
+_PERHAPS_IMAGES = (
+    "b64_json", "image", "images", "output", "outputs", "artifacts", "result", "results", "url", "urls",
+    "task_id", "job_id", "polling_url", "status_url",
+)  # fmt: skip
 _SECRETS = re.compile(
     r"\b(?:sk|ak|pk|rk)[-_][\w-]{6,}|\b(?i:Bearer)\s+\S{6,}|(?<![0-9a-fA-F])[0-9a-fA-F]{32,}"
     r"|\beyJ[\w-]{10,}[\w.-]*|[A-Za-z0-9+/=_-]{100,}"
@@ -54,13 +76,37 @@ def from_status(head: ResponseHead, body: bytes) -> UpstreamError:
     )
 
 
-def from_document(document: Any) -> UpstreamError | None:
-    """The failure that a document under a 2xx status tells of, or None if it tells of none."""
+def from_document(document: Any, *, delivered: bool = False) -> UpstreamError | None:
+    """The failure that a document under a 2xx status tells of, or None if it tells of none.
+
+    `delivered`: it holds images, so that only an error or a word of failure counts. Where it holds none, what it says
+    is the reason, unless it may mean that a drawing is under way, and so perhaps paid for.
+    """
     if not isinstance(document, dict):
         return UpstreamError(Failure.UNCERTAIN, "the answer is JSON, but no object")
-    words = Words.read(document)
-    if not (document.get("error") or _says_failed(document)):
-        return None
+    if says_failed(document):
+        return failed(Words.read(document))
+    return None if delivered else _instead_of_an_image(document)
+
+
+def says_failed(document: Mapping[str, Any]) -> bool:
+    """Whether it holds an error, or an explicit word of failure."""
+    status = document.get("status")
+    return (
+        document.get("success") is False
+        or document.get("success") == "false"
+        or (isinstance(status, str) and names_failure(status))
+        or _is_error(document.get("error"))
+    )
+
+
+def names_failure(word: str) -> bool:
+    """Whether a status, or the name of an event, is one of failure."""
+    return _FAILED.fullmatch(word.strip()) is not None
+
+
+def failed(words: Words) -> UpstreamError:
+    """The failure of an answer that was begun as a good one, and then says in these words that there is no image."""
     refused = _moderated(words) or _is_refusal_code(words.code)
     failure = Failure.CREDENTIAL if _exhausted(words) else Failure.REFUSED if refused else Failure.FAILED
     message = words.message or "the answer says that it failed, without a reason"
@@ -68,13 +114,45 @@ def from_document(document: Any) -> UpstreamError | None:
     return UpstreamError(failure, message, status, words.type, words.code, words.param, details=words.details)
 
 
-def _says_failed(document: Mapping[str, Any]) -> bool:
-    status = document.get("status")
-    return (
-        document.get("success") is False
-        or bool(document.get("detail"))
-        or (isinstance(status, str) and status.lower() not in _GOOD_WORDS)
-    )
+def _is_error(error: Any) -> bool:
+    """Some hosts send `error` always, with a code or a word that all went well."""
+    if not isinstance(error, dict):
+        return bool(error) and str(error).strip().lower() not in _GOOD_CODES
+    code, message = _text(error.get("code")), error.get("message")
+    said = code or (message if isinstance(message, str) else "")
+    return any(error.values()) and said.strip().lower() not in _GOOD_CODES
+
+
+def _instead_of_an_image(document: Mapping[str, Any]) -> UpstreamError | None:
+    if error := _of_an_image(document):
+        return failed(Words.read({"error": error}))
+    words, status = Words.read(document), document.get("status")
+    if _is_refusal_code(words.code) or _MODERATION.search(words.code or ""):
+        return failed(words)
+    if isinstance(status, str) and status.strip() and status.strip().lower() not in _GOOD_WORDS:
+        return UpstreamError(Failure.UNCERTAIN, f"it says {scrub(status)!r} instead of giving the image")
+    return failed(words) if _is_reason(words, document) else None
+
+
+def _of_an_image(document: Mapping[str, Any]) -> Any:
+    """The error that is told under `data` of the first image that has one."""
+    data = document.get("data")
+    errors = (entry.get("error") for entry in data if isinstance(entry, dict)) if isinstance(data, list) else ()
+    return next(filter(_is_error, errors), None)
+
+
+def _is_reason(words: Words, document: Mapping[str, Any]) -> bool:
+    """Whether the words can only mean that nothing was drawn."""
+    status, message = document.get("status"), words.message.lower()
+    if isinstance(status, str) or document.get("success") is True:
+        return False
+    if {_text(status), (words.code or "").lower(), message} & _GOOD_CODES:
+        return False
+    if isinstance(document.get("data"), dict) or any(
+        document.get(key) not in (None, [], {}) for key in _PERHAPS_IMAGES
+    ):
+        return False
+    return bool(message) and not (_PERHAPS_DRAWN.search(message) and not _WHY_NOT.search(message))
 
 
 def _is_refusal_code(code: str | None) -> bool:
@@ -118,8 +196,7 @@ class Words:
     def read(cls, document: Any) -> Words:
         if not isinstance(document, dict):
             return cls("", None, None, None, None)
-        error = document.get("error")
-        inner: dict[str, Any] = error if isinstance(error, dict) else document
+        inner: dict[str, Any] = next((each for each in _errors(document) if isinstance(each, dict)), document)
         return cls(
             "; ".join(dict.fromkeys(_sentences(document))),
             _text(inner.get("type")),
@@ -127,6 +204,12 @@ class Words:
             _text(inner.get("param")),
             inner.get("moderation_details"),
         )
+
+
+def _errors(document: Mapping[str, Any]) -> Iterator[Any]:
+    yield document.get("error")
+    several = document.get("errors")
+    yield from several if isinstance(several, list) else ()
 
 
 def _sentences(document: Any, depth: int = 0) -> Iterator[str]:

@@ -129,6 +129,24 @@ def test_a_failure_told_behind_an_image_is_a_failure_all_the_same() -> None:
     assert (error.failure, error.message) == (Failure.FAILED, "out of memory")
 
 
+@pytest.mark.parametrize(
+    "more", [{"status": "finished"}, {"detail": "high"}, {"error": {"code": 0, "message": "success"}}]
+)
+@pytest.mark.parametrize("image", [{"b64_json": "AA"}, {"url": "https://a.test"}])
+def test_words_that_tell_of_no_failure_break_no_image(image: dict[str, Any], more: dict[str, Any]) -> None:
+    assert read({"data": [image], **more}) == read({**more, "data": [image]}) == read({"data": [image]})
+
+
+def test_a_drawing_that_is_under_way_is_perhaps_paid() -> None:
+    error = refused({"id": "job1", "status": "queued"})
+    assert (error.failure, error.message) == (Failure.UNCERTAIN, "it says 'queued' instead of giving the image")
+
+
+def test_a_reason_told_of_one_image_beside_another_one_lets_nothing_be_drawn_again() -> None:
+    error = refused({"data": [{"url": "https://a.test"}, {"error": {"message": "no", "code": "moderation_blocked"}}]})
+    assert (error.failure, error.message) == (Failure.UNCERTAIN, "image 2 of the answer is missing")
+
+
 def test_a_moderation_inside_a_200_is_a_refusal() -> None:
     error = refused({"data": [], "error": {"code": "moderation_blocked", "message": "no"}})
     assert (error.failure, error.status, error.code) == (Failure.REFUSED, 400, "moderation_blocked")

@@ -226,6 +226,94 @@ def test_no_header_makes_a_wait_that_is_no_number_of_seconds(said: str, ms: str)
 )  # fmt: skip
 def test_what_says_nothing_bad_is_no_failure(document: dict[str, Any]) -> None:
     assert from_document(document) is None
+    assert from_document(document, delivered=True) is None
+
+
+WAITING = ["queued", "pending", "in_progress", "IN_QUEUE", "processing", "Loading the model", "no_error"]
+
+
+@pytest.mark.parametrize("status", WAITING)
+@pytest.mark.parametrize("more", [{}, {"id": "1", "message": "hello"}, {"detail": "soon"}, {"code": 202}])
+def test_a_status_that_promises_an_image_is_none_and_perhaps_paid(status: str, more: dict[str, Any]) -> None:
+    found = from_document({"status": status, **more})
+    assert found is not None
+    assert (found.failure, found.message) == (Failure.UNCERTAIN, f"it says {status!r} instead of giving the image")
+
+
+@pytest.mark.parametrize("status", [*WAITING, "finished", "SUCCEEDED"])
+def test_beside_its_images_a_status_that_is_no_word_of_failure_counts_for_nothing(status: str) -> None:
+    assert from_document({"status": status}, delivered=True) is None
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["failed", "FAILURE", "error", "cancelled", "Canceled", "rejected", "blocked", "expired", "timeout", "timed_out",
+     "job-failed", "image_generation.failed", "Failed: out of memory"],
+)  # fmt: skip
+@pytest.mark.parametrize("delivered", [False, True])
+def test_a_status_that_is_a_word_of_failure_is_one(status: str, delivered: bool) -> None:
+    found = from_document({"status": status, "message": "m"}, delivered=delivered)
+    assert found is not None
+    assert (found.failure, found.message) == (Failure.FAILED, "m")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"detail": "high"}, {"message": "cheap today"}, {"error": {"code": 0, "message": "success"}},
+        {"error": {"code": "ok"}}, {"error": {"message": "OK"}}, {"error": {"code": None, "message": ""}},
+        {"error": "none"}, {"error": "Success"}, {"error": 0}, {"errors": []}, {"code": 400},
+    ],
+)  # fmt: skip
+def test_beside_images_only_a_real_error_counts(document: dict[str, Any]) -> None:
+    assert from_document(document, delivered=True) is None
+
+
+@pytest.mark.parametrize("error", ["m", {"message": "m"}, {"code": 5, "message": "m"}, {"type": "t", "message": "m"}])
+def test_a_real_error_counts_beside_images_as_well(error: Any) -> None:
+    found = from_document({"error": error}, delivered=True)
+    assert found is not None
+    assert (found.failure, found.message) == (Failure.FAILED, "m")
+
+
+@pytest.mark.parametrize(
+    ("document", "failure", "code"),
+    [
+        ({"message": "m: model overloaded"}, Failure.FAILED, None),
+        ({"code": 50001, "msg": "m"}, Failure.FAILED, "50001"),
+        ({"errors": [{"message": "m", "code": "c"}]}, Failure.FAILED, "c"),
+        ({"errors": ["m"], "data": None}, Failure.FAILED, None),
+        ({"data": [], "images": [], "message": "m"}, Failure.FAILED, None),
+        ({"message": "m: error while processing"}, Failure.FAILED, None),
+        ({"data": [{"error": {"message": "m", "code": "c"}}]}, Failure.FAILED, "c"),
+        ({"data": [None, {"error": "m"}], "status": "completed"}, Failure.FAILED, None),
+        ({"data": [{"error": {"message": "m", "code": "content_policy_violation"}}]}, Failure.REFUSED,
+         "content_policy_violation"),
+        ({"code": "content_policy_violation", "message": "m: blocked"}, Failure.REFUSED, "content_policy_violation"),
+        ({"code": 400, "message": "m", "data": None}, Failure.REFUSED, "400"),
+        ({"errors": [{"message": "m", "code": "moderation_blocked"}]}, Failure.REFUSED, "moderation_blocked"),
+    ],
+)  # fmt: skip
+def test_what_is_said_instead_of_an_image_is_the_reason(
+    document: dict[str, Any], failure: Failure, code: str | None
+) -> None:
+    found = from_document(document)
+    assert found is not None
+    assert (found.failure, found.code) == (failure, code)
+    assert found.message.startswith("m")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"message": "Request queued"}, {"message": "Your image was submitted."}, {"message": "none"},
+        {"code": 0, "message": "m"}, {"status": 202, "message": "m"}, {"success": True, "message": "m"},
+        {"message": "m", "data": {"b64_json": ""}}, {"message": "m", "images": [""]}, {"message": "m", "task_id": "7"},
+        {"error": {"code": 0, "message": "m"}}, {"error": "none", "data": []},
+    ],
+)  # fmt: skip
+def test_words_beside_which_an_image_may_have_been_drawn_are_no_reason(document: dict[str, Any]) -> None:
+    assert from_document(document) is None
 
 
 @pytest.mark.parametrize(
