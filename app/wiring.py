@@ -34,13 +34,13 @@ from app.remote import upload
 from app.retention import Retention, Room
 from app.sections import KeySettings
 from app.settings import Settings
+from app.shelf import RunShelf
 from app.simulated import with_sandbox
 from app.slots import Slots
 from app.spool import KEPT_FILES, Spool, Uploads
 from app.spool import Files as SpoolFiles
 from app.stores.disk import DiskStore
 from app.stores.links import Signer
-from app.stores.runs import RunShelf
 from app.studio import Studio
 from app.transport import AiohttpTransport
 from app.upstream import Upstream

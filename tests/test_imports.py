@@ -118,6 +118,7 @@ def test_an_outside_library_is_known_to_few(library: str, places: list[str]) -> 
             ["app.settings", "app.simulated", "app.sections", "app.inventory"],
             ["app.gateway", "app.api", "app.upstream", "app.wiring"],
         ),
+        (["app.stores"], ["app.images", "app.runs", "app.keys", "app.deployments", "app.gateway", "app.api"]),
         (["app.transport", "app.upstream"], ["app.api", "app.gateway", "app.settings", "app.wiring"]),
     ],
 )  # fmt: skip

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.body import ClientGone
 from app.api.encoders import compact
 from app.errors import ApiError, NotFound
-from app.stores import Kept, Store, StoredFile
+from app.stores import OpenFile, Store, StoredFile
 from app.stores.links import Signer
 
 Headers = list[tuple[bytes, bytes]]
@@ -87,7 +87,7 @@ class _Sending:
         self._gone = True
 
 
-async def _send(sending: _Sending, scope: Scope, kept: Kept, now: float) -> None:
+async def _send(sending: _Sending, scope: Scope, kept: OpenFile, now: float) -> None:
     file, said = kept.file, HTTPConnection(scope).headers
     etag = f'"{file.id}"'
     headers = _headers(file, etag, now)

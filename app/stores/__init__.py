@@ -57,8 +57,8 @@ class Writer(Protocol):
         ...
 
 
-class Kept(Protocol):
-    """A stored file, open: it can be read to its end whatever becomes of it in the store. To be closed."""
+class OpenFile(Protocol):
+    """A stored file that can be read to its end whatever becomes of it in the store. To be closed."""
 
     @property
     def file(self) -> StoredFile: ...
@@ -77,7 +77,7 @@ class Store(Protocol):
         """Raises Unavailable when nothing can be written."""
         ...
 
-    async def open(self, name: str) -> Kept | None:
+    async def open(self, name: str) -> OpenFile | None:
         """The file of that name; None if there is none, or none any more."""
         ...
 

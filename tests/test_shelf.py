@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Operation, Served, Size
 from app.kept import Kept
 from app.recording import Meter, Span
-from app.stores.runs import RunShelf, Stored
+from app.shelf import RunShelf, Stored
 from tests.drawings import PICTURE, A, Clock, drawing, paid, read, wanted
 
 pytestmark = pytest.mark.anyio
