@@ -32,6 +32,7 @@ from tests.live.scripted import Scripted, answer, image_json
 from tests.live.servers import Config, provider, sandbox_providers, served_by
 from tests.live.wire import Reply, ask, edit, events, generate, post, request
 from tests.live.wire import form as wire_form
+from tests.pixels import encoded
 
 pytestmark = pytest.mark.anyio
 
@@ -441,6 +442,50 @@ async def test_a_provider_that_lies_about_the_size_deceives_nobody(start: Start,
     gateway = await start({"providers": providers, "models": {"flux": served_by("a")}})
     reply = await generate(gateway.port)
     assert_told_as_it_is(bytes_of(reply), reply.json(), "png")
+
+
+async def test_a_format_that_openai_does_not_know_is_told_and_can_be_converted(
+    start: Start, upstream: Scripted
+) -> None:
+    bmp = encoded(Image.new("RGB", (64, 48), "red"), "BMP")
+    answered = image_json(base64.b64encode(bmp).decode(), output_format="png", size="1024x1024")
+    providers = {"a": provider(upstream.at("a", answer(answered)))}
+    gateway = await start({"providers": providers, "models": {"flux": served_by("a")}})
+    reply = await generate(gateway.port, size="1024x1024")
+    assert (bytes_of(reply), reply.json()["output_format"]) == (bmp, "bmp")
+    assert "size" not in reply.json()
+    [event] = completed(await generate(gateway.port, size="1024x1024", stream=True))
+    assert (event["output_format"], event["size"]) == ("bmp", "auto")
+    reply = await generate(gateway.port, output_format="webp")
+    assert assert_told_as_it_is(bytes_of(reply), reply.json(), "webp").size == (64, 48)
+
+
+async def test_a_transparent_background_is_not_told_of_an_opaque_picture(start: Start, upstream: Scripted) -> None:
+    answered = image_json(base64.b64encode(encoded(Image.new("RGB", (64, 48)))).decode())
+    providers = {"a": provider(upstream.at("a", answer(answered)))}
+    gateway = await start({"providers": providers, "models": {"flux": served_by("a")}})
+    assert "background" not in (await generate(gateway.port, background="transparent")).json()
+    [event] = completed(await generate(gateway.port, background="transparent", stream=True))
+    assert event["background"] == "opaque"
+
+
+@pytest.mark.parametrize("fields", [{}, {"response_format": "url"}, {"stream": True}, {"output_format": "jpeg"}])
+async def test_an_image_that_a_provider_gives_as_a_data_url_is_an_image(
+    start: Start, upstream: Scripted, fields: dict[str, Any]
+) -> None:
+    url = "data:image/png;base64," + base64.b64encode(encoded(Image.new("RGB", (64, 48)))).decode()
+    providers = {"a": provider(upstream.at("a", answer({"created": 1, "data": [{"url": url}]})))}
+    gateway = await start({"providers": providers, "models": {"flux": served_by("a")}})
+    reply = await generate(gateway.port, **fields)
+    if "stream" in fields:
+        [said] = completed(reply)
+        data = base64.b64decode(said["b64_json"])
+    elif "response_format" in fields:
+        said = reply.json()
+        data = (await fetch(gateway.port, said["data"][0]["url"])).body
+    else:
+        said, data = reply.json(), bytes_of(reply)
+    assert_told_as_it_is(data, said, fields.get("output_format", "png"))
 
 
 @pytest.mark.parametrize("model", ["schnell", "gpt", "kontext"])
