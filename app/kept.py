@@ -30,6 +30,7 @@ class Kept:
     ids: list[str]
     joined: int = 0  # by how many who came back and are still there
     place: Place | None = None
+    delivered_at: float = 0.0  # the clock's time, seconds
 
 
 class Delivered:

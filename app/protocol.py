@@ -6,6 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import termios
+from array import array
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -17,11 +21,18 @@ READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each su
 
 
 class Protocol(HttpToolsProtocol):
-    """Each scope carries the connection's transport, and a way to write to it, under `extensions`."""
+    """Each scope carries the connection's transport, a way to write to it, and one to hear how it ended, under
+    `extensions`."""
+
+    _when_broken: Callable[[], None] | None = None
+    _cut = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: {"transport": self.transport, "write": self.write_piece}}
+        self._when_broken, self._cut = None, False  # who asks for more has had the last answer
+        self.scope["extensions"] = {
+            EXTENSION: {"transport": self.transport, "write": self.write_piece, "when_broken": self.when_broken}
+        }
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, which leaves out what follows the head of a request that offers another protocol."""
@@ -32,6 +43,21 @@ class Protocol(HttpToolsProtocol):
             self._go_on(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError:
             self._refuse()
+
+    def when_broken(self, tell: Callable[[], None]) -> None:
+        """`tell` is called if the connection ends before the client has had all that was sent, as far as can be known:
+        it was reset, or closed by a client that had not acknowledged everything."""
+        self._when_broken = tell
+
+    def eof_received(self) -> None:
+        self._cut = _unacknowledged(self.transport)
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        tell, self._when_broken = self._when_broken, None
+        if tell and (exc is not None or self._cut):
+            tell()
 
     def _go_on(self, rest: memoryview) -> None:
         """Java's client and `curl --http2` offer HTTP/2 with each request. Nothing else is spoken here, so the request
@@ -101,6 +127,15 @@ class Protocol(HttpToolsProtocol):
         return True
 
 
+def _unacknowledged(transport: asyncio.BaseTransport) -> bool:
+    """Whether the kernel holds bytes that the other side has not acknowledged (tcp(7), SIOCOUTQ); False where it does
+    not tell."""
+    waiting = array("i", [0])
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+    return waiting[0] > 0
+
+
 class _Beheaded:
     """What a parser of `_headless` calls: of the head that stands for the real one nobody hears."""
 
@@ -154,6 +189,12 @@ def _unchunked(cycle: Any) -> Any:
         await send(message)
 
     return sent
+
+
+def when_broken(scope: Any, tell: Callable[[], None]) -> None:
+    """See `Protocol.when_broken`; without `Protocol` nothing is told."""
+    if extension := scope.get("extensions", {}).get(EXTENSION):
+        extension["when_broken"](tell)
 
 
 async def flushed(scope: Any, send: Any) -> None:

@@ -18,6 +18,7 @@ from app.recording import Meter
 from app.runs import Run
 
 RUNS = 10_000  # that are known at once, of all kinds: each takes some kilobytes, whatever became of it
+RETURN_SECONDS = 10.0  # after its delivery in which a broken connection makes a run undelivered again
 NAMES = 16  # under which one run is known, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most
 
@@ -52,6 +53,7 @@ class Retention:
         self._kept: dict[int, Kept] = {id(kept): kept for kept in runs}  # a caller may name two runs the same
         self._delivered = Delivered()
         self._swept = 0.0
+        self._settling: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         if self._kept:
             self._sweep_later()
@@ -141,7 +143,7 @@ class Retention:
         it is known again, also after a restart; what failed without having cost anything is forgotten."""
         run = kept.run
         if id(kept) in self._kept and run.ended:
-            if run.failed_unpaid and not run.call.drawn.recordings:
+            if run.failed_unpaid and run.failed_empty and not run.owed:
                 if not run.followers:
                     self._forget(kept)
                 return
@@ -159,7 +161,7 @@ class Retention:
     def delivered(self, kept: Kept) -> None:
         """The socket has taken the last byte."""
         run = kept.run
-        run.delivered = True
+        run.delivered, kept.delivered_at = True, self._clock()
         run.release()
         if kept.place:
             kept.place.remove()
@@ -171,6 +173,17 @@ class Retention:
         self._delivered.add(kept)
         while (too_much := self._delivered.too_much()) is not None:
             self._forget(too_much)
+
+    def returned(self, kept: Kept) -> None:
+        """The connection broke after the last byte was sent on it, so the caller may not have had all. Its retry, which
+        comes at once, is answered from the run. Later on, idle connections are reset for other reasons."""
+        soon = self._clock() - kept.delivered_at < RETURN_SECONDS
+        if soon and kept.run.delivered and id(kept) in self._kept:
+            kept.run.delivered = False
+            self._delivered.remove(kept)
+            settling = asyncio.get_running_loop().create_task(self.settled(kept))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
 
     def give_up(self, error: Callable[[], ApiError]) -> None:
         """The gateway goes down: whatever is still drawn ends with an error."""
@@ -187,6 +200,7 @@ class Retention:
             await kept.run.over()
             await self.settled(kept)
             kept.run.forget()
+        await asyncio.gather(*self._settling)
         self._kept.clear()
         if self._sweeper:
             self._sweeper.cancel()

@@ -62,6 +62,7 @@ class Run:
         self.followers = 0  # who still needs the recording: callers, and whoever stores it
         self.present = 0  # callers who are connected
         self.identity: bytes | None = None  # of the request, once somebody had to know
+        self.owed = False  # it failed, and whoever asked could not be told how
         self.named = False  # by an idempotency key: the request is to be known again even when it was answered
         self._clock = clock
         self._events = events

@@ -26,6 +26,7 @@ from app.images import Event, Operation
 from app.kept import Kept
 from app.keys import Keys
 from app.preparing import Preparation
+from app.protocol import when_broken
 from app.recording import Recording
 from app.retention import Retention
 from app.runs import Call, Run
@@ -89,7 +90,7 @@ class ImageEndpoint:
             preparation = Preparation(request, uploads, service.studio) if request.images else None
             call = Call(request, key, uploads, preparation, link)
             found = await self._found(service, call, back)
-            if found and not found.run.failed_unpaid:
+            if found and (found.run.owed or not found.run.failed_unpaid):
                 stack.enter_context(service.retention.joined(found, state["request_id"]))
                 uploads.close()
                 await serve(service, found, scope, receive, send)
@@ -148,10 +149,12 @@ async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, se
                 await _answer(service, run, answer, events)
         if run.recording.error is None:
             retention.delivered(kept)
+            when_broken(scope, partial(retention.returned, kept))
     except Exception as error:
         caller.leave()
         if not run.present and service.outlives(run):
             await run.finish()
+        run.owed = _owed(run, answer)
         if answer.gone and isinstance(error, ApiError):
             raise ClientGone from None
         raise
@@ -161,6 +164,15 @@ async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, se
         if not run.followers:
             run.abandon()
         await retention.settled(kept)
+
+
+def _owed(run: Run, answer: Answer) -> bool:
+    """Whether the caller could not be told of a failure, and is to be told when it comes back instead of having it
+    drawn again: always if its answer had begun for the sake of a sign of life, a refusal also if it had left."""
+    error = run.recording.error
+    if error is None or not (run.failed_unpaid and run.failed_empty):
+        return False
+    return error.should_retry is False if answer.gone else answer.started
 
 
 class Caller:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -293,6 +294,31 @@ async def test_who_does_not_take_the_last_bytes_has_not_had_the_picture(start: S
 # --- leaving ---
 
 
+async def test_who_breaks_the_connection_with_bytes_unread_gets_the_picture_with_its_retry(
+    start: Start, upstream: Scripted
+) -> None:
+    """All of it was in the buffers of two kernels."""
+    upstream.at("a", answer(image_json(text(heavy(500_000)))))
+    gateway = await start(scripted(upstream))
+    fields = wanted(prompt="a fox")
+
+    def reads_a_little() -> None:
+        with socket.create_connection(("127.0.0.1", gateway.port)) as opened:
+            opened.sendall(generation(fields))
+            assert opened.recv(1000)
+            time.sleep(0.3)
+
+    await asyncio.to_thread(reads_a_little)
+    await gateway.request_lines(1)
+    await until(lambda: not gateway.connections)
+    again = await post(gateway.port, GENERATIONS, fields, **RETRY)
+    assert again.complete
+    assert len(upstream.received("a")) == 1
+    await until(lambda: not gateway.connections)
+    await post(gateway.port, GENERATIONS, fields, **RETRY)  # now it had everything
+    assert len(upstream.received("a")) == 2
+
+
 async def test_who_leaves_while_it_is_uploaded_or_queued_draws_nothing(start: Start, sandbox: Sandbox) -> None:
     config = simulated(sandbox)
     config["providers"]["nebula"]["max_concurrency"] = 1
@@ -410,6 +436,30 @@ async def test_a_failure_that_may_have_been_paid_is_told_again_and_not_drawn_aga
     assert (again.status, again.header("x-should-retry")) == (502, "false")
     assert again.error() == more.error()
     assert not first.complete or first.status == 502
+    assert asked(sandbox) == 1
+
+
+async def test_a_failure_that_could_not_be_told_is_told_to_the_retry(start: Start, sandbox: Sandbox) -> None:
+    server = {"json_keepalive_after": 0.1, "keepalive_seconds": 0.1}
+    gateway = await start(simulated(sandbox, server=server))
+    for mishap, status in (("moderation", 400), ("503", 503)):
+        fields, before = wanted(prompt=f"a fox [[fault:slow:0.4]] [[fault:{mishap}]]"), asked(sandbox)
+        first = await post(gateway.port, GENERATIONS, fields)
+        assert (first.status, first.complete) == (200, False)
+        assert (await post(gateway.port, GENERATIONS, fields, **RETRY)).status == status
+        assert asked(sandbox) == before + 1
+        third = await post(gateway.port, GENERATIONS, fields, x_stainless_retry_count="2")
+        assert not third.complete  # it was told, and so it is asked again
+        assert asked(sandbox) == before + 2
+
+
+async def test_a_refusal_is_told_to_whoever_left_before_it_came(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(prompt="a fox [[fault:slow:0.3]] [[fault:moderation]]")
+    async with asking(gateway.port, fields, x_request_id="left"):
+        await until(lambda: asked(sandbox))
+    assert (await run_of(gateway.port, "left")).status == 400
+    assert (await run_of(gateway.port, "left")).status == 404
     assert asked(sandbox) == 1
 
 
