@@ -68,7 +68,7 @@ class RunShelf:
                     kept.place = stored
 
     def load(self, retain_seconds: float, clock: Callable[[], float]) -> Iterator[Kept]:
-        """What earlier processes left and is not too old, the oldest first. Half files and old ones are removed."""
+        """What earlier processes left and is not too old, the oldest first. Half, damaged and old files are removed."""
         found: list[tuple[float, Path]] = []
         for path in self._directory.iterdir():
             since = path.stat().st_mtime
@@ -79,7 +79,7 @@ class RunShelf:
         for since, path in sorted(found):
             try:
                 yield self._read(path, clock() - (self._wall() - since), clock)
-            except (OSError, ValueError, KeyError, TypeError):
+            except Exception:  # damage may look like anything, and must not keep the gateway from starting
                 path.unlink(missing_ok=True)
 
     def _write(self, kept: Kept, path: Path) -> Stored:
@@ -115,6 +115,8 @@ class RunShelf:
     def _read(self, path: Path, ended_at: float, clock: Callable[[], float]) -> Kept:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH), "big")
+            if length > path.stat().st_size:  # or as much memory would be asked for
+                raise ValueError(f"{path} is cut")
             head = json.loads(file.read(length))
         stored, log = Stored(path, _LENGTH + length), list(_log(head["events"]))
         if stored.size != sum(event.length for event in log if isinstance(event, Span)):
