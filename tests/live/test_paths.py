@@ -69,7 +69,7 @@ async def test_a_path_that_is_not_there_is_a_404_in_the_envelope(start: Start, p
         ("POST", "/v1/models/flux", "GET, HEAD"),
         ("DELETE", "/v1/models/black-forest-labs%2FFLUX.1-schnell", "GET, HEAD"),
         ("POST", "/healthz", "GET, HEAD"),
-        ("HEAD", "/v1/images/runs/a", "GET"),
+        ("POST", "/v1/images/runs/a", "GET"),
         ("PROPFIND", "/v1/models", "GET, HEAD"),
     ],
 )
@@ -116,8 +116,7 @@ async def test_a_trailing_slash_leads_to_the_endpoint_and_nothing_is_redirected(
     for path in ("/healthz/", "/docs/", "/v1/images/runs"):
         reply = await get(gateway, path)
         assert (reply.status, reply.error()["code"]) == (404, "not_found"), path
-    assert (reply.header("location") or "").endswith("/v1/images/generations")
-    assert reply.header("x-request-id")
+        assert reply.header("x-request-id")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
