@@ -4,8 +4,9 @@ Knows no HTTP and no provider: what does I/O comes in as a protocol."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -28,6 +29,8 @@ from app.reformatting import Wanted, reformat
 from app.runs import Call
 from app.slots import Slots
 from app.studio import Studio
+
+LINGER = 0.5  # seconds, for an answer to end that has given all its images
 
 
 class Answer(Protocol):
@@ -184,7 +187,19 @@ class Gateway:
 async def _decoded(pieces: AsyncGenerator[bytes, None], decoder: Decoder) -> AsyncGenerator[Iterable[Event], None]:
     async for piece in pieces:
         yield decoder.feed(piece)
+        if decoder.done:
+            break
     yield decoder.close()
+    if decoder.done:
+        await _ended(pieces)
+
+
+async def _ended(pieces: AsyncGenerator[bytes, None]) -> None:
+    """Mostly the end is on its way: then the connection can be used again. A host that keeps it open loses it."""
+    with suppress(UpstreamError, TimeoutError):
+        async with asyncio.timeout(LINGER):
+            async for _ in pieces:
+                pass
 
 
 def _places(deployment: Deployment) -> int | None:

@@ -46,10 +46,15 @@ class ResponseHead:
 class Decoder(Protocol):
     """Turns an answer's bytes, cut anywhere, into events. Both raise UpstreamError when the answer is bad."""
 
+    @property
+    def done(self) -> bool:
+        """Once the events fed have been read: all that was asked for is there, so nothing more need be waited for."""
+        ...
+
     def feed(self, data: bytes) -> Iterable[Event]: ...
 
     def close(self) -> Iterable[Event]:
-        """The body is complete: the events still due, `Done` last."""
+        """The body is complete, or `done`: the events still due, `Done` last."""
         ...
 
 

@@ -33,6 +33,8 @@ def so_far(tap: JsonTap, begins: StringBegins) -> Any:
 class JsonAnswer:
     """`{"data": [{"b64_json": …, "revised_prompt": …, "seed": …} | {"url": …}], "usage": …}`, in any order of keys."""
 
+    done = False  # only its end shows that nothing contradicts it
+
     def __init__(self) -> None:
         self._tap = JsonTap(frozenset({"b64_json"}))
         self._told = 0  # entries of `data` of which all has been told
@@ -168,6 +170,10 @@ class ByFirstByte:
         self._chosen: Decoder | None = None
         self._events = events
         self._blank = 0
+
+    @property
+    def done(self) -> bool:
+        return self._chosen is not None and self._chosen.done
 
     def feed(self, data: bytes) -> Iterable[Event]:
         if self._chosen is not None:

@@ -89,6 +89,22 @@ def from_document(document: Any, *, delivered: bool = False) -> UpstreamError | 
     return None if delivered else _instead_of_an_image(document)
 
 
+def from_event(data: Any, name: str) -> UpstreamError:
+    """The failure that an event is whose name, or `type`, is one of failure. `data`: JSON of any shape, or a text."""
+    if isinstance(data, dict) and not data.get("error"):  # laid flat
+        data = {key: value for key, value in data.items() if key != "type" or value not in ("error", name)}
+        return failed(Words.read({"error": data}))
+    return failed(Words.read(data if isinstance(data, dict) else {"error": data}))
+
+
+def failed_event(document: Mapping[str, Any], name: str) -> UpstreamError | None:
+    """The failure that an event called `name` tells of: by its name or `type`, an error, a word of failure."""
+    for called in (name, document.get("type")):
+        if isinstance(called, str) and names_failure(called):
+            return from_event(document, called)
+    return failed(Words.read(document)) if says_failed(document) else None
+
+
 def says_failed(document: Mapping[str, Any]) -> bool:
     """Whether it holds an error, or an explicit word of failure."""
     status = document.get("status")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from app.deployments import Deployment
 from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
 from app.dialects.answers import ByFirstByte, behind, garbled, image_ends, link, so_far, usage_of
-from app.dialects.failures import from_document, from_status
+from app.dialects.failures import failed_event, from_document, from_event, from_status, names_failure
 from app.dialects.sse import EventBegins, EventEnds, SseError, SseReader
 from app.errors import Failure, UpstreamError
 from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
@@ -32,7 +33,7 @@ def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> Upstrea
 
 
 def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
-    return ByFirstByte(EventAnswer)
+    return ByFirstByte(partial(EventAnswer, request.n))
 
 
 def error(head: ResponseHead, body: bytes) -> UpstreamError:
@@ -119,47 +120,95 @@ def _quoted(text: str) -> str:
 # --- back ---
 
 _DONE = b"[DONE]"
+LONGEST_COMPLAINT = 65_536
 
 
 class EventAnswer:
-    """`image_generation.partial_image`, `….completed`, and errors in mid-stream. Other events are passed over."""
+    """`image_generation.partial_image`, `….completed`, and errors in mid-stream. Other events are passed over.
 
-    def __init__(self) -> None:
+    It is done with `[DONE]`, or with `most` images: some hosts keep the line open, or break it off, all the same.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.done = False
+        self._most = most
         self._sse = SseReader()
-        self._picture: Picture | None = None
+        self._event: Picture | Complaint | None = None
         self._finished = self._partials = 0  # images, and partial images of the next one
         self._usages: list[Mapping[str, Any]] = []
+        self._asides: list[Mapping[str, Any]] = []  # the first two events without a picture
 
     def feed(self, data: bytes) -> Iterable[Event]:
         try:
-            return self._events(self._sse.feed(data))
+            return () if self.done else self._events(self._sse.feed(data))
         except SseError as error:
             raise garbled(error) from None
 
     def close(self) -> Iterable[Event]:
         try:
-            events = list(self._events(self._sse.close()))
+            events = [] if self.done else list(self._events(self._sse.close()))
         except SseError as error:
             raise garbled(error) from None
         if not self._finished:
-            raise UpstreamError(Failure.UNCERTAIN, "the events ended without an image, and without a reason")
+            raise self._reason() or UpstreamError(
+                Failure.UNCERTAIN, "the events ended without an image, and without a reason"
+            )
         return [*events, Done(add_up(self._usages) or None)]
 
     def _events(self, found: Iterable[Any]) -> Iterator[Event]:
         for item in found:
+            if self.done:
+                return
             if type(item) is bytes:
-                if self._picture is not None:
-                    yield from self._picture.feed(item)
+                if self._event is not None:
+                    yield from self._event.feed(item)
+                    self.done = self._event.ends
             elif type(item) is EventBegins:
-                self._picture = Picture(self._finished, item.name, self._partials)
-            elif type(item) is EventEnds and self._picture is not None:
-                yield from self._picture.close(item.name)
-                self._partials += self._picture.is_partial
-                if self._picture.finished:
-                    self._finished, self._partials = self._finished + 1, 0
-                    if self._picture.usage:
-                        self._usages.append(self._picture.usage)
-                self._picture = None
+                self._event = self._begun(item.name)
+            elif type(item) is EventEnds and self._event is not None:
+                yield from self._event.close(item.name)
+                self._note(self._event)
+                self._event = None
+
+    def _begun(self, name: str | None) -> Picture | Complaint:
+        return Complaint(name) if name and names_failure(name) else Picture(self._finished, name, self._partials)
+
+    def _note(self, event: Picture | Complaint) -> None:
+        self._partials += event.is_partial
+        if event.aside is not None and len(self._asides) < 2:
+            self._asides.append(event.aside)
+        if event.finished:
+            self._finished, self._partials = self._finished + 1, 0
+            self.done = self._finished == self._most
+            if event.usage:
+                self._usages.append(event.usage)
+
+    def _reason(self) -> UpstreamError | None:
+        """One event alone, without a picture or a name, is an ordinary answer in an event's clothes."""
+        alone = len(self._asides) == 1 and not self._partials
+        return from_document(self._asides[0]) if alone else None
+
+
+class Complaint:
+    """An event that is called an error from its start. Its data may be plain text."""
+
+    ends = finished = is_partial = False
+    usage = aside = None
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._text = b""
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        self._text += data[: LONGEST_COMPLAINT - len(self._text)]
+        return ()
+
+    def close(self, name: str | None) -> Iterable[Event]:
+        try:
+            said = json.loads(self._text)
+        except (ValueError, RecursionError):
+            said = self._text.decode(errors="replace")
+        raise from_event(said, name or self._name)
 
 
 class Picture:
@@ -174,9 +223,11 @@ class Picture:
         self._index, self._name = index, name or ""
         self._partials = partials  # that came before it: its own index, where that comes after the picture, as usual
         self._passing = self._begun = self._skip = self.finished = self.is_partial = False
+        self.ends = False  # it is the word that all events have come
         self._head: bytes | None = b""  # how the data begins, as long as it may become `[DONE]`; then None
         self._so_far: Mapping[str, Any] = {}  # what the event said before its picture
         self.usage: Mapping[str, Any] | None = None
+        self.aside: Mapping[str, Any] | None = None  # what it says, if it has no picture; empty if it has a name
 
     def feed(self, data: bytes) -> Iterator[Event]:
         if self._head is not None:
@@ -211,7 +262,7 @@ class Picture:
             raise garbled(error) from None
         if not isinstance(document, dict):
             return
-        if failure := _failure(document, self._name):
+        if failure := failed_event(document, self._name):
             raise failure.alone()  # this frame holds the other one
         if not self._begun and (address := link(document)):
             yield self._begin(document)
@@ -222,11 +273,13 @@ class Picture:
             self.finished = not self.is_partial
             self.usage = usage_of(document)
             yield image_ends(document, self.usage)
+        elif document:
+            self.aside = {} if self._name not in ("", "message") or document.get("type") else document
 
     def _without_done(self, head: bytes) -> bytes:
         """The beginning of the data, once it is known that it is not `[DONE]`."""
         head = head.lstrip()
-        self._skip = head.startswith(_DONE)
+        self._skip = self.ends = head.startswith(_DONE)
         self._head = head if _DONE.startswith(head) and not self._skip else None
         return b"" if self._skip or self._head is not None else head
 
@@ -241,14 +294,3 @@ class Picture:
         if kind.endswith("partial_image") or (not kind and index is not None):
             return index if isinstance(index, int) else self._partials
         return None
-
-
-def _failure(document: dict[str, Any], name: str) -> UpstreamError | None:
-    """An error nested as at OpenAI, or laid flat into an event that is called one."""
-    if document.get("error"):
-        return from_document(document)
-    if "error" in (name, document.get("type")):
-        return from_document(
-            {"error": {key: value for key, value in document.items() if (key, value) != ("type", "error")}}
-        )
-    return None

@@ -219,13 +219,13 @@ def partial(index: int, text: str = "PPPP", **more: Any) -> bytes:
     return named("image_generation.partial_image", b64_json=text, partial_image_index=index, **more)
 
 
-def read(*blocks: bytes) -> list[Event]:
-    return decoded(openai, b"".join(blocks), asked(stream=True))
+def read(*blocks: bytes, n: int = 1) -> list[Event]:
+    return decoded(openai, b"".join(blocks), asked(stream=True, n=n))
 
 
-def refused(*blocks: bytes) -> UpstreamError:
+def refused(*blocks: bytes, n: int = 1) -> UpstreamError:
     with pytest.raises(UpstreamError) as caught:
-        read(*blocks)
+        read(*blocks, n=n)
     return caught.value
 
 
@@ -301,7 +301,7 @@ def test_other_events_are_passed_over(noise: bytes) -> None:
 
 def test_several_completed_events_are_several_images_and_their_usage_is_added_up() -> None:
     usage = {"total_tokens": 3, "input_tokens": 1, "output_tokens": 2}
-    events = read(partial(0), completed("AA", usage=usage), partial(0), completed("BB", usage=usage))
+    events = read(partial(0), completed("AA", usage=usage), partial(0), completed("BB", usage=usage), n=2)
     assert pictures(events) == [b"AA", b"BB"]
     assert [e.index for e in events if isinstance(e, ImageBegins)] == [0, 0, 1, 1]
     assert isinstance(done := events[-1], Done)
@@ -342,6 +342,112 @@ def test_a_flat_error_is_not_called_error_twice() -> None:
     assert refused(event("error", {"type": "server_error", "message": "no"})).type == "server_error"
 
 
+SAID = {"code": "c", "message": "no"}
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (b"event: error\ndata: plain words\n\n", "plain words"),
+        (b"event: error\ndata: plain\ndata: words\n\n", "plain\nwords"),
+        (b'event: error\ndata: "no"\n\n', "no"),
+        (b'event: error\ndata: ["no"]\n\n', "no"),
+        (b'event: error\ndata: {"error":null,"message":"no"}\n\n', "no"),
+        (b"event: error\ndata: " + b"no " * 50_000 + b"\n\n", "no " * 333 + "n…"),
+        (named("image_generation.failed", message="no"), "no"),
+        (named("image_edit.failed", error={"message": "no"}), "no"),
+        (event(None, {"type": "image_generation.failed", "detail": "no"}), "no"),
+        (event(None, {"status": "failed", "message": "no"}), "no"),
+        (event(None, {"success": False, "message": "no"}), "no"),
+        (b"event: error\ndata: {}\n\n", "the answer says that it failed, without a reason"),
+        (b"event: error\ndata: null\n\n", "the answer says that it failed, without a reason"),
+        (b"event: error\ndata:\n\n", "the answer says that it failed, without a reason"),
+        (b"data: {}\nevent: error\n\n", "the answer says that it failed, without a reason"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", partial(0)], ids=["at once", "in mid-stream"])
+def test_an_event_that_is_called_a_failure_is_one_whatever_it_holds(before: bytes, block: bytes, message: str) -> None:
+    error = refused(before, block)
+    assert (error.failure, error.message, error.type, error.code) == (Failure.FAILED, message, None, None)
+
+
+def test_a_refusal_in_plain_words_is_a_refusal() -> None:
+    assert refused(b"event: error\ndata: flagged by content_filter\n\n").failure is Failure.REFUSED
+
+
+@pytest.mark.parametrize("said", [{"detail": "no"}, {"message": "no"}, {"errors": [{"message": "no"}]}])
+@pytest.mark.parametrize("after", [b"", b"data: [DONE]\n\n", b": bye\n\n"])
+def test_an_answer_of_one_event_that_says_why_there_is_no_image_is_a_failure(said: Any, after: bytes) -> None:
+    error = refused(event(None, said), after)
+    assert (error.failure, error.message) == (Failure.FAILED, "no")
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [event(None, {"message": "warming up"}), event(None, {"message": "half way"})],
+        [event(None, {"detail": "half way"}), partial(0)],
+        [event("progress", {"message": "half way"})],
+        [named("progress", message="half way")],
+        [event(None, {"type": "progress", "message": "half way"})],
+        [event(None, {"status": "queued", "message": "half way"})],
+    ],
+)
+def test_words_on_the_way_to_an_image_are_no_failure(blocks: list[bytes]) -> None:
+    assert pictures(read(*blocks, completed())) == [b"AAAA"]
+    assert refused(*blocks).failure is Failure.UNCERTAIN
+
+
+@pytest.mark.parametrize(
+    "more", [{"error": {"code": 0, "message": "success"}}, {"status": "finished"}, {"detail": "x"}]
+)
+def test_words_that_tell_of_no_failure_break_no_image(more: dict[str, Any]) -> None:
+    assert read(completed(**more)) == read(completed())
+
+
+AFTER = [
+    named("error", error={"message": "too late"}), b"event: error\ndata: words\n\n", completed("BBBB"),
+    b'data: {"b64_json', b"x" * 9,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("after", AFTER, ids=range(len(AFTER)))
+@pytest.mark.parametrize("step", [1 << 20, 7])
+def test_what_follows_once_all_images_have_come_is_not_read(after: bytes, step: int) -> None:
+    usage = {"total_tokens": 3, "input_tokens": 1, "output_tokens": 2}
+    whole = partial(0) + completed() + completed("BBBB", usage=usage)
+    text = whole + after
+    pieces = [text[at : at + step] for at in range(0, len(text), step)]
+    assert told(openai.decoder(asked(n=2), GOOD), pieces) == read(whole, n=2)
+
+
+def done_after(text: bytes, n: int = 1) -> int | None:
+    """How many bytes it takes until the decoder has all."""
+    decoder = openai.decoder(asked(stream=True, n=n), GOOD)
+    for at in range(len(text)):
+        list(decoder.feed(text[at : at + 1]))
+        if decoder.done:
+            return at + 1
+    return None
+
+
+def test_a_decoder_is_done_with_the_last_image_and_what_is_said_of_it() -> None:
+    one, two = completed("AA"), completed("BB", usage={"total_tokens": 3})
+    assert done_after(partial(0) + one + two) == len(partial(0) + one)
+    assert done_after(one + partial(0) + two + one, n=2) == len(one + partial(0) + two)
+    assert done_after(one + two, n=3) is None
+
+
+def test_a_decoder_is_done_when_it_is_told_so() -> None:
+    text = completed() + b"data: [DONE]"
+    assert done_after(text + b"\n\n", n=2) == len(text)
+    assert refused(partial(0), b"data: [DONE]\n\n", completed()).failure is Failure.UNCERTAIN
+
+
+def test_json_is_done_with_its_end_only() -> None:
+    assert done_after(b'{"data":[{"b64_json":"AAAA"}]} ') is None
+
+
 @pytest.mark.parametrize(
     "blocks",
     [
@@ -359,7 +465,7 @@ def test_a_flat_error_is_not_called_error_twice() -> None:
     ],
 )
 def test_a_stream_without_its_image_was_perhaps_paid(blocks: list[bytes]) -> None:
-    assert refused(*blocks).failure is Failure.UNCERTAIN
+    assert refused(*blocks, n=2).failure is Failure.UNCERTAIN
 
 
 def test_a_picture_that_turns_out_to_be_partial_is_not_taken_for_the_image() -> None:

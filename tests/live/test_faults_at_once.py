@@ -70,8 +70,10 @@ def perhaps_paid() -> Iterator[Fault]:
     """A drawing that was made and did not arrive: told, never made again."""
     impatient = (("timeout", {"connect": 5, "read": 0.4, "total": 5}),)
     short = (("timeout", {"connect": 5, "read": 1, "total": 1}),)
-    for text in words("cut cut_headers reset short badbase64 truncated_image notimage noimage nullimage"):
-        yield Fault(text, ("502 upstream_broken_answer", "200 broken", "200 upstream_broken_answer"))
+    broken = ("502 upstream_broken_answer", "200 broken", "200 upstream_broken_answer")
+    for text in words("cut cut_headers reset badbase64 truncated_image notimage noimage nullimage"):
+        yield Fault(text, broken)
+    yield Fault("short", (*broken, "200 images"))  # all of a stream's images have come by then
     for text in ("slow:3", "stall:3"):
         yield Fault(text, ("504 upstream_timeout", "200 broken", "200 upstream_timeout"), settings=impatient)
     for text in ("endless", "endless:base64"):

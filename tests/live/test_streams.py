@@ -186,6 +186,62 @@ async def test_an_upstreams_events_are_told_in_the_one_framing_that_every_sdk_re
     assert b"[DONE]" not in reply.body
 
 
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+CHUNKED = head(200, "text/event-stream", transfer_encoding="chunked")
+LATE = event("error", error={"message": "too late", "code": "server_error"})
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (chunk(b"data: [DONE]\n\n"), End.HANG),
+        (End.HANG,),
+        (End.CLOSE,),
+        (0.05, End.RESET),
+        (chunk(LATE), b"0\r\n\r\n"),
+        (0.05, chunk(LATE), End.HANG),
+    ],
+    ids=["done and silence", "silence", "closed", "reset", "an error", "a later error"],
+)
+@pytest.mark.parametrize("asked", [{}, {"stream": True}, {"n": 2}, {"response_format": "url"}], ids=str)
+async def test_an_upstream_that_has_sent_all_images_has_delivered_whatever_follows(
+    start: Start, upstream: Scripted, after: Sequence[Step], asked: dict[str, Any]
+) -> None:
+    n = asked.get("n", 1)
+    steps = (CHUNKED, chunk(event("image_generation.partial_image", b64_json=PNG)), chunk(COMPLETED * n), *after)
+    began = time.monotonic()
+    reply = await generate((await scripted(start, upstream, *steps)).port, **asked)
+    assert time.monotonic() - began < 3  # silence is borne for 5 s
+    assert (reply.status, reply.complete) == (200, True)
+    if "stream" in asked:
+        assert [name for name, _ in events(reply.body)][-1] == "image_generation.completed"
+        assert b"error" not in reply.body
+    else:
+        assert len(reply.json()["data"]) == n
+    assert len(upstream.received("a")) == 1
+
+
+async def test_an_upstream_that_is_done_before_all_images_is_not_waited_for(start: Start, upstream: Scripted) -> None:
+    done = chunk(COMPLETED + b"data: [DONE]\n\n")
+    gateway = await scripted(start, upstream, CHUNKED, done, End.HANG)
+    began = time.monotonic()
+    assert len((await generate(gateway.port, n=2)).json()["data"]) == 2
+    assert time.monotonic() - began < 3
+    assert len(upstream.received("a")) == 2
+
+
+async def test_the_connection_of_a_stream_that_ends_a_moment_after_its_image_is_used_again(
+    start: Start, upstream: Scripted
+) -> None:
+    gateway = await scripted(start, upstream, CHUNKED, chunk(COMPLETED), 0.05, b"0\r\n\r\n")
+    for _ in range(3):
+        assert (await generate(gateway.port, stream=True)).complete
+    assert upstream.connections == 1
+
+
 # --- while the upstream draws ---
 
 
