@@ -28,6 +28,7 @@ _MODERATION = re.compile(r"moderation|content[_ ]?policy|content[_ ]?filter|nsfw
 _REFUSALS = {400, 404, 413, 422}
 _ACCOUNT = {401, 402, 403}
 _TRANSIENT = {500, 502, 503}
+_TIMED_OUT = {408, 504, 522, 524}
 _GOOD_WORDS = {"success", "succeeded", "ok", "completed", "complete", "done", "finished", "none", "null", "no error"}
 _GOOD_CODES = {"0", "200", "201", "202"} | _GOOD_WORDS
 # How a status, or the name of an event, begins or ends that says in so many words that nothing will come.
@@ -72,7 +73,7 @@ def from_status(head: ResponseHead, body: bytes) -> UpstreamError:
         param=words.param,
         retry_after=_retry_after(head.headers),
         details=words.details,
-        timed_out=status in (408, 504, 522, 524),
+        timed_out=status in _TIMED_OUT,
     )
 
 
@@ -176,7 +177,11 @@ def _is_refusal_code(code: str | None) -> bool:
 
 
 def _moderated(words: Words) -> bool:
-    return any(map(_MODERATION.search, (words.code or "", words.type or "", words.message)))
+    return _coded_as_moderated(words) or bool(_MODERATION.search(words.message))
+
+
+def _coded_as_moderated(words: Words) -> bool:
+    return any(map(_MODERATION.search, (words.code or "", words.type or "")))
 
 
 def _exhausted(words: Words) -> bool:
@@ -190,13 +195,14 @@ def _by_status(status: int, words: Words) -> Failure:
         return Failure.REFUSED if status == 403 and _moderated(words) else Failure.CREDENTIAL
     if status == 429:
         return Failure.CREDENTIAL if _QUOTA_TOLD.search(words.message) else Failure.RATE_LIMITED
-    if status in _REFUSALS or _moderated(words):
+    if status in _TIMED_OUT:
+        return Failure.UNCERTAIN
+    # A server that fails may well speak of its moderation, or of the prompt: then only a code tells of a refusal.
+    if status in _REFUSALS or (_moderated(words) if status < 500 else _coded_as_moderated(words)):
         return Failure.REFUSED
     if status in _TRANSIENT or status < 400:
         return Failure.UNAVAILABLE
-    if status == 408 or status >= 500:
-        return Failure.UNCERTAIN
-    return Failure.REFUSED
+    return Failure.UNCERTAIN if status >= 500 else Failure.REFUSED
 
 
 class Words:

@@ -54,13 +54,35 @@ def test_a_rate_limit_that_is_called_a_quota_stays_a_rate_limit() -> None:
         {"code": "content_policy_violation", "message": "x"},
         {"code": "contentFilter", "message": "x"},
         {"type": "content_filter", "message": "x"},
-        {"message": "Your request was rejected by the safety system."},
-        {"message": "NSFW content detected"},
     ],
 )
-@pytest.mark.parametrize("status", [400, 403, 422, 500])
-def test_moderation_is_a_refusal_of_the_request_whatever_the_status(status: int, error: dict[str, str]) -> None:
+@pytest.mark.parametrize("status", [400, 403, 405, 422, 500, 503])
+def test_a_code_of_moderation_is_a_refusal_of_the_request_whatever_the_status(
+    status: int, error: dict[str, str]
+) -> None:
     assert failed(status, {"error": error}).failure is Failure.REFUSED
+
+
+@pytest.mark.parametrize("message", ["Your request was rejected by the safety system.", "NSFW content detected"])
+@pytest.mark.parametrize("status", [400, 403, 405, 422])
+def test_so_is_moderation_put_into_words_where_the_request_is_blamed(status: int, message: str) -> None:
+    assert failed(status, {"error": {"message": message}}).failure is Failure.REFUSED
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Moderation service is temporarily unavailable", "failed to draw 'nsfw lady'", "content filter timed out"],
+)
+def test_a_server_that_fails_over_its_moderation_blames_no_caller(message: str) -> None:
+    for status in (500, 502, 503):
+        assert failed(status, {"error": {"message": message}}).failure is Failure.UNAVAILABLE
+    for status in (504, 520, 522, 524):
+        assert failed(status, {"error": {"message": message}}).failure is Failure.UNCERTAIN
+
+
+@pytest.mark.parametrize("status", [408, 504])
+def test_who_timed_out_over_its_moderation_has_perhaps_drawn(status: int) -> None:
+    assert failed(status, {"error": {"message": "m", "type": "content_filter"}}).failure is Failure.UNCERTAIN
 
 
 def test_details_of_a_moderation_are_kept() -> None:
