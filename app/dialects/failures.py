@@ -20,10 +20,11 @@ _QUOTA = {
     "organization_spend_limit_exceeded",
     "project_spend_limit_exceeded",
     "organization_usage_limit_exceeded",
-    "billing_hard_limit_reached",
 }
 # Where a 429 has no code of its own: waiting would not help.
 _QUOTA_TOLD = re.compile(r"insufficient[_ ](quota|balance|credit|funds)|exceeded your (current )?quota", re.I)
+# Where it would: some hosts call a rate limit a quota.
+_RATE_TOLD = re.compile(r"\bper[_ -]?(second|minute|hour|day)\b|\brate[_ -]?limit|/ ?(sec|min|minute|hour|day)\b", re.I)
 _MODERATION = re.compile(r"moderation|content[_ ]?policy|content[_ ]?filter|nsfw|safety (system|filter|check)", re.I)
 _REFUSALS = {400, 404, 413, 422}
 _ACCOUNT = {401, 402, 403}
@@ -62,16 +63,16 @@ _REDIRECTED = "it redirects (status {}), which is not followed; `base_url` has t
 
 def from_status(head: ResponseHead, body: bytes) -> UpstreamError:
     """The failure that an answer with a status other than 2xx is."""
-    words = Words.read(_parsed(body))
+    words, wait = Words.read(_parsed(body)), _retry_after(head.headers)
     status = head.status
     return UpstreamError(
-        failure=_by_status(status, words),
+        failure=_by_status(status, words, wait),
         message=words.message or (f"status {status}" if status >= 400 else _REDIRECTED.format(status)),
         status=status,
         type=words.type,
         code=words.code,
         param=words.param,
-        retry_after=_retry_after(head.headers),
+        retry_after=wait,
         details=words.details,
         timed_out=status in _TIMED_OUT,
     )
@@ -185,16 +186,17 @@ def _coded_as_moderated(words: Words) -> bool:
 
 
 def _exhausted(words: Words) -> bool:
-    return words.code in _QUOTA or words.type in _QUOTA
+    return any(word in _QUOTA or word.startswith("billing_") for word in (words.code, words.type) if word)
 
 
-def _by_status(status: int, words: Words) -> Failure:
+def _by_status(status: int, words: Words, wait: float | None) -> Failure:
     if _exhausted(words):
         return Failure.CREDENTIAL
     if status in _ACCOUNT:
         return Failure.REFUSED if status == 403 and _moderated(words) else Failure.CREDENTIAL
     if status == 429:
-        return Failure.CREDENTIAL if _QUOTA_TOLD.search(words.message) else Failure.RATE_LIMITED
+        passes = wait or _RATE_TOLD.search(words.message)
+        return Failure.CREDENTIAL if _QUOTA_TOLD.search(words.message) and not passes else Failure.RATE_LIMITED
     if status in _TIMED_OUT:
         return Failure.UNCERTAIN
     # A server that fails may well speak of its moderation, or of the prompt: then only a code tells of a refusal.

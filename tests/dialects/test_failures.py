@@ -22,7 +22,7 @@ def failed(status: int, document: Any = None, **headers: str) -> UpstreamError:
 
 
 @pytest.mark.parametrize(
-    "code", ["insufficient_quota", "credit_balance_exhausted", "project_spend_limit_exceeded"]
+    "code", ["insufficient_quota", "credit_balance_exhausted", "project_spend_limit_exceeded", "billing_not_active"]
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["code", "type"])
 @pytest.mark.parametrize("status", [400, 402, 403, 429])
@@ -42,9 +42,25 @@ def test_a_429_that_puts_an_empty_account_into_words_is_the_account(message: str
     assert failed(429, {"message": message, "status": "failed"}).failure is Failure.CREDENTIAL
 
 
-def test_a_rate_limit_that_is_called_a_quota_stays_a_rate_limit() -> None:
-    message = "Quota exceeded for quota metric 'requests per minute'. Rate limit reached."
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Quota exceeded for quota metric 'requests per minute'. Rate limit reached.",
+        "You exceeded your current quota of 60 requests per minute",
+        "You exceeded your quota: 5 images/min",
+        "You exceeded your quota (rate_limit)",
+    ],
+)
+def test_a_rate_limit_that_is_called_a_quota_stays_a_rate_limit(message: str) -> None:
     assert failed(429, {"error": {"message": message}}).failure is Failure.RATE_LIMITED
+
+
+def test_what_is_over_in_a_told_time_is_a_rate_limit_unless_a_code_says_that_it_is_the_account() -> None:
+    document = {"error": {"message": "You exceeded your current quota"}}
+    assert failed(429, document, retry_after="2").failure is Failure.RATE_LIMITED
+    assert failed(429, document, retry_after="0").failure is Failure.CREDENTIAL
+    document["error"]["code"] = "insufficient_quota"
+    assert failed(429, document, retry_after="2").failure is Failure.CREDENTIAL
 
 
 @pytest.mark.parametrize(
