@@ -10,7 +10,7 @@ from typing import Generic
 
 from app.deployments import Deployment
 from app.errors import ApiError, Failure, RateLimited, UpstreamError, UpstreamFailed
-from app.health import Cooling, Health
+from app.health import LONGEST_TOLD, Cooling, Health
 from app.selection import C, Candidate, Places, choose, last_resort, sorted_out
 
 
@@ -145,7 +145,7 @@ def verdict(
     """What a caller is told after these failures, the last attempt's last, when the rest cools down."""
     failures = [*_foretold(cooling), *failures]
     limited = [error for _, error in failures if error.failure is Failure.RATE_LIMITED]
-    retry_after = min((error.retry_after for error in limited if error.retry_after is not None), default=None)
+    retry_after = _soonest(limited)
     told = [pair for pair in failures if pair[1].failure is not Failure.RATE_LIMITED]
     if not told:
         return RateLimited(
@@ -213,5 +213,11 @@ def _blamed(deployment: Deployment, error: UpstreamError) -> ApiError:
         f"Provider {provider!r} failed: {error.message}",
         status=503 if error.status == 503 else 504 if error.timed_out else 502,
         code="upstream_unavailable",
-        retry_after=error.retry_after,
+        retry_after=_soonest([error]),
     )
+
+
+def _soonest(errors: Sequence[UpstreamError]) -> float | None:
+    """Seconds; no caller is told to stay away for longer than the gateway itself would."""
+    told = [error.retry_after for error in errors if error.retry_after is not None]
+    return min([LONGEST_TOLD, *told]) if told else None
