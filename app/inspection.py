@@ -17,6 +17,7 @@ _WHITE = b" \t\r\n"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _OF_AN_IMAGE = (ImageBegins, ImageData, ImageLink, ImageEnds)
 _TAIL = 256  # some encoders pad after the end marker
+LONGEST = 256 * 1_048_576  # bytes; several times what anybody draws, so it is no picture but a fault that never ends
 
 
 class Inspector:
@@ -153,6 +154,8 @@ class Picture:
 
     def _passed(self, data: bytes) -> None:
         self.length += len(data)
+        if self.length > LONGEST:
+            raise _broken(f"is longer than {LONGEST // 1_048_576} MiB")
         self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
         if self._head is not None:
             room = ENOUGH - len(self._head)

@@ -3,7 +3,9 @@ cancellation. Knows nothing of images. Why not httpx's own: `docs/decisions/0002
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import select
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
@@ -21,13 +23,34 @@ READ_BUFFER = 65_536
 KEEP_ALIVE = 4.0
 
 
+class Connector(aiohttp.TCPConnector):
+    """Many servers close an idle connection without a word. What the event loop has not noticed yet the kernel knows;
+    a request that is sent on such a connection is lost, and cannot be told from a drawing that was paid for."""
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        while (found := await super()._get(key, traces)) is not None:
+            if not _hung_up(found.transport):
+                return found
+            found.close()
+        return None
+
+
+def _hung_up(transport: asyncio.BaseTransport | None) -> bool:
+    """An idle connection on which there is something to read, be it the end, is of no use."""
+    if transport is None:
+        return True
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Honours `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE`. Timeouts (seconds) come with each request, as
     `extensions["timeout"]`: connect, read, total, first_byte."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         tls = tls or ssl.create_default_context()
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=tls)
+        connector = Connector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=tls)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -3,6 +3,7 @@ from one that may have been drawn. Knows no dialect."""
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
@@ -19,6 +20,7 @@ USER_AGENT = "image-gateway"
 # A multiple of 3, so that pieces of base64 can be put together; below glibc's usual threshold for large blocks.
 PIECE = 3 * 65_536
 LONGEST_ERROR = 65_536
+ERROR_SECONDS = 5.0  # for the body of an error: the next deployment waits for it
 
 
 class Answer:
@@ -42,15 +44,15 @@ class Answer:
             raise _failure(error, "in the middle of the answer") from error
 
     async def text(self) -> bytes:
-        """The first 64 KiB of the body; what could be read of it if the connection fails."""
+        """The first 64 KiB of the body; what could be read of it in a few seconds, or until the connection fails."""
         body = bytearray()
         try:
-            async with aclosing(self.pieces()) as pieces:
+            async with asyncio.timeout(ERROR_SECONDS), aclosing(self.pieces()) as pieces:
                 async for piece in pieces:
                     body += piece
                     if len(body) >= LONGEST_ERROR:
                         break
-        except UpstreamError:
+        except (UpstreamError, TimeoutError):
             pass  # the status says enough
         return bytes(body[:LONGEST_ERROR])
 

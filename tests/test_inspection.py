@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from app import inspection
 from app.errors import Failure, UpstreamError
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.inspection import Inspector, Picture
@@ -343,3 +344,8 @@ def test_images_beyond_those_asked_for_are_passed_over_and_what_follows_is_not()
     kept = list(Inspector(most=1)([*image(0), *image(1), *link, done]))
     assert [type(event) for event in kept] == [ImageBegins, ImageData, ImageEnds, Done]
     assert kept[-1] is done
+
+
+def test_a_picture_that_does_not_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "LONGEST", 3000)
+    assert "is longer than" in broken(*[TEXT[:4000]] * 2)

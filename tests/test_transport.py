@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -443,3 +444,28 @@ async def test_a_proxy_that_makes_no_tunnel_is_no_connection(environ: Callable[[
             with pytest.raises(httpx.ConnectError):
                 await fetch(transport, "https://images.test/v1")
     assert asked_for[0].startswith(b"CONNECT images.test:443 ")
+
+
+async def test_a_connection_that_was_closed_without_a_word_is_not_used_again() -> None:
+    """The loop is busy elsewhere when the end arrives, and so has not noticed it."""
+    served = 0
+
+    def serve(listener: socket.socket) -> None:
+        nonlocal served
+        for _ in range(3):
+            connection, _ = listener.accept()
+            with connection:
+                while b"body" not in connection.recv(65_536):
+                    pass
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                served += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        working = asyncio.create_task(asyncio.to_thread(serve, listener))
+        async with AiohttpTransport() as transport:
+            for _ in range(3):
+                assert await fetch(transport, f"http://127.0.0.1:{listener.getsockname()[1]}") == (200, b"ok")
+                time.sleep(0.05)
+        await working
+    assert served == 3

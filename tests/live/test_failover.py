@@ -408,6 +408,17 @@ async def test_an_empty_text_beside_an_address_is_the_address(start: Start, upst
     assert reply.json()["data"] == [{"url": url}]
 
 
+async def test_an_error_whose_words_do_not_come_holds_nobody_up(
+    start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.upstream.ERROR_SECONDS", 0.2)
+    upstream.at("a", head(503, "application/json", content_length="100"), b'{"error"', End.HANG)
+    upstream.at("b", answer(image_json(PNG)))
+    began = time.monotonic()
+    assert_drawn(await generate((await start(scripted(upstream, "a", "b"))).port), size=opened(PNG).size)
+    assert time.monotonic() - began < 3
+
+
 async def test_an_upstream_that_refuses_before_it_has_read_the_request_is_heard(
     start: Start, upstream: Scripted
 ) -> None:
