@@ -271,6 +271,7 @@ async def test_a_bomb_and_an_answer_without_an_end_take_little_memory(sandbox: S
         assert gateway.memory() - rested < 96 * MEGABYTE
 
 
+@pytest.mark.slow
 async def test_whatever_it_has_answered_a_gateway_that_is_not_asked_does_nothing(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -345,7 +346,8 @@ async def test_white_space_keeps_the_line_alive_and_json_is_json_all_the_same(sa
     ("faults", "told", "drawn"),
     [
         pytest.param(["slow:0.7"], "image", 1, marks=pytest.mark.slow),
-        (["slow:0.7", "cut"], "upstream_broken_answer", 1),  # told again, not drawn again
+        # told again, not drawn again
+        pytest.param(["slow:0.7", "cut"], "upstream_broken_answer", 1, marks=pytest.mark.slow),
         pytest.param(["slow:0.7", "truncated_image"], "upstream_broken_answer", 1, marks=pytest.mark.slow),
     ],
 )
@@ -362,6 +364,7 @@ async def test_the_sdk_reads_what_came_after_white_space_and_its_retry_joins_the
             assert (first.status, first.kind) == (200, "broken")
 
 
+@pytest.mark.slow
 async def test_a_failure_after_white_space_that_cost_nothing_is_made_good_by_the_sdks_retry(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

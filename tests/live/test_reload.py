@@ -151,7 +151,6 @@ async def test_a_broken_file_is_refused_by_its_fault_and_the_old_one_stays(
         assert await models(gateway) == {"flux", "more"}
 
 
-@pytest.mark.slow
 async def test_half_a_file_does_not_do_away_with_the_keys(sandbox: Sandbox, tmp_path: Path) -> None:
     guarded = configured(sandbox, keys=[key("team")])
     async with serving(guarded, tmp_path) as gateway:
@@ -162,6 +161,7 @@ async def test_half_a_file_does_not_do_away_with_the_keys(sandbox: Sandbox, tmp_
         assert (await call(gateway.port, asking())).kind == "images"
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_gone_for_a_while_changes_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     async with serving(configured(sandbox), tmp_path) as gateway:
         (tmp_path / "gateway.yaml").unlink()
@@ -197,6 +197,7 @@ async def test_a_file_that_is_still_being_written_is_not_applied(sandbox: Sandbo
         assert [line["models"] for line in logged(gateway, APPLIED)] == [2]
 
 
+@pytest.mark.slow
 async def test_a_mounted_configuration_is_noticed_when_its_links_are_changed(sandbox: Sandbox, tmp_path: Path) -> None:
     """As Kubernetes does: gateway.yaml → ..data/gateway.yaml, ..data → ..1, and then, at once, ..data → ..2."""
     for name, served in (("..1", ["flux"]), ("..2", ["flux", "more"])):

@@ -555,8 +555,10 @@ def data_of(folder: Path) -> list[str]:
 # --- a process that ends ---
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize(
+    ("kill", "stream"),
+    [(False, True), (True, False), *(pytest.param(each, each, marks=pytest.mark.slow) for each in (False, True))],
+)
 def test_what_ended_undelivered_outlives_the_process(tmp_path: Path, kill: bool, stream: bool) -> None:
     picture = text(heavy(2 * MEGABYTE))
     with in_thread(Scripted) as upstream:
@@ -588,6 +590,7 @@ def test_what_ended_undelivered_outlives_the_process(tmp_path: Path, kill: bool,
         assert data_of(tmp_path) == []  # since it was delivered
 
 
+@pytest.mark.slow
 def test_a_drawing_that_the_process_did_not_live_to_see_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     half = answer(image_json(text(heavy(4 * MEGABYTE))))[: 2 * MEGABYTE]
     with in_thread(Scripted) as upstream:

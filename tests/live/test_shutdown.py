@@ -111,6 +111,7 @@ async def test_what_is_not_drawn_in_time_is_refused_and_never_looks_like_an_answ
         assert_said_nothing_odd(gateway)
 
 
+@pytest.mark.slow
 async def test_who_waits_in_the_queue_when_it_ends_is_refused_unpaid(sandbox: Sandbox, tmp_path: Path) -> None:
     config = configured(sandbox, drain_seconds=0.5)
     config["providers"]["openai"]["max_concurrency"] = 1
