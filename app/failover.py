@@ -204,7 +204,7 @@ def _blamed(deployment: Deployment, error: UpstreamError) -> ApiError:
     if _uncertain(error):
         again = "" if deployment.provider.retry_timeouts else ", so it is not tried again"
         return UpstreamFailed(
-            f"Provider {provider!r} did not deliver: {error.message}. The image may have been drawn{again}.",
+            f"Provider {provider!r} did not deliver: {error.message.rstrip('.')}. The image may have been drawn{again}.",
             status=504 if error.timed_out else 502,
             code="upstream_timeout" if error.timed_out else "upstream_broken_answer",
             should_retry=False,

@@ -106,7 +106,8 @@ def _add_errors(app: FastAPI) -> None:
     """Whatever the framework refuses wears OpenAI's envelope: it is raised again as ours, and `Frame` answers."""
 
     async def http_error(request: Request, error: Any) -> JSONResponse:
-        path, allowed, kind = request.url.path, (error.headers or {}).get("Allow"), "invalid_request_error"
+        path, kind = request.url.path, "invalid_request_error"
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # Starlette's is in any order
         if error.status_code == 404:
             raise NotFound(
                 f"There is nothing at {request.method} {path}. The API is described at /docs.", code="not_found"

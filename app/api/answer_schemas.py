@@ -81,6 +81,7 @@ _IMAGES: Schema = {
             "data": _list(_ref("schemas", "Image")),
             **_FACTS,
             "usage": _USAGE,
+            "gateway": _GATEWAY,
         },
         *("created", "data"),
     ),

@@ -48,6 +48,7 @@ class JsonEncoder:
     def __init__(self, request: ImageRequest, created: int) -> None:
         self._asked = echoed(request)
         self._facts: dict[str, Any] = {}
+        self._served: dict[str, Any] = {}
         self._before = f'{{"created":{created},"data":['  # what has to come before the next image
         self._in_text = self._partial = False
 
@@ -84,9 +85,13 @@ class JsonEncoder:
         quote, self._in_text = '"' if self._in_text else "", False
         return (quote + _members(about(event)) + "}").encode()
 
+    def tell(self, served: Served) -> None:
+        """The headers have left without it, so the answer's end says what they would have said."""
+        self._served = {"gateway": report(served)}
+
     def _end(self, event: Done) -> bytes:
         usage = {"usage": event.usage} if event.usage else {}
-        told = {**self._asked, **event.facts, **self._facts, **usage}
+        told = {**self._asked, **event.facts, **self._facts, **usage, **self._served}
         return ("]" + _members({name: value for name, value in told.items() if value is not None}) + "}").encode()
 
 

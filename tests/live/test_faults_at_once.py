@@ -337,7 +337,9 @@ async def test_white_space_keeps_the_line_alive_and_json_is_json_all_the_same(sa
         spaces = [piece for piece in pieces if piece == b" "]
         assert 2 <= len(spaces) <= 9, pieces[:12]
         assert pieces[: len(spaces)] == spaces  # all of it before the answer
-        assert json.loads(b"".join(pieces))["data"][0]["b64_json"]
+        document = json.loads(b"".join(pieces))
+        assert document["data"][0]["b64_json"]
+        assert document["gateway"]["provider"] == "openai"
         # Who is quick, or fails quickly, has a status of its own.
         assert (await call(gateway.port, asking(fault("400")))).status == 400
 
