@@ -200,11 +200,11 @@ def _account_refused(deployment: Deployment, retry_after: float | None) -> ApiEr
 
 
 def _blamed(deployment: Deployment, error: UpstreamError) -> ApiError:
-    provider = deployment.provider.name
+    provider, reason = deployment.provider.name, error.message.rstrip(".")
     if _uncertain(error):
         again = "" if deployment.provider.retry_timeouts else ", so it is not tried again"
         return UpstreamFailed(
-            f"Provider {provider!r} did not deliver: {error.message.rstrip('.')}. The image may have been drawn{again}.",
+            f"Provider {provider!r} did not deliver: {reason}. The image may have been drawn{again}.",
             status=504 if error.timed_out else 502,
             code="upstream_timeout" if error.timed_out else "upstream_broken_answer",
             should_retry=False,
