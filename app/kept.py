@@ -31,6 +31,7 @@ class Kept:
     joined: int = 0  # by how many who came back and are still there
     place: Place | None = None
     delivered_at: float = 0.0  # the clock's time, seconds
+    returned: bool = False  # it was delivered, but its connection broke
 
 
 class Delivered:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import socket
+import struct
 import termios
 from array import array
 from collections.abc import Callable
@@ -25,11 +27,11 @@ class Protocol(HttpToolsProtocol):
     `extensions`."""
 
     _when_broken: Callable[[], None] | None = None
-    _cut = False
+    _cut = _broken = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._when_broken, self._cut = None, False  # who asks for more has had the last answer
+        self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
         self.scope["extensions"] = {
             EXTENSION: {"transport": self.transport, "write": self.write_piece, "when_broken": self.when_broken}
         }
@@ -48,6 +50,8 @@ class Protocol(HttpToolsProtocol):
         """`tell` is called if the connection ends before the client has had all that was sent, as far as can be known:
         it was reset, or closed by a client that had not acknowledged everything."""
         self._when_broken = tell
+        if self._broken:
+            tell()
 
     def eof_received(self) -> None:
         self._cut = _unacknowledged(self.transport)
@@ -56,7 +60,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         tell, self._when_broken = self._when_broken, None
-        if tell and (exc is not None or self._cut):
+        self._broken = exc is not None or self._cut
+        if tell and self._broken:
             tell()
 
     def _go_on(self, rest: memoryview) -> None:
@@ -195,6 +200,16 @@ def when_broken(scope: Any, tell: Callable[[], None]) -> None:
     """See `Protocol.when_broken`; without `Protocol` nothing is told."""
     if extension := scope.get("extensions", {}).get(EXTENSION):
         extension["when_broken"](tell)
+
+
+def break_off(scope: Any) -> None:
+    """An answer that will not be whole must not look so: to an HTTP/1.0 client its end is that of the connection, which
+    is therefore reset."""
+    extension = scope.get("extensions", {}).get(EXTENSION)
+    if extension and scope["http_version"] != "1.1" and not extension["transport"].is_closing():
+        opened = extension["transport"].get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        extension["transport"].abort()
 
 
 async def flushed(scope: Any, send: Any) -> None:

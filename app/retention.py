@@ -18,7 +18,7 @@ from app.recording import Meter
 from app.runs import Run
 
 RUNS = 10_000  # that are known at once, of all kinds: each takes some kilobytes, whatever became of it
-RETURN_SECONDS = 10.0  # after its delivery in which a broken connection makes a run undelivered again
+RETURN_SECONDS = 10.0  # after its delivery in which a broken connection lets its retry have the run
 NAMES = 16  # under which one run is known, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most
 
@@ -53,7 +53,6 @@ class Retention:
         self._kept: dict[int, Kept] = {id(kept): kept for kept in runs}  # a caller may name two runs the same
         self._delivered = Delivered()
         self._swept = 0.0
-        self._settling: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         if self._kept:
             self._sweep_later()
@@ -161,7 +160,7 @@ class Retention:
     def delivered(self, kept: Kept) -> None:
         """The socket has taken the last byte."""
         run = kept.run
-        run.delivered, kept.delivered_at = True, self._clock()
+        run.delivered, kept.delivered_at, kept.returned = True, self._clock(), False
         run.release()
         if kept.place:
             kept.place.remove()
@@ -176,14 +175,10 @@ class Retention:
 
     def returned(self, kept: Kept) -> None:
         """The connection broke after the last byte was sent on it, so the caller may not have had all. Its retry, which
-        comes at once, is answered from the run. Later on, idle connections are reset for other reasons."""
+        comes at once, is answered from the run if it is still there: it stays among those that go first, since clients
+        that had all of it break connections, too. Later on, idle ones are reset for other reasons."""
         soon = self._clock() - kept.delivered_at < RETURN_SECONDS
-        if soon and kept.run.delivered and id(kept) in self._kept:
-            kept.run.delivered = False
-            self._delivered.remove(kept)
-            settling = asyncio.get_running_loop().create_task(self.settled(kept))
-            self._settling.add(settling)
-            settling.add_done_callback(self._settling.discard)
+        kept.returned = soon and kept.run.delivered
 
     def give_up(self, error: Callable[[], ApiError]) -> None:
         """The gateway goes down: whatever is still drawn ends with an error."""
@@ -200,7 +195,6 @@ class Retention:
             await kept.run.over()
             await self.settled(kept)
             kept.run.forget()
-        await asyncio.gather(*self._settling)
         self._kept.clear()
         if self._sweeper:
             self._sweeper.cancel()
@@ -222,7 +216,7 @@ class Retention:
         return (kept for kept in reversed(self._kept.values()) if kept.run.call.key.name == key.name)
 
     def _awaited(self, kept: Kept) -> bool:
-        return id(kept) in self._kept and not kept.run.delivered and not kept.joined
+        return id(kept) in self._kept and (kept.returned or not kept.run.delivered) and not kept.joined
 
     def _sweep(self, *, now_and_then: bool = True) -> None:
         now = self._clock()

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from app.faults import refused
 
 _ORIGIN = re.compile(
-    r"\*|(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?/?", re.ASCII
+    r"\*|null|(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?/?", re.ASCII
 )
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -30,12 +30,13 @@ def _address(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    """As browsers write it: in lower case, without a path, and without the scheme's own port."""
+    """As browsers write it: in lower case, without a path, and without the scheme's own port; `null` is that of a local
+    file."""
     found = _ORIGIN.fullmatch(text.strip().lower())
     if found is None:
         raise refused("is no origin", "write it like https://studio.example.com, without a path, or '*' for all")
     if found["scheme"] is None:
-        return "*"
+        return found[0]
     port = found["port"] if found["port"] != _DEFAULT_PORTS.get(found["scheme"]) else None
     return f"{found['scheme']}://{found['host']}{port or ''}"
 

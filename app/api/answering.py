@@ -212,9 +212,10 @@ async def _send_json(answer: Answer, events: AsyncGenerator[Event, None], encode
         answer.note(event)
         if type(event) is Served and not answer.started:
             await answer.start(200, encoder.content_type, served_headers(event))
-        elif type(event) is Served:
+            continue
+        if type(event) is Served:
             encoder.tell(event)
-        elif type(event) is Done:
+        if type(event) is Done:
             await answer.end(text)
         elif type(event) is ImageEnds:
             held = text

@@ -26,7 +26,7 @@ from app.images import Event, Operation
 from app.kept import Kept
 from app.keys import Keys
 from app.preparing import Preparation
-from app.protocol import when_broken
+from app.protocol import break_off, when_broken
 from app.recording import Recording
 from app.retention import Retention
 from app.runs import Call, Run
@@ -155,6 +155,8 @@ async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, se
         if not run.present and service.outlives(run):
             await run.finish()
         run.owed = _owed(run, answer)
+        if answer.started and not answer.finished:
+            break_off(scope)
         if answer.gone and isinstance(error, ApiError):
             raise ClientGone from None
         raise

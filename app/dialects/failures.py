@@ -22,7 +22,8 @@ _QUOTA = {
     "organization_usage_limit_exceeded",
 }
 # Where a 429 has no code of its own: waiting would not help.
-_QUOTA_TOLD = re.compile(r"insufficient[_ ](quota|balance|credit|funds)|exceeded your (current )?quota", re.I)
+_BALANCE_TOLD = re.compile(r"insufficient[_ ](balance|credit|funds)", re.I)
+_QUOTA_TOLD = re.compile(r"insufficient[_ ]quota|exceeded your (current )?quota", re.I)
 # Where it would: some hosts call a rate limit a quota.
 _RATE_TOLD = re.compile(r"\bper[_ -]?(second|minute|hour|day)\b|\brate[_ -]?limit|/ ?(sec|min|minute|hour|day)\b", re.I)
 _MODERATION = re.compile(r"moderation|content[_ ]?policy|content[_ ]?filter|nsfw|safety (system|filter|check)", re.I)
@@ -37,21 +38,18 @@ _WORD = (
     r"(?:fail(?:ed|ure)?|error(?:ed)?|cancell?ed|rejected|blocked|expired|timed?[\W_]?out|abort(?:ed)?|refused|denied)"
 )
 _FAILED = re.compile(rf"(?!(?:no|without)[\W_])(?:{_WORD}[\s:].*|(?:.*[\W_])?{_WORD})", re.I | re.S)
-# A text in which an answer without an image says that one is being drawn, or was; unless it also says why it cannot.
+_ENDING = re.compile(rf"(?:image.*[\W_]|response\.)?{_WORD}", re.I)  # of the names of events
+# A text in which an answer without an image says that one is being drawn, or was.
 _PERHAPS_DRAWN = re.compile(
-    r"\b(?:queued|pending|in[ _-](?:progress|queue)|processing|processed|submitted|scheduled|accepted|received|started"
-    r"|running|generating|generated|created|wait(?:ing)?|success\w*|succeeded|completed?|finished|done|ok)\b",
-    re.I,
-)
-_WHY_NOT = re.compile(
-    r"fail|error|unsuccess|unable|can(?:not|'t)|could(?: not|n't)|unavailable|overload|exceed|reject|refus|violat"
-    r"|denied|invalid|block",
+    r"\b(?:(?:en|re)?queue[ds]?|pending|in[ _-]progress|dispatched|stored|ready|rendering|drawing|processing|processed"
+    r"|submitted|scheduled|accepted|received|started|running|generating|generated|created|wait(?:ing)?|success\w*"
+    r"|succeeded|completed?|finished|done|ok)\b",
     re.I,
 )
 # Where an answer in a shape of its own, beside `data`, may hold what was drawn or tell where it will be.
 _PERHAPS_IMAGES = (
     "b64_json", "image", "images", "output", "outputs", "artifacts", "result", "results", "url", "urls",
-    "task_id", "job_id", "polling_url", "status_url",
+    "id", "task", "task_id", "job", "job_id", "request_id", "polling_url", "status_url", "data",
 )  # fmt: skip
 _SECRETS = re.compile(
     r"\b(?:sk|ak|pk|rk)[-_][\w-]{6,}|\b(?i:Bearer)\s+\S{6,}|(?<![0-9a-fA-F])[0-9a-fA-F]{32,}"
@@ -100,11 +98,19 @@ def from_event(data: Any, name: str) -> UpstreamError:
 
 
 def failed_event(document: Mapping[str, Any], name: str) -> UpstreamError | None:
-    """The failure that an event called `name` tells of: by its name or `type`, an error, a word of failure."""
-    for called in (name, document.get("type")):
-        if isinstance(called, str) and names_failure(called):
-            return from_event(document, called)
-    return failed(Words.read(document)) if says_failed(document) else None
+    """The failure that an event called `name` tells of: by its name or `type`, by an error, or, if it has neither name
+    nor type, by a word of failure. Those of other events may be about something that the host gets over."""
+    called = [each for each in (name, document.get("type")) if isinstance(each, str) and each not in ("", "message")]
+    for each in called:
+        if ends_stream(each):
+            return from_event(document, each)
+    fails = says_failed(document) if not called else _is_error(document.get("error"))
+    return failed(Words.read(document)) if fails else None
+
+
+def ends_stream(called: str) -> bool:
+    """Whether an event that is called so says that no image will come."""
+    return _ENDING.fullmatch(called.strip()) is not None
 
 
 def says_failed(document: Mapping[str, Any]) -> bool:
@@ -162,15 +168,15 @@ def _of_an_image(document: Mapping[str, Any]) -> Any:
 def _is_reason(words: Words, document: Mapping[str, Any]) -> bool:
     """Whether the words can only mean that nothing was drawn."""
     status, message = document.get("status"), words.message.lower()
+    if document.get("errors"):
+        return True
     if isinstance(status, str) or document.get("success") is True:
         return False
     if {_text(status), (words.code or "").lower(), message} & _GOOD_CODES:
         return False
-    if isinstance(document.get("data"), dict) or any(
-        document.get(key) not in (None, [], {}) for key in _PERHAPS_IMAGES
-    ):
+    if any(document.get(key) not in (None, [], {}) for key in _PERHAPS_IMAGES):
         return False
-    return bool(message) and not (_PERHAPS_DRAWN.search(message) and not _WHY_NOT.search(message))
+    return bool(message) and not _PERHAPS_DRAWN.search(message)
 
 
 def _is_refusal_code(code: str | None) -> bool:
@@ -196,7 +202,8 @@ def _by_status(status: int, words: Words, wait: float | None) -> Failure:
         return Failure.REFUSED if status == 403 and _moderated(words) else Failure.CREDENTIAL
     if status == 429:
         passes = wait or _RATE_TOLD.search(words.message)
-        return Failure.CREDENTIAL if _QUOTA_TOLD.search(words.message) and not passes else Failure.RATE_LIMITED
+        exhausted = _BALANCE_TOLD.search(words.message) or (_QUOTA_TOLD.search(words.message) and not passes)
+        return Failure.CREDENTIAL if exhausted else Failure.RATE_LIMITED
     if status in _TIMED_OUT:
         return Failure.UNCERTAIN
     # A server that fails may well speak of its moderation, or of the prompt: then only a code tells of a refusal.

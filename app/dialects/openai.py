@@ -10,7 +10,7 @@ from typing import Any
 from app.deployments import Deployment
 from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
 from app.dialects.answers import ByFirstByte, behind, garbled, image_ends, link, so_far, usage_of
-from app.dialects.failures import failed_event, from_document, from_event, from_status, names_failure
+from app.dialects.failures import ends_stream, failed_event, from_document, from_event, from_status
 from app.dialects.sse import EventBegins, EventEnds, SseError, SseReader
 from app.errors import Failure, UpstreamError
 from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
@@ -171,7 +171,7 @@ class EventAnswer:
                 self._event = None
 
     def _begun(self, name: str | None) -> Picture | Complaint:
-        return Complaint(name) if name and names_failure(name) else Picture(self._finished, name, self._partials)
+        return Complaint(name) if name and ends_stream(name) else Picture(self._finished, name, self._partials)
 
     def _note(self, event: Picture | Complaint) -> None:
         self._partials += event.is_partial

@@ -55,6 +55,13 @@ def test_a_rate_limit_that_is_called_a_quota_stays_a_rate_limit(message: str) ->
     assert failed(429, {"error": {"message": message}}).failure is Failure.RATE_LIMITED
 
 
+@pytest.mark.parametrize(
+    "message", ["Insufficient balance. Please top up.", "Insufficient credits for this request (price per hour 0.4)"]
+)
+def test_an_empty_account_is_one_whatever_else_is_said(message: str) -> None:
+    assert failed(429, {"error": {"message": message}}, retry_after="1").failure is Failure.CREDENTIAL
+
+
 def test_what_is_over_in_a_told_time_is_a_rate_limit_unless_a_code_says_that_it_is_the_account() -> None:
     document = {"error": {"message": "You exceeded your current quota"}}
     assert failed(429, document, retry_after="2").failure is Failure.RATE_LIMITED
@@ -322,7 +329,6 @@ def test_a_real_error_counts_beside_images_as_well(error: Any) -> None:
         ({"errors": [{"message": "m", "code": "c"}]}, Failure.FAILED, "c"),
         ({"errors": ["m"], "data": None}, Failure.FAILED, None),
         ({"data": [], "images": [], "message": "m"}, Failure.FAILED, None),
-        ({"message": "m: error while processing"}, Failure.FAILED, None),
         ({"data": [{"error": {"message": "m", "code": "c"}}]}, Failure.FAILED, "c"),
         ({"data": [None, {"error": "m"}], "status": "completed"}, Failure.FAILED, None),
         ({"data": [{"error": {"message": "m", "code": "content_policy_violation"}}]}, Failure.REFUSED,
@@ -345,6 +351,8 @@ def test_what_is_said_instead_of_an_image_is_the_reason(
     "document",
     [
         {"message": "Request queued"}, {"message": "Your image was submitted."}, {"message": "none"},
+        {"message": "error while processing"}, {"message": "Request accepted. 0 errors"}, {"message": "Job enqueued"},
+        {"data": [{"b64": "AAAA"}], "message": "m"}, {"id": "abc", "message": "m"}, {"job": {"id": "x"}, "msg": "m"},
         {"code": 0, "message": "m"}, {"status": 202, "message": "m"}, {"success": True, "message": "m"},
         {"message": "m", "data": {"b64_json": ""}}, {"message": "m", "images": [""]}, {"message": "m", "task_id": "7"},
         {"error": {"code": 0, "message": "m"}}, {"error": "none", "data": []},

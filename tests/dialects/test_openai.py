@@ -233,6 +233,18 @@ def partials(events: list[Event]) -> list[int | None]:
     return [event.partial for event in events if isinstance(event, ImageBegins)]
 
 
+@pytest.mark.parametrize(
+    "aside",
+    [
+        event(None, {"type": "retry", "status": "timeout", "message": "worker timed out, retrying on another"}),
+        event("warning.error", {"message": "1 worker failed, still drawing"}),
+        event("progress", {"status": "failed"}),
+    ],
+)
+def test_what_a_host_gets_over_ends_no_stream(aside: bytes) -> None:
+    assert read(partial(0), aside, completed()) == read(partial(0), completed())
+
+
 def test_a_stream_becomes_partial_images_the_image_and_its_usage() -> None:
     usage = {"total_tokens": 3, "input_tokens": 1, "output_tokens": 2}
     whole = {**usage, "input_tokens_details": {"text_tokens": 1, "image_tokens": 0}}
