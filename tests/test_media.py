@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from functools import cache
 from typing import Any
 
 import pytest
@@ -251,6 +252,7 @@ def test_the_quality_decides_how_much_is_lost(format: FileFormat) -> None:
     assert sizes == sorted(set(sizes))
 
 
+@cache  # what is made again a second later holds another time
 def srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

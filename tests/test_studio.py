@@ -265,6 +265,7 @@ def picture(folder: Path, kind: str, edge: int) -> tuple[Path, str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells how much memory was held")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_memory_for_each_pixel_is_bounded(tmp_path: Path, kind: str) -> None:
     edge = 1200

@@ -71,6 +71,7 @@ async def one_by_one(gateway: Process, count: int, key: str, seconds: float) -> 
     return tasks
 
 
+@pytest.mark.slow
 async def test_keys_take_turns_and_everybody_is_served(sandbox: Sandbox, tmp_path: Path) -> None:
     async with crowded(sandbox, tmp_path, max_length=100, max_seconds=30) as gateway:
         many = await one_by_one(gateway, 30, BATCH, 0.1)
@@ -83,6 +84,7 @@ async def test_keys_take_turns_and_everybody_is_served(sandbox: Sandbox, tmp_pat
         assert sandbox.world.journal.drawings["openai"] == 40
 
 
+@pytest.mark.slow
 async def test_who_finds_no_room_is_told_at_once_and_when_to_come_back(sandbox: Sandbox, tmp_path: Path) -> None:
     async with crowded(sandbox, tmp_path, max_length=10, max_seconds=30) as gateway:
         await together(call(gateway.port, taking(0.3), key=BATCH) for _ in range(2))  # how long it takes is known now

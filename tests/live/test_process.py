@@ -95,8 +95,15 @@ def grown(gateway: Process, talk: Any) -> Any:
     return result
 
 
-@pytest.mark.parametrize("dialect", ["openai", "nebula_block"])
-@pytest.mark.parametrize("door", ["form", "json"])
+@pytest.mark.parametrize(
+    ("door", "dialect"),
+    [
+        ("form", "openai"),
+        ("json", "nebula_block"),
+        pytest.param("form", "nebula_block", marks=pytest.mark.slow),
+        pytest.param("json", "openai", marks=pytest.mark.slow),
+    ],
+)
 def test_forty_megabytes_pass_through_in_little_memory(
     gateway: Process, upstream: Scripted, dialect: str, door: str
 ) -> None:
@@ -120,8 +127,15 @@ def test_forty_megabytes_pass_through_in_little_memory(
         assert (arrived.json["image"] == encoded_picture) is True
 
 
-@pytest.mark.parametrize("dialect", ["openai", "nebula_block"])
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("stream", "dialect"),
+    [
+        (False, "nebula_block"),
+        (True, "openai"),
+        pytest.param(False, "openai", marks=pytest.mark.slow),
+        pytest.param(True, "nebula_block", marks=pytest.mark.slow),
+    ],
+)
 def test_twenty_megabytes_come_back_in_little_memory(
     gateway: Process, upstream: Scripted, dialect: str, stream: bool
 ) -> None:

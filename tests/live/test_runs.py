@@ -555,9 +555,12 @@ def data_of(folder: Path) -> list[str]:
 # --- a process that ends ---
 
 
+OTHER_ENDS = (False, True), (False, False), (True, True)
+
+
 @pytest.mark.parametrize(
     ("kill", "stream"),
-    [(False, True), (True, False), *(pytest.param(each, each, marks=pytest.mark.slow) for each in (False, True))],
+    [(True, False), *(pytest.param(each, stream, marks=pytest.mark.slow) for each, stream in OTHER_ENDS)],
 )
 def test_what_ended_undelivered_outlives_the_process(tmp_path: Path, kill: bool, stream: bool) -> None:
     picture = text(heavy(2 * MEGABYTE))
@@ -634,6 +637,7 @@ def test_slow_readers_hold_little_memory(tmp_path: Path) -> None:
 # --- many ---
 
 
+@pytest.mark.slow
 async def test_two_hundred_callers_who_leave_at_random_leave_nothing_behind(
     start: Start, sandbox: Sandbox, tmp_path: Path
 ) -> None:

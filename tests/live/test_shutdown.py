@@ -87,6 +87,7 @@ async def test_told_to_end_it_finishes_what_is_drawn_and_is_unready_before_it_st
         assert_said_nothing_odd(gateway)
 
 
+@pytest.mark.slow
 async def test_what_is_not_drawn_in_time_is_refused_and_never_looks_like_an_answer(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
