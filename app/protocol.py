@@ -1,6 +1,5 @@
-"""uvicorn's HTTP protocol with two copies of every upload less, one of every answer less, a way to know that an answer
-has left, and what HTTP asks for besides: offers of other protocols are declined, HTTP/1.0 gets no chunks. Knows no
-request."""
+"""uvicorn's HTTP protocol with two copies of every upload less and one of every answer; it tells when a client leaves
+and when it has an answer, declines offers of other protocols, and sends HTTP/1.0 no chunks. Knows no request."""
 
 from __future__ import annotations
 
@@ -11,30 +10,29 @@ import socket
 import struct
 import termios
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-EXTENSION = "image_gateway.transport"
+EXTENSION = "image_gateway.connection"
+LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small writes
 READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each such piece would cost two system calls
 
 
 class Protocol(HttpToolsProtocol):
-    """Each scope carries the connection's transport, a way to write to it, and one to hear how it ended, under
-    `extensions`."""
+    """Each scope carries the protocol of its connection under `extensions`."""
 
+    _when_gone: Callable[[], None] | None = None
     _when_broken: Callable[[], None] | None = None
     _cut = _broken = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
-        self.scope["extensions"] = {
-            EXTENSION: {"transport": self.transport, "write": self.write_piece, "when_broken": self.when_broken}
-        }
+        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, which leaves out what follows the head of a request that offers another protocol."""
@@ -46,6 +44,24 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse()
 
+    @property
+    def closing(self) -> bool:
+        return self.transport.is_closing()
+
+    @contextlib.contextmanager
+    def watched(self, gone: Callable[[], None]) -> Iterator[None]:
+        """Inside, `gone` is called as soon as the connection has ended, be it before."""
+        cycle: Any = self.cycle
+        self._when_gone = gone
+        self.flow.resume_reading()
+        if cycle.disconnected:
+            gone()
+        try:
+            yield
+        finally:
+            if self._when_gone is gone:  # and not the next request's, which may have been sent already
+                self._when_gone = None
+
     def when_broken(self, tell: Callable[[], None]) -> None:
         """`tell` is called if the connection ends before the client has had all that was sent, as far as can be known:
         it was reset, or closed by a client that had not acknowledged everything."""
@@ -54,13 +70,19 @@ class Protocol(HttpToolsProtocol):
             tell()
 
     def eof_received(self) -> None:
-        self._cut = _unacknowledged(self.transport)
+        cycle: Any = self.cycle
+        whole = cycle is None or (cycle.response_complete and not self.transport.get_write_buffer_size())
+        self._cut = not whole or _unacknowledged(self.transport)
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        cycle: Any = self.cycle
+        self._broken = exc is not None or self._cut or (cycle is not None and cycle.disconnected)
+        gone, self._when_gone = self._when_gone, None
+        if gone:
+            gone()
         tell, self._when_broken = self._when_broken, None
-        self._broken = exc is not None or self._cut
         if tell and self._broken:
             tell()
 
@@ -119,7 +141,7 @@ class Protocol(HttpToolsProtocol):
         else:
             super().on_body(body)
 
-    async def write_piece(self, piece: bytes) -> bool:
+    async def write(self, piece: bytes) -> bool:
         """A piece of a chunked answer that has begun, as it is; uvicorn would copy it to put its length before it.
         False: this answer is not chunked, so `send` has to do it."""
         cycle: Any = self.cycle
@@ -128,8 +150,22 @@ class Protocol(HttpToolsProtocol):
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
         if not cycle.disconnected:
-            self.transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+            if len(piece) < LARGE_PIECE:
+                self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            else:
+                self.transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
         return True
+
+    async def flushed(self) -> bool:
+        """Waits until the socket has taken all that was sent; whether it has."""
+        await asyncio.sleep(0)  # uvloop writes at the end of a round
+        transport = self.transport
+        if transport.get_write_buffer_size():
+            transport.set_write_buffer_limits(high=0)
+            await self.flow.drain()
+            if not transport.is_closing():
+                transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT)
+        return not (self._cut or self._broken)
 
 
 def _unacknowledged(transport: asyncio.BaseTransport) -> bool:
@@ -196,31 +232,17 @@ def _unchunked(cycle: Any) -> Any:
     return sent
 
 
-def when_broken(scope: Any, tell: Callable[[], None]) -> None:
-    """See `Protocol.when_broken`; without `Protocol` nothing is told."""
-    if extension := scope.get("extensions", {}).get(EXTENSION):
-        extension["when_broken"](tell)
+def connection(scope: Any) -> Protocol | None:
+    """The connection that a request came on; None under another server's protocol, which tells less."""
+    found: Protocol | None = scope.get("extensions", {}).get(EXTENSION)
+    return found
 
 
 def break_off(scope: Any) -> None:
     """An answer that will not be whole must not look so: to an HTTP/1.0 client its end is that of the connection, which
     is therefore reset."""
-    extension = scope.get("extensions", {}).get(EXTENSION)
-    if extension and scope["http_version"] != "1.1" and not extension["transport"].is_closing():
-        opened = extension["transport"].get_extra_info("socket")
+    found = connection(scope)
+    if found and scope["http_version"] != "1.1" and not found.closing:
+        opened = found.transport.get_extra_info("socket")
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        extension["transport"].abort()
-
-
-async def flushed(scope: Any, send: Any) -> None:
-    """Waits until the socket has taken all that was sent; without `Protocol`, until the buffer is nearly empty."""
-    extension = scope.get("extensions", {}).get(EXTENSION)
-    transport: asyncio.WriteTransport | None = extension["transport"] if extension else None
-    if transport is not None:
-        await asyncio.sleep(0)  # uvloop writes at the end of a round
-        if not transport.get_write_buffer_size():
-            return
-        transport.set_write_buffer_limits(high=0)
-    await send({"type": "http.response.body", "body": b"", "more_body": True})
-    if transport is not None and not transport.is_closing():
-        transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT)
+        found.transport.abort()

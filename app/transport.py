@@ -70,7 +70,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response = await self._session.request(
                 request.method,
                 _address(request.url),
-                headers=request.headers.multi_items(),
+                headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
                 data=_body(request),
                 allow_redirects=False,
                 timeout=timeout,

@@ -28,7 +28,7 @@ class Answer:
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
-        self.head = ResponseHead(response.status_code, {k.lower(): v for k, v in response.headers.items()})
+        self.head = ResponseHead(response.status_code, _plain(response.headers.raw))
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Raises UpstreamError when the connection fails or falls silent."""
@@ -74,6 +74,14 @@ class Upstream:
             yield Answer(response)
         finally:
             await response.stream.aclose()  # type: ignore[union-attr]
+
+
+def _plain(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
 
 
 def _rendered(request: UpstreamRequest, deployment: Deployment) -> httpx.Request:

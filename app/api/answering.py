@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -18,7 +18,7 @@ from app.api.body import ClientGone, Watched, drain
 from app.api.encoders import JsonEncoder, RawEncoder, SseEncoder, compact
 from app.errors import ApiError
 from app.images import Done, Event, ImageEnds, Served
-from app.protocol import EXTENSION, flushed
+from app.protocol import connection
 
 Headers = list[tuple[bytes, bytes]]
 # The headers of the gateway that a page in a browser may read.
@@ -37,7 +37,6 @@ HEADERS_FOR_BROWSERS = [
 DRAIN_BYTES = 256 * 1_048_576
 DRAIN_SECONDS = 10.0
 SLOW_SECONDS = 0.02
-LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small writes
 
 
 @dataclass(slots=True)
@@ -62,11 +61,8 @@ class Answer:
     the socket for `SLOW_SECONDS` in all."""
 
     def __init__(self, scope: Scope, send: Send, detach: Callable[[], None] = lambda: None) -> None:
-        self._scope = scope
         self._send = send
-        extension = scope.get("extensions", {}).get(EXTENSION)
-        self._write: Callable[[bytes], Awaitable[bool]] | None = extension["write"] if extension else None
-        self._transport: asyncio.BaseTransport | None = extension["transport"] if extension else None
+        self._connection = connection(scope)
         self._detach: Callable[[], None] | None = detach
         self._waited = 0.0
         self._sending_since: float | None = None
@@ -99,7 +95,7 @@ class Answer:
         self._sending_since = began = time.perf_counter()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
-        if more and self._write is not None and len(text) >= LARGE_PIECE and await self._write(text):
+        if more and self._connection is not None and await self._connection.write(text):
             self.told.bytes += len(text)
         else:
             await self._send({"type": "http.response.body", "body": text, "more_body": more})
@@ -112,18 +108,17 @@ class Answer:
 
     async def end(self, text: bytes) -> None:
         """The last of the body; returns when the socket has taken all of it. Raises ClientGone if it did not."""
-        await self.body(text)
+        await self.body(text, more=False)
         self._sending_since = time.perf_counter()
-        await flushed(self._scope, self._send)
+        whole = self._connection is None or await self._connection.flushed()
         self._sending_since = None
-        if self.lost:
+        if not whole:
             raise ClientGone
-        await self.body(b"", more=False)
 
     @property
     def lost(self) -> bool:
         """Whether the connection is known to be broken, be it that nobody was told yet."""
-        return self._transport is not None and self._transport.is_closing()
+        return self._connection is not None and self._connection.closing
 
     def note(self, event: Event) -> None:
         if type(event) is Served:

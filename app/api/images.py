@@ -4,10 +4,9 @@ here may hold a body whole."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +25,7 @@ from app.images import Event, Operation
 from app.kept import Kept
 from app.keys import Keys
 from app.preparing import Preparation
-from app.protocol import break_off, when_broken
+from app.protocol import break_off, connection
 from app.recording import Recording
 from app.retention import Retention
 from app.runs import Call, Run
@@ -145,11 +144,13 @@ async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, se
         with Answer(scope, send, lambda: run.detach(partial(retention.settled, kept))) as answer:
             if answer.lost:
                 raise ClientGone
-            async with while_connected(receive, answer, caller), aclosing(run.follow()) as events:
-                await _answer(service, run, answer, events)
+            with while_connected(scope, receive, answer, caller):
+                async with aclosing(run.follow()) as events:
+                    await _answer(service, run, answer, events)
         if run.recording.error is None:
             retention.delivered(kept)
-            when_broken(scope, partial(retention.returned, kept))
+            if found := connection(scope):
+                found.when_broken(partial(retention.returned, kept))
     except Exception as error:
         caller.leave()
         if not run.present and service.outlives(run):
@@ -230,28 +231,39 @@ class RunEndpoint:
         await serve(service, kept, scope, receive, send)
 
 
-@contextlib.asynccontextmanager
-async def while_connected(receive: Receive, answer: Answer, caller: Caller) -> AsyncIterator[None]:
+@contextmanager
+def while_connected(scope: Scope, receive: Receive, answer: Answer, caller: Caller) -> Iterator[None]:
     """Watches whether the client leaves before the answer is finished. Then the work inside is stopped as ClientGone:
     at once, or, if others depend on it, as soon as it has something to send."""
     work = asyncio.current_task()
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def gone() -> None:
         if work is not None and not answer.finished:
             answer.gone = True
             caller.leave()
             if not caller.drives(work):
                 work.cancel()
 
-    watcher = asyncio.create_task(watch())
+    found = connection(scope)
     try:
-        yield
+        with found.watched(gone) if found else _watching(receive, gone):
+            yield
     except asyncio.CancelledError:
         if answer.gone and work is not None:
             work.uncancel()
             raise ClientGone from None
         raise
+
+
+@contextmanager
+def _watching(receive: Receive, gone: Callable[[], None]) -> Iterator[None]:
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
     finally:
         watcher.cancel()
