@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from app.errors import ApiError, Unavailable
 from app.fanout import Drawn
-from app.images import Event, ImageRequest
+from app.images import Done, Event, ImageRequest
 from app.keys import Key
 from app.preparing import Preparation
 from app.recording import Recording
@@ -160,7 +160,9 @@ class Run:
     async def _drive_once(self, me: asyncio.Task[Any] | None) -> None:
         self._driving = me
         try:
-            self.recording.append(await anext(self._events))
+            self.recording.append(event := await anext(self._events))
+            if type(event) is Done:  # the caller may have all of it and ask for more before the last things are seen to
+                self._resources.close()
         except StopAsyncIteration:
             self._end(None)
         except ApiError as error:

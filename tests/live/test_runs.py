@@ -20,7 +20,7 @@ from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.loops import in_thread
 from tests.live.pictures import encoded, heavy, text
-from tests.live.scripted import End, Scripted, answer, image_json
+from tests.live.scripted import End, Scripted, answer, head, image_json
 from tests.live.servers import Config, process, provider, sandbox_providers, served_by
 from tests.live.wire import Line, Reply, ask, events, form, generate, line, post, request
 
@@ -380,6 +380,20 @@ async def test_what_goes_on_without_its_caller_counts_against_the_key(start: Sta
     await gateway.request_lines(2)
     await asyncio.sleep(0.05)
     assert only(await post(gateway.port, GENERATIONS, wanted(prompt="b"), **headers)) == PNG
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_has_the_answer_has_the_keys_place_back(start: Start, upstream: Scripted, stream: bool) -> None:
+    event = b"event: image_generation.completed\ndata: " + json.dumps({"b64_json": PNG}).encode() + b"\n\n"
+    told = head(200, "text/event-stream", transfer_encoding="chunked"), b"%x\r\n%b\r\n" % (len(event), event)
+    for _ in range(3):
+        upstream.at("a", *told, End.HANG)  # for a moment it is waited for the end, so that the connection can be kept
+    keys = [{"name": "a", "key": "secret-a", "max_concurrency": 1}]
+    gateway = await start(scripted(upstream, keys=keys))
+    for number in range(3):
+        fields = wanted(prompt=str(number), stream=stream)
+        reply = await post(gateway.port, GENERATIONS, fields, authorization="Bearer secret-a")
+        assert (reply.status, reply.complete) == (200, True), reply.body
 
 
 async def test_a_slow_reader_holds_neither_the_upstreams_connection_nor_the_keys_place(
