@@ -9,6 +9,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from app import causes
 from app.deployments import Deployment
 from app.errors import Failure, UpstreamError
 from app.images import ImageRequest
@@ -23,7 +24,6 @@ class Log:
         format: Literal["auto", "text", "json"],
         *,
         requests: bool,
-        prompts: bool = False,
         stream: TextIO | None = None,
     ) -> None:
         out = stream or sys.stdout
@@ -40,7 +40,6 @@ class Log:
             cache_logger_on_first_use=True,
         )
         self._requests = requests
-        self._prompts = prompts
 
     def request(self, line: dict[str, object]) -> None:
         if self._requests:
@@ -49,18 +48,21 @@ class Log:
     def crash(self, request_id: str, error: BaseException) -> None:
         self._log.error("unexpected error", request_id=request_id, exc_info=error)
 
-    def attempt_failed(self, deployment: Deployment, error: UpstreamError, request: ImageRequest) -> None:
+    def attempt_failed(
+        self, deployment: Deployment, error: UpstreamError, request: ImageRequest, *, prompts: bool = False
+    ) -> None:
         """A refused account is the operator's to see to, so it stands out. Providers like to quote what they were
-        asked."""
+        asked; `prompts`: that may be logged."""
         refused = error.failure is Failure.CREDENTIAL
+        words = error.message if prompts else without_quotes(error.message, _prompts(request))
         facts = {
             "request_id": REQUEST_ID.get(),
             "provider": deployment.provider.name,
             "model": deployment.model,
             "failure": error.failure.name.lower(),
             "status": error.status,
-            "reason": None if error.failure is Failure.REFUSED else self._told(error.message, request)[:300],
-            "cause": str(error.__cause__)[:300] if error.__cause__ else None,
+            "reason": None if error.failure is Failure.REFUSED else words[:300],
+            "cause": causes.told(error),
         }
         said = {name: value for name, value in facts.items() if value is not None}
         if refused:
@@ -68,12 +70,12 @@ class Log:
         else:
             self._log.warning("attempt failed", **said)
 
-    def _told(self, text: str, request: ImageRequest) -> str:
-        prompts = (request.prompt, request.parameters.get("negative_prompt"))
-        return text if self._prompts else without_quotes(text, prompts)
-
     def event(self, what: str, **facts: object) -> None:
         self._log.info(what, **facts)
 
     def warning(self, what: str, **facts: object) -> None:
         self._log.warning(what, **facts)
+
+
+def _prompts(request: ImageRequest) -> tuple[str | None, str | None]:
+    return request.prompt, request.parameters.get("negative_prompt")

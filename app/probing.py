@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
+from app import causes
 from app.deployments import Deployment, Model, Provider
 from app.dialects import UpstreamRequest, failures
 from app.errors import Failure, UpstreamError
@@ -172,25 +171,8 @@ def _names(item: Any) -> Iterator[str]:
 
 
 def _why(error: UpstreamError, timeouts: Timeouts) -> str:
-    """In words of our own: those of the libraries quote addresses and proxies."""
     sent = error.failure is not Failure.NOT_SENT
     if error.timed_out:
         what, seconds = ("answer", timeouts.read) if sent else ("connection", timeouts.connect)
         return f"timeout: no {what} within {seconds:g} seconds"
-    for cause in reversed(list(_causes(error))):  # the innermost is the system's own
-        if isinstance(cause, socket.gaierror):
-            return "DNS: its name is not known here"
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"TLS: its certificate is not trusted: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS: {cause.reason or 'no agreement'}"
-        if isinstance(cause, ConnectionRefusedError):
-            return "connect: nobody listens there"
-    return error.message if sent else f"connect: {error.message}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause = error.__cause__
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
+    return causes.told(error) or (error.message if sent else f"connect: {error.message}")

@@ -41,7 +41,8 @@ class Call:
 
 class Run:
     """`events` are the call's; `resources` are given back when the run has ended, the uploads when nobody needs them
-    to know the request again."""
+    to know the request again. `report` is told of what should not have happened, with the run's id: whoever follows is
+    told no more than that."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Run:
         resources: ExitStack,
         created: int,
         clock: Callable[[], float],
+        report: Callable[[str, Exception], None] = lambda _id, _error: None,
     ) -> None:
         self.id = id
         self.call = call
@@ -65,6 +67,7 @@ class Run:
         self.owed = False  # it failed, and whoever asked could not be told how
         self.named = False  # by an idempotency key: the request is to be known again even when it was answered
         self._clock = clock
+        self._report = report
         self._events = events
         self._resources = resources
         self._driver: asyncio.Task[None] | None = None
@@ -167,12 +170,6 @@ class Run:
             self._end(None)
         except ApiError as error:
             self._end(error)
-        except OSError as error:
-            if error.errno not in _FULL:
-                self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
-                raise
-            await self._events.aclose()
-            self._end(self._lost(f"The gateway has no room for the images: {error.strerror}.", "no_room"))
         except asyncio.CancelledError:
             if self._abort is None:
                 self._end(self._lost("The work on the images was broken off."))
@@ -180,9 +177,13 @@ class Run:
             self._end(self._abort)
             if me is not None:
                 me.uncancel()
-        except BaseException:
-            self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
-            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _FULL:
+                await self._events.aclose()
+                self._end(self._lost(f"The gateway has no room for the images: {error.strerror}.", "no_room"))
+            else:
+                self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
+                self._report(self.id, error)
         finally:
             self._driving = None
 

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import math
 import resource
 import signal
 import socket
@@ -35,6 +36,7 @@ _KEPT_FREE = 64 * 1_048_576
 
 NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, for load balancers to notice
 TELLING_SECONDS = 1.0  # for the last answers to leave, once the time for drawings is up
+GRACE_SECONDS = 5  # beyond the time for drawings, until uvicorn gives up
 WATCH_SECONDS = 2.0
 SETTLED_SECONDS = 0.2  # without a change: half a file may be a valid one, without some of its models, say
 
@@ -58,18 +60,27 @@ def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -
         server_header=False,
         backlog=4096,
         timeout_keep_alive=75,  # seconds; longer than load balancers keep theirs, so that they close first
-        timeout_graceful_shutdown=int(settings.server.drain_seconds) + 5,
+        timeout_graceful_shutdown=math.ceil(settings.server.drain_seconds) + GRACE_SECONDS,
         forwarded_allow_ips=settings.server.forwarded_allow_ips,
     )
-    Server(config, app, reload, file).run()
+    Server(config, app, reload, file, settings.server.drain_seconds).run()
 
 
 class Server(uvicorn.Server):
     """uvicorn, with a word to the operator when it listens, an orderly end, and a configuration that may change."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, reload: Callable[[], Settings], file: Path | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        reload: Callable[[], Settings],
+        file: Path | None,
+        drain_seconds: float,
+    ) -> None:
+        """`drain_seconds` are those of the start: uvicorn was told of them."""
         super().__init__(config)
         self._app = app
+        self._drain_seconds = drain_seconds
         self._reload = reload
         self._file = file
         self._known = _version(file)
@@ -109,7 +120,7 @@ class Server(uvicorn.Server):
             self._watcher.cancel()
         if hasattr(self._app.state, "parts"):
             parts, loop = self._parts, asyncio.get_running_loop()
-            seconds = parts.settings.server.drain_seconds
+            seconds = self._drain_seconds
             loop.call_later(seconds, parts.ground.retention.give_up, _going_down)
             loop.call_later(seconds + TELLING_SECONDS, self._break_off)
         await super().shutdown(sockets)

@@ -87,14 +87,10 @@ class Spool:
             raise ValueError("the spool is closed")
         length = max(0, min(length, self._size - offset))
         if self._file is None:
-            return bytes(memoryview(self._memory)[offset : offset + length])
-        data = os.pread(self._descriptor, length, offset)
-        while len(data) < length:  # a signal cut it short
-            more = os.pread(self._descriptor, length - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        if self._closed:  # meanwhile: the file may be another's already
+            data = bytes(memoryview(self._memory)[offset : offset + length])
+        else:
+            data = _read_all(self._descriptor, length, offset)
+        if self._closed:  # meanwhile, by another thread: the file may be another's already
             raise ValueError("the spool is closed")
         return data
 
@@ -136,6 +132,16 @@ class Uploads:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _read_all(descriptor: int, length: int, offset: int) -> bytes:
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length:  # a signal cut it short
+        more = os.pread(descriptor, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 def _write_all(descriptor: int, data: Bytes, offset: int) -> None:

@@ -133,9 +133,11 @@ def _as_httpx(request: httpx.Request) -> Iterator[None]:
 
 
 def _named(error: Exception, request: httpx.Request) -> httpx.TransportError:
-    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ServerFingerprintMismatch):
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
         return httpx.ConnectTimeout(str(error) or "no connection in time", request=request)
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | aiohttp.ClientHttpProxyError):
+    if isinstance(error, aiohttp.ClientHttpProxyError):  # the library's words hold the proxy's password
+        return httpx.ConnectError(f"the proxy answered {error.status}", request=request)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
         return httpx.ConnectError(str(error), request=request)
     if isinstance(error, TimeoutError):
         return httpx.ReadTimeout(str(error) or "no answer in time", request=request)

@@ -85,8 +85,7 @@ class Parts:
 
 
 def new_log(settings: Settings) -> Log:
-    logging = settings.logging
-    return Log(logging.format, requests=logging.requests, prompts=logging.prompts)
+    return Log(settings.logging.format, requests=settings.logging.requests)
 
 
 @asynccontextmanager
@@ -129,8 +128,8 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
             ),
             stack.enter_context(Studio(lambda: Spool(0, spools))),
         )
+        stack.push_async_callback(ground.retention.close)
         yield ground
-        await ground.retention.close()
 
 
 def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Parts:
@@ -153,7 +152,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         recording=ground.recording,
         nonce=lambda: secrets.token_hex(16),
         sleep=asyncio.sleep,
-        report=ground.log.attempt_failed,
+        report=partial(ground.log.attempt_failed, prompts=settings.logging.prompts),
     )
     server = settings.server
     limits = Limits(server.max_upload_bytes, server.max_request_bytes)
@@ -168,6 +167,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         keepalive_seconds=server.keepalive_seconds,
         json_keepalive_after=server.json_keepalive_after,
         signer=ground.signer,
+        crashed=ground.log.crash,
         public_url=settings.files.public_url,
         fetch=partial(_remote, ground.fetcher, limits) if server.remote_images else None,
         finish_on_disconnect=settings.runs.on_disconnect == "finish",

@@ -36,6 +36,7 @@ class Drawing:
     run: Run
     meter: Meter
     uploads: Uploads
+    crashes: list[tuple[str, Exception]]
     closed: list[str] = field(default_factory=list)  # what was given back, in this order
 
 
@@ -64,8 +65,11 @@ def drawing(
     call = Call(request or wanted(), key, uploads, sent=sent)
     resources = ExitStack()
     recording = Recording(spool, meter, 1 << 20)
-    run = Run(id, call, _events(steps, lambda: drawn.closed), recording, resources, 1_700_000_000, clock or Clock())
-    drawn = Drawing(run, meter, uploads)
+    events, crashes = _events(steps, lambda: drawn.closed), list[tuple[str, Exception]]()
+    run = Run(
+        id, call, events, recording, resources, 1_700_000_000, clock or Clock(), lambda *crash: crashes.append(crash)
+    )
+    drawn = Drawing(run, meter, uploads, crashes)
     resources.callback(drawn.closed.append, "resources")
     return drawn
 

@@ -87,9 +87,29 @@ def test_what_a_failure_quotes_of_the_prompt_is_logged_only_if_prompts_are() -> 
     error = UpstreamError(Failure.FAILED, "out of memory at 'A golden cat' without no dogs")
     log.attempt_failed(DEPLOYMENT, error, REQUEST)
     assert logged(out)[0]["reason"] == "out of memory at '[…]' without […]"
-    out = io.StringIO()
-    Log("json", requests=True, prompts=True, stream=out).attempt_failed(DEPLOYMENT, error, REQUEST)
+    log, out = new()
+    log.attempt_failed(DEPLOYMENT, error, REQUEST, prompts=True)
     assert logged(out)[0]["reason"] == error.message
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (ConnectionRefusedError(111, "at alice:s3cret@proxy"), "connect: nobody listens there"),
+        (OSError(101, "at alice:s3cret@proxy"), "Network is unreachable"),
+        (ValueError("http://alice:s3cret@proxy"), None),
+    ],
+)
+def test_a_cause_is_told_in_words_of_our_own_for_those_of_libraries_quote_passwords(
+    cause: Exception, told: str | None
+) -> None:
+    log, out = new()
+    try:
+        raise UpstreamError(Failure.NOT_SENT, "it could not be reached") from cause
+    except UpstreamError as error:
+        log.attempt_failed(DEPLOYMENT, error, REQUEST)
+    assert logged(out)[0].get("cause") == told
+    assert "s3cret" not in out.getvalue()
 
 
 def test_a_reason_is_short() -> None:

@@ -128,13 +128,14 @@ async def test_an_error_is_told_to_all_and_a_crash_may_have_been_paid(sent: bool
     assert drawn.run.failed_unpaid
     drawn.run.forget()
 
-    drawn = drawing(*PICTURE[:2], KeyError("a fault of ours"), sent=sent)
+    fault = KeyError("a fault of ours")
+    drawn = drawing(*PICTURE[:2], fault, sent=sent)
     other = asyncio.create_task(read(drawn.run))
-    with pytest.raises(KeyError):
-        await read(drawn.run)
-    with pytest.raises(ApiError, match="The gateway failed") as caught:
-        await other
-    assert (caught.value.should_retry, caught.value.perhaps_paid) == ((False, True) if sent else (None, False))
+    for reading in (read(drawn.run), other):
+        with pytest.raises(ApiError, match="The gateway failed") as caught:
+            await reading
+        assert (caught.value.should_retry, caught.value.perhaps_paid) == ((False, True) if sent else (None, False))
+    assert drawn.crashes == [("run", fault)]
     assert drawn.closed == ["events", "resources"]
     drawn.run.forget()
 

@@ -439,10 +439,11 @@ async def test_a_proxy_that_makes_no_tunnel_is_no_connection(environ: Callable[[
         await writer.drain()
 
     async with listening(proxy) as port:
-        environ("https_proxy", f"http://127.0.0.1:{port}")
+        environ("https_proxy", f"http://me:secret@127.0.0.1:{port}")
         async with AiohttpTransport() as transport:
-            with pytest.raises(httpx.ConnectError):
+            with pytest.raises(httpx.ConnectError) as caught:
                 await fetch(transport, "https://images.test/v1")
+    assert "secret" not in str(caught.value)
     assert asked_for[0].startswith(b"CONNECT images.test:443 ")
 
 

@@ -50,6 +50,7 @@ class Service:
     keepalive_seconds: float
     json_keepalive_after: float | None
     signer: Signer
+    crashed: Callable[[str, Exception], None]
     public_url: str | None = None
     fetch: Callable[[Uploads], Fetch] | None = None
     finish_on_disconnect: bool = True
@@ -120,7 +121,9 @@ class ImageEndpoint:
         if failed:
             service.retention.replace(failed)
         stack.pop_all()  # the uploads and the key's place are the run's from now on
-        run = Run(request_id, call, events, service.recording(), held, int(time.time()), time.monotonic)
+        run = Run(
+            request_id, call, events, service.recording(), held, int(time.time()), time.monotonic, service.crashed
+        )
         return service.retention.add(run, back.idempotency_key)
 
 

@@ -25,7 +25,9 @@ from tests.live.crowds import (
     tally,
     together,
 )
-from tests.live.servers import Config, Process, process, written
+from tests.live.loops import in_thread
+from tests.live.scripted import Scripted, answer
+from tests.live.servers import Config, Process, process, provider, served_by, written
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +92,21 @@ async def test_a_key_that_is_put_right_is_used_at_once(sandbox: Sandbox, tmp_pat
         assert (await call(gateway.port, asking())).error == "upstream_account_refused"
         await reloaded(gateway, right, tmp_path)
         assert (await call(gateway.port, asking())).kind == "images"
+
+
+async def test_what_providers_quote_of_prompts_is_not_logged_any_more_once_that_is_said(tmp_path: Path) -> None:
+    quoting = answer({"error": {"message": "no memory for 'an unmistakable prompt'"}}, status=503)
+    with in_thread(Scripted) as upstream:
+        base_url = upstream.at("a", quoting, quoting, quoting)
+        config: Config = {"providers": {"a": provider(base_url)}, "models": {"flux": served_by("a")}}
+        async with serving({**config, "logging": {"prompts": True}}, tmp_path) as gateway:
+            await call(gateway.port, asking("an unmistakable prompt"))
+            assert "memory for 'an unmistakable prompt'" in gateway.printed()
+            before = len(gateway.printed())
+            await reloaded(gateway, config, tmp_path)
+            await call(gateway.port, asking("an unmistakable prompt"))
+            assert "attempt failed" in gateway.printed()[before:]
+            assert "unmistakable" not in gateway.printed()[before:]
 
 
 async def test_what_is_under_way_ends_as_it_began(sandbox: Sandbox, tmp_path: Path) -> None:
