@@ -17,7 +17,7 @@ from app.catalog import Catalog
 from app.delivery import Delivery
 from app.deployments import Deployment
 from app.dialects import Decoder, Dialect, ResponseHead, UpstreamRequest
-from app.errors import ApiError, Failure, UpstreamError
+from app.errors import ApiError, Failure, Unavailable, UpstreamError
 from app.failover import Attempt, RetryBudget
 from app.fitting import CONVERTIBLE, Fitted
 from app.health import Health
@@ -141,6 +141,9 @@ class Gateway:
                         if commit.reached:
                             raise _broken_off(attempt, error) from error
                         failure = error.alone()
+                        if failure.failure is Failure.NOT_SENT:
+                            call.sent -= 1
+                            _refuse_the_absent(call)
                         tally.perhaps_paid |= error.failure is Failure.UNCERTAIN
 
     def _delivered(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
@@ -155,7 +158,7 @@ class Gateway:
         """One request to one deployment, and its answer. Raises UpstreamError."""
         deployment, request = candidate.deployment, candidate.request
         dialect = self._dialect(deployment.provider.dialect)
-        call.sent = True
+        call.sent += 1
         async with self._sender.send(dialect.encode(request, deployment, self._nonce()), deployment) as answer:
             if answer.head.status // 100 != 2:
                 raise dialect.error(answer.head, body_without_secrets(await answer.text(), deployment.provider))
@@ -261,6 +264,12 @@ def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:
     told = failover.verdict([(attempt.candidate, error)])
     told.should_retry, told.perhaps_paid = False, True
     return told
+
+
+def _refuse_the_absent(call: Call) -> None:
+    """Who leaves while nothing was sent does not have the next deployment draw. Raises Unavailable."""
+    if call.left and not call.sent:
+        raise Unavailable("The caller left before anything was sent.")
 
 
 async def _prepared(call: Call, candidate: Fitted) -> Fitted:

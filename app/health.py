@@ -17,7 +17,7 @@ Reason = Literal["limited", "account", "failing"]
 LIMITED = (5.0, 60.0)  # where a 429 does not say for how long
 ACCOUNT = (60.0, 600.0)  # somebody has to pay a bill or change a key
 FAILING = (10.0, 120.0)
-LONGEST_TOLD = 600.0  # a Retry-After above this is somebody's mistake, or a quota: asking once in between is cheap
+LONGEST_TOLD = 86_400.0  # a Retry-After above this is somebody's mistake
 FAILURES_IN_A_ROW = 3
 
 _FAILURES = {Failure.NOT_SENT, Failure.UNAVAILABLE, Failure.FAILED, Failure.UNCERTAIN}

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from app.runs import Run
 
-# What has arrived is kept for nobody in particular, so in little room: bytes in memory, runs, and open files.
+# What has arrived and has no idempotency key is kept for nobody in particular, so in little room: bytes in memory,
+# runs, and open files.
 DELIVERED_BYTES = 4 * 1_048_576
 DELIVERED_RUNS = 128
 DELIVERED_FILES = 64
@@ -35,16 +36,20 @@ class Kept:
 
 
 class Delivered:
-    """The runs whose answers have arrived: those in memory and those in files, each in the order of delivery."""
+    """The runs whose answers have arrived: those in memory and those in files, each in the order of delivery. Those
+    with an idempotency key lie in files of their own, and stay while there is room."""
 
     def __init__(self) -> None:
         self._in_memory: dict[Kept, int] = {}
         self._on_disk: dict[Kept, None] = {}
+        self._named: dict[Kept, None] = {}
         self._bytes = 0
 
     def add(self, kept: Kept) -> None:
         recording = kept.run.recording
-        if recording.on_disk:
+        if kept.run.named:
+            self._named.setdefault(kept)
+        elif recording.on_disk:
             self._on_disk.setdefault(kept)
         elif kept not in self._in_memory:
             self._in_memory[kept] = recording.in_memory
@@ -53,15 +58,17 @@ class Delivered:
     def remove(self, kept: Kept) -> None:
         self._bytes -= self._in_memory.pop(kept, 0)
         self._on_disk.pop(kept, None)
+        self._named.pop(kept, None)
 
     def in_memory(self) -> Kept | None:
-        return next(iter(self._in_memory), None)
+        homeless = (kept for kept in self._named if kept.place is None)  # the disk was full
+        return next(iter(self._in_memory), None) or next(homeless, None)
 
     def on_disk(self) -> Kept | None:
-        return next(iter(self._on_disk), None)
+        return next(iter(self._on_disk), None) or next(iter(self._named), None)
 
     def too_much(self) -> Kept | None:
         """One that has to go."""
         if self._bytes > DELIVERED_BYTES or len(self._in_memory) > DELIVERED_RUNS:
-            return self.in_memory()
-        return self.on_disk() if len(self._on_disk) > DELIVERED_FILES else None
+            return next(iter(self._in_memory))
+        return next(iter(self._on_disk)) if len(self._on_disk) > DELIVERED_FILES else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,12 +12,13 @@ from app.errors import ApiError, Conflict, NotFound, Unavailable
 from app.fanout import Drawn
 from app.identity import identity, uploads_of
 from app.images import ImageRequest
-from app.kept import DELIVERED_BYTES, Delivered, Kept
+from app.kept import Delivered, Kept
 from app.keys import Key
 from app.recording import Meter
 from app.runs import Run
 
 RUNS = 10_000  # that are known at once, of all kinds: each takes some kilobytes, whatever became of it
+LEAST_FREE = 4 * 1_048_576  # bytes on the disk, or so: below, it is as good as full
 RETURN_SECONDS = 10.0  # after its delivery in which a broken connection lets its retry have the run
 NAMES = 16  # under which one run is known, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most
@@ -41,15 +42,23 @@ class Room:
 
 
 class Retention:
-    """`runs` are what an earlier process has left; with any, it has to be made within a running loop."""
+    """`runs` are what an earlier process has left; with any, it has to be made within a running loop. `free` tells how
+    many bytes the disk has left."""
 
     def __init__(
-        self, room: Room, meter: Meter, shelf: Shelf, clock: Callable[[], float], runs: Iterable[Kept] = ()
+        self,
+        room: Room,
+        meter: Meter,
+        shelf: Shelf,
+        clock: Callable[[], float],
+        runs: Iterable[Kept] = (),
+        free: Callable[[], int] = lambda: LEAST_FREE,
     ) -> None:
         self._room = room
         self._meter = meter
         self._shelf = shelf
         self._clock = clock
+        self._free = free
         self._kept: dict[int, Kept] = {id(kept): kept for kept in runs}  # a caller may name two runs the same
         self._delivered = Delivered()
         self._swept = 0.0
@@ -63,6 +72,8 @@ class Retention:
         while self._meter.memory >= self._room.memory_bytes and (kept := self._delivered.in_memory()):
             self._forget(kept)
         while self._meter.disk >= self._room.disk_bytes and (kept := self._delivered.on_disk()):
+            self._forget(kept)
+        while (kept := self._delivered.on_disk()) and self._free() < LEAST_FREE:
             self._forget(kept)
         while len(self._kept) >= RUNS and (kept := self._dispensable()):
             self._forget(kept)
@@ -100,9 +111,11 @@ class Retention:
     ) -> Kept | None:
         """The run that `request` comes back for. Raises Conflict when the idempotency key was used for another one."""
         self._sweep()
+        wanted: bytes | None = None
         if idempotency_key is not None:
             while kept := self._named(idempotency_key, key):
-                same = await _same(kept.run, request)
+                wanted = wanted or await _identity(request)
+                same = await _same(kept.run, wanted)
                 if id(kept) not in self._kept:
                     continue  # it was forgotten meanwhile, or drawn afresh
                 if not same:
@@ -117,7 +130,8 @@ class Retention:
             # Sooner one that nobody is connected to: two who asked for the same may both come back.
             waiting = [kept for kept in self._of(key) if self._awaited(kept)]
             for kept in sorted(waiting, key=lambda kept: kept.run.present > 0):
-                if await _same(kept.run, request) and self._awaited(kept):
+                wanted = wanted or await _identity(request)
+                if await _same(kept.run, wanted) and self._awaited(kept):
                     return kept
         return None
 
@@ -142,13 +156,13 @@ class Retention:
         it is known again, also after a restart; what failed without having cost anything is forgotten."""
         run = kept.run
         if id(kept) in self._kept and run.ended:
-            if run.failed_unpaid and run.failed_empty and not run.owed:
+            if run.failed_unpaid and run.failed_empty and not run.owed and not self._covers(kept):
                 if not run.followers:
                     self._forget(kept)
                 return
             if run.identity is None and (run.named or not run.delivered):
                 await _identify(run)
-            if not run.delivered and not run.failed_unpaid:
+            if (run.named or not run.delivered) and not run.failed_unpaid:
                 await self._save(kept)
             self._sweep_later()
         if not run.followers:
@@ -162,13 +176,10 @@ class Retention:
         run = kept.run
         run.delivered, kept.delivered_at, kept.returned = True, self._clock(), False
         run.release()
-        if kept.place:
+        if kept.place and not run.named:
             kept.place.remove()
         if id(kept) not in self._kept:
             return
-        if run.named and run.recording.in_memory > DELIVERED_BYTES:
-            with suppress(OSError):
-                run.recording.spill()
         self._delivered.add(kept)
         while (too_much := self._delivered.too_much()) is not None:
             self._forget(too_much)
@@ -205,7 +216,7 @@ class Retention:
             await self._shelf.save(kept)
         finally:
             kept.run.followers -= 1
-        if kept.place and (kept.run.delivered or id(kept) not in self._kept):
+        if kept.place and ((kept.run.delivered and not kept.run.named) or id(kept) not in self._kept):
             kept.place.remove()
 
     def _named(self, idempotency_key: str, key: Key) -> Kept | None:
@@ -216,7 +227,13 @@ class Retention:
         return (kept for kept in reversed(self._kept.values()) if kept.run.call.key.name == key.name)
 
     def _awaited(self, kept: Kept) -> bool:
-        return id(kept) in self._kept and (kept.returned or not kept.run.delivered) and not kept.joined
+        waits = kept.returned or not kept.run.delivered
+        return id(kept) in self._kept and waits and not kept.joined and kept.idempotency_key is None
+
+    def _covers(self, kept: Kept) -> bool:
+        """Whether an older failure would be told for this one, if it were forgotten, when its caller comes back."""
+        others = (other for other in self._of(kept.run.call.key) if other is not kept)
+        return any(other.run.recording.error is not None and self._awaited(other) for other in others)
 
     def _sweep(self, *, now_and_then: bool = True) -> None:
         now = self._clock()
@@ -264,7 +281,7 @@ async def _identify(run: Run) -> None:
     run.release()
 
 
-async def _same(run: Run, request: ImageRequest) -> bool:
+async def _same(run: Run, identity: bytes | None) -> bool:
     if run.identity is None:
         await _identify(run)
-    return run.identity is not None and run.identity == await _identity(request)
+    return run.identity is not None and run.identity == identity

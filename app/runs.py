@@ -36,7 +36,8 @@ class Call:
     drawn: Drawn = field(default_factory=Drawn)
     result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
     files: ExitStack = field(default_factory=ExitStack)  # holds what its links lead to, until the answer has arrived
-    sent: bool = False  # something has left for a provider: from now on it may cost money
+    sent: int = 0  # requests that have left for a provider, or may have: from the first on it may cost money
+    left: bool = False  # nobody waits for it any more
 
 
 class Run:
@@ -190,7 +191,7 @@ class Run:
     def _lost(self, message: str, code: str | None = None) -> ApiError:
         """The gateway's own failure: what was sent may have been drawn all the same."""
         kind = ApiError if code == "internal_error" else Unavailable
-        sent = self.call.sent
+        sent = bool(self.call.sent)
         return kind(message, code=code, should_retry=False if sent else None, perhaps_paid=sent)
 
     async def _close_events(self) -> None:
@@ -216,6 +217,8 @@ class Run:
     def _end(self, error: ApiError | None) -> None:
         if self.recording.ended:
             return
+        if error is not None and not error.attempts:
+            error.attempts = self.call.sent
         self.recording.end(error)
         self.ended_at = self._clock()
         if error is None:

@@ -137,6 +137,7 @@ class RunShelf:
         run = Run(head["ids"][0], call, _nothing(), recording, ExitStack(), head["created"], clock)
         run.identity = bytes.fromhex(head["identity"]) if head["identity"] else None
         run.ended_at = ended_at
+        run.named = head["idempotency_key"] is not None
         return Kept(run, head["idempotency_key"], ids=head["ids"], place=stored)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
+from email.utils import formatdate
 from functools import lru_cache
 
 import httpx
@@ -81,6 +82,8 @@ def _plain(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
     for name, value in raw:
         key, text = name.lower().decode("latin-1"), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    if "retry-after" in headers:  # it may be a date: whoever reads it knows no clock
+        headers.setdefault("date", formatdate(usegmt=True))
     return headers
 
 

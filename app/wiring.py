@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 import ssl
@@ -27,6 +28,8 @@ from app.failover import RetryBudget
 from app.fetching import Fetcher
 from app.gateway import Gateway, Policy
 from app.health import Health
+from app.images import ImageLink
+from app.kept import Kept
 from app.keys import Key, Keys
 from app.logs import Log
 from app.recording import Meter, Recording
@@ -40,7 +43,7 @@ from app.slots import Slots
 from app.spool import KEPT_FILES, Spool, Uploads
 from app.spool import Files as SpoolFiles
 from app.stores.disk import DiskStore
-from app.stores.links import Signer
+from app.stores.links import Signer, named
 from app.studio import Studio
 from app.transport import AiohttpTransport
 from app.upstream import Upstream
@@ -99,11 +102,21 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
         data = stack.enter_context(open_data_dir(path))
         tls = ssl.create_default_context()  # reading the certificates takes a while: once for all
         files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
-        store = DiskStore(data.files, lifetime=files.lifetime_seconds, max_bytes=files.max_bytes, clock=time.time)
+        shelf = RunShelf(folder(data, "runs"), meter)
+        left = list(shelf.load(runs.retain_seconds, time.monotonic))
+        store = DiskStore(
+            data.files,
+            lifetime=files.lifetime_seconds,
+            max_bytes=files.max_bytes,
+            clock=time.time,
+            held={name for kept in left for name in _files_of(kept)},
+        )
+        for kept in left:
+            for file in filter(None, map(store.holds, _files_of(kept))):
+                kept.run.call.files.callback(store.release, file)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
         spools = SpoolFiles(str(folder(data, "spool")), KEPT_FILES)
         stack.callback(spools.close)
-        shelf = RunShelf(folder(data, "runs"), meter)
         ground = Ground(
             log,
             sandbox_url,
@@ -118,7 +131,8 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
                 meter,
                 shelf,
                 time.monotonic,
-                shelf.load(runs.retain_seconds, time.monotonic),
+                left,
+                partial(free_bytes, data.path),
             ),
             Policy(
                 Health(time.monotonic),
@@ -200,6 +214,17 @@ def folder(data: DataDir, name: str) -> Path:
     path = data.path / name
     path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def _files_of(kept: Kept) -> list[str]:
+    """The files that the links of a run lead to."""
+    return [named(event.url) for event in kept.run.recording.log() if isinstance(event, ImageLink)]
+
+
+def free_bytes(path: Path) -> int:
+    """What the disk has left."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 def _key(key: KeySettings) -> Key:

@@ -103,9 +103,11 @@ def test_a_longer_retry_after_prolongs_the_pause_and_a_shorter_one_does_not_end_
         assert left(health) == expected
 
 
-def test_no_retry_after_cools_for_more_than_ten_minutes(health: Health) -> None:
-    failed(health, Failure.RATE_LIMITED, retry_after=86_400)
-    assert left(health) == 600
+def test_no_retry_after_cools_for_more_than_a_day(health: Health) -> None:
+    failed(health, Failure.RATE_LIMITED, retry_after=3600)
+    assert left(health) == 3600
+    failed(health, Failure.RATE_LIMITED, retry_after=1e9)
+    assert left(health) == 86_400
 
 
 def test_a_success_from_before_a_429_does_not_end_its_pause(health: Health) -> None:
@@ -279,8 +281,8 @@ def test_whatever_happens_pauses_are_bounded_and_end(
             health.failed(which, UpstreamError(failure, "no", retry_after=told))
         for each in (ONE, SAME_ACCOUNT, OTHER):
             cooling = health.cooling(each)
-            assert cooling is None or 0 < cooling.left <= 600.001
+            assert cooling is None or 0 < cooling.left <= 86_400.001
         clock.now += seconds
-    clock.now += 600.001
+    clock.now += 86_400.001
     assert all(health.cooling(each) is None for each in (ONE, SAME_ACCOUNT, OTHER))
     assert len(health._limited) + len(health._accounts) + len(health._rows) <= 3 + 5 + 3

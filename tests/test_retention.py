@@ -335,19 +335,23 @@ async def test_little_room_is_left_for_what_was_delivered(house: New, monkeypatc
     assert [kept.run.id for kept in home.kept] == ["9", "small"]
 
 
-async def test_what_was_delivered_and_is_large_goes_to_disk_if_it_has_an_idempotency_key(house: New) -> None:
+async def test_what_was_delivered_stays_for_its_idempotency_key_while_there_is_room(house: New) -> None:
     home = house()
-    await home.ended(ImageData(b"a" * 900_000), id="small", delivered=True)
-    piece = ImageData(b"a" * 1_048_576)
-    large, _ = home.begin(*[piece] * 5, id="large", idempotency_key="k")
-    large.run.recording._memory_bytes = 1 << 30
-    await home.serve(large, delivered=True)
-    unnamed, _ = home.begin(*[piece] * 5, id="unnamed")
-    unnamed.run.recording._memory_bytes = 1 << 30
-    await home.serve(unnamed, delivered=True)
-    assert large.run.recording.on_disk == 5 * MEGABYTE
-    assert large in home.kept and unnamed not in home.kept
-    assert await home.find(idempotency_key="k") is large
+    kept = [await home.ended(ImageData(b"a" * MEGABYTE), idempotency_key=str(n), delivered=True) for n in range(9)]
+    assert home.kept == home.shelf.saved == kept
+    assert not any(isinstance(each.place, Place) and each.place.removed for each in kept)
+    for number, each in enumerate(kept):
+        assert await home.find(idempotency_key=str(number)) is each
+    assert await home.find() is None  # it was delivered
+
+
+async def test_what_was_delivered_and_has_an_idempotency_key_goes_when_the_disk_is_full(house: New) -> None:
+    home = house()
+    kept = [await home.ended(idempotency_key=str(number), delivered=True) for number in range(3)]
+    free = iter((0, 0, 1 << 40))
+    home.retention._free = lambda: next(free)
+    home.retention.make_room()
+    assert home.kept == kept[2:]
 
 
 async def test_few_files_stay_open_for_what_was_delivered(house: New, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,6 +443,7 @@ async def test_at_the_end_what_is_drawn_is_ended_and_told_again_after_it(house: 
     assert sent.run.recording.error and queued.run.recording.error
     assert (sent.run.recording.error.perhaps_paid, sent.run.recording.error.should_retry) == (True, False)
     assert not queued.run.recording.error.perhaps_paid
+    assert (sent.run.recording.error.attempts, queued.run.recording.error.attempts) == (1, 0)
     assert sent_drawing.closed == ["events", "resources"]
     assert home.kept == []
 
@@ -454,4 +459,4 @@ async def test_a_disk_that_is_full_keeps_nobody_from_being_answered(house: New) 
 
     kept.run.recording._make_spool = full
     assert len(await home.serve(kept, delivered=True)) == 5
-    assert kept.run.recording.closed  # too large to stay
+    assert home.kept == [kept]

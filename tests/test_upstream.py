@@ -6,10 +6,12 @@ import asyncio
 import base64
 import gzip
 import os
+import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -142,6 +144,18 @@ async def test_the_head_of_an_answer_has_its_names_in_lower_case(server: Scripte
     deployment = deployed(server.at("a", b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"))
     async with upstream.send(request(), deployment) as found:
         assert (found.head.status, found.head.headers["retry-after"]) == (429, "7")
+
+
+async def test_an_answer_that_says_when_to_come_back_has_a_date_to_count_from(
+    server: Scripted, upstream: Upstream
+) -> None:
+    told = b"HTTP/1.1 429 Slow\r\n%bRetry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\nContent-Length: 0\r\n\r\n"
+    async with upstream.send(request(), deployed(server.at("a", told % b""))) as found:
+        date = parsedate_to_datetime(found.head.headers["date"])
+        assert abs(date.timestamp() - time.time()) < 60
+    own = b"Date: Wed, 21 Oct 2026 07:27:00 GMT\r\n"
+    async with upstream.send(request(), deployed(server.at("b", told % own))) as found:
+        assert found.head.headers["date"] == "Wed, 21 Oct 2026 07:27:00 GMT"
 
 
 # --- failures ---

@@ -58,7 +58,7 @@ class Service:
 
     def outlives(self, run: Run) -> bool:
         """Whether the run goes on when the last caller leaves."""
-        return run.call.sent and self.finish_on_disconnect
+        return bool(run.call.sent) and self.finish_on_disconnect
 
 
 class ImageEndpoint:
@@ -187,6 +187,7 @@ class Caller:
     def __init__(self, service: Service, run: Run) -> None:
         run.followers += 1
         run.present += 1
+        run.call.left = False
         self._service = service
         self._run = run
         self._present = True
@@ -196,6 +197,7 @@ class Caller:
             return
         self._present = False
         self._run.present -= 1
+        self._run.call.left = not self._run.present
         if not self._run.present and not self._service.outlives(self._run):
             self._run.abort(Unavailable("The caller left, so the work on the images was given up."))
 

@@ -63,6 +63,8 @@ class JsonAnswer:
             raise UpstreamError(Failure.UNCERTAIN, "the answer holds no image, and no reason")
         usage = usage_of(document)
         events = list(self._up_to(len(entries), entries, usage))
+        if self._open or self._told > len(entries):
+            raise garbled("'data' comes twice")
         facts = {key: document[key] for key in FACTS if isinstance(document.get(key), str)}
         return [*events, Done(usage, facts)]
 
@@ -77,6 +79,8 @@ class JsonAnswer:
             elif type(item) is StringBegins:
                 match item.path:
                     case ("data", int(index), "b64_json"):
+                        if index < self._told or (self._open and index == self._told):
+                            raise garbled("an image comes twice")
                         yield from self._up_to(index, _entries(so_far(self._tap, item)), None)
                         self._passing = True
             elif type(item) is StringEnds:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from app.errors import Unavailable
@@ -21,6 +21,7 @@ _HALF = ".part"
 _PROBE = f"probe{_HALF}"
 _AT_ONCE = 64  # files removed before others get their turn
 _RETRY_AFTER = 30.0  # seconds
+LEAST_FREE = 4 * 1_048_576  # bytes on the disk, or so: below, it is as good as full
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
 
 
@@ -47,9 +48,11 @@ class DiskStore:
         clock: Callable[[], float],
         new_id: Callable[[], str] = _new_id,
         nameless: bool | None = None,
+        held: Collection[str] = (),
     ) -> None:
         """`directory` is there and belongs to this store alone. `lifetime` in seconds. Without `nameless`, it is tried
-        out whether files can be written without a name. Raises OSError."""
+        out whether files can be written without a name. Files named in `held` are held from the start. Raises
+        OSError."""
         self.lifetime = lifetime
         self.max_bytes = max_bytes
         self.used = 0  # bytes in finished files
@@ -61,7 +64,7 @@ class DiskStore:
         # What may go, as end, bytes, name: a heap, so that the first to go is in front. And what may not, by name.
         self._files: list[tuple[int, int, str]] = []
         self._held: dict[str, StoredFile] = {}
-        self._look_around()
+        self._look_around(held)
         self._make_room()
         self._nameless = _can_be_nameless(directory) if nameless is None else nameless
         while self.sweep():
@@ -90,6 +93,14 @@ class DiskStore:
         return DiskFile(file, descriptor)
 
     def check_room(self) -> None:
+        disk = os.statvfs(self._directory)
+        if disk.f_bavail * disk.f_frsize < LEAST_FREE:
+            raise Unavailable(
+                "The server's disk has no room for an image that is to be handed out as a URL. Ask for "
+                "`response_format: b64_json`, which keeps nothing.",
+                code="no_room_for_files",
+                retry_after=_RETRY_AFTER,
+            )
         if self.held + self.writing >= self.max_bytes:
             raise Unavailable(
                 "The server has no room now for another image that is to be handed out as a URL: those that are being "
@@ -103,6 +114,10 @@ class DiskStore:
         if self._held.pop(file.name, None) is not None:
             self.held -= file.size
             heapq.heappush(self._files, (file.expires, file.size, file.name))
+
+    def holds(self, name: str) -> StoredFile | None:
+        """The file of that name, if it is held."""
+        return self._held.get(name)
 
     def sweep(self) -> bool:
         """Removes what has had its time, held or not, the first to end first. Whether there may be more of that to do:
@@ -153,17 +168,24 @@ class DiskStore:
         with contextlib.suppress(OSError):  # somebody else was faster
             (self._directory / name).unlink()
 
-    def _look_around(self) -> None:
+    def _look_around(self, held: Collection[str]) -> None:
         """What earlier runs left: files are counted, halves of files removed, and what is not ours is left alone."""
+        wanted = list[StoredFile]()
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 if entry.name.endswith(_HALF):
                     Path(entry.path).unlink(missing_ok=True)
-                elif _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                elif (match := _NAME.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
                     found = entry.stat(follow_symlinks=False)
-                    self._files.append((int(found.st_mtime), found.st_size, entry.name))
-                    self.used += found.st_size
+                    ends, size = int(found.st_mtime), found.st_size
+                    if entry.name in held:
+                        wanted.append(StoredFile(match[1], match[2], MEDIA_TYPES.get(match[2], ""), size, ends))
+                    else:
+                        self._files.append((ends, size, entry.name))
+                        self.used += size
         heapq.heapify(self._files)
+        for file in sorted(wanted, key=lambda file: file.expires):
+            self.add(file)
 
 
 class DiskWriter:

@@ -26,6 +26,11 @@ class Link:
     expires: int  # seconds since 1970
 
 
+def named(url: str) -> str:
+    """The name of the file to which a link of ours leads; of another address, something that is no name of a file."""
+    return url.partition("?")[0].rpartition(PATH)[2]
+
+
 class Signer:
     """`clock` gives seconds since 1970."""
 

@@ -119,6 +119,26 @@ def test_an_answer_with_one_image_missing_is_an_error(data: list[Any]) -> None:
     assert "missing" in error.message or "no image" in error.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"data":[{"b64_json":"AAAA"}],"data":[]}',
+        b'{"data":[{"b64_json":"AAAA"}],"data":null}',
+        b'{"data":[{"b64_json":"AAAA"}],"data":{}}',
+        b'{"data":[{"b64_json":"AAAA"},{"b64_json":"BBBB"}],"data":[{}]}',
+        b'{"data":[{"b64_json":"AAAA"}],"data":[{"b64_json":"BBBB"}]}',
+        b'{"data":[{"b64_json":"AAAA","b64_json":"AAAA"}]}',
+        b'{"data":[{"b64_json":"AAAA"},{"b64_json":"BBBB","b64_json":"BBBB"}]}',
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1000])
+def test_an_answer_that_says_something_twice_is_an_error(text: bytes, step: int) -> None:
+    with pytest.raises(UpstreamError) as caught:
+        told(JsonAnswer(), (text[at : at + step] for at in range(0, len(text), step)))
+    assert caught.value.failure is Failure.UNCERTAIN
+    assert "twice" in caught.value.message
+
+
 def test_a_text_elsewhere_is_no_image() -> None:
     preview = {"b64_json": "XX"}
     assert pictures(read({"preview": preview, "data": [{"more": preview, "b64_json": "AA"}]})) == [b"AA"]

@@ -453,6 +453,39 @@ async def test_a_failure_that_may_have_been_paid_is_told_again_and_not_drawn_aga
     assert asked(sandbox) == 1
 
 
+async def test_a_retry_is_not_told_of_an_older_failure_than_its_own(start: Start, upstream: Scripted) -> None:
+    """An SDK is told that its drawing was perhaps paid for. Later it asks again, and is asked to try once more."""
+    upstream.at("a", End.RESET)
+    upstream.at("a", answer({"error": {"message": "not now"}}, status=500))
+    upstream.at("a", answer(image_json(PNG)))
+    gateway = await start(scripted(upstream))
+    assert (await post(gateway.port, GENERATIONS, wanted())).status == 502
+    assert (await post(gateway.port, GENERATIONS, wanted())).status == 502
+    assert only(await post(gateway.port, GENERATIONS, wanted(), **RETRY)) == PNG
+    assert len(upstream.received("a")) == 3
+
+
+async def test_who_leaves_before_anything_was_sent_has_nothing_drawn_by_the_next_deployment(
+    start: Start, upstream: Scripted
+) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))  # takes the connection, and never a handshake
+    upstream.at("a", answer(image_json(PNG)))
+    config = scripted(upstream)
+    config["providers"]["silent"] = provider(
+        f"https://127.0.0.1:{silent.getsockname()[1]}/v1", timeout={"connect": 0.4}
+    )
+    config["models"]["flux"]["deployments"].insert(0, {"provider": "silent"})
+    with silent:
+        gateway = await start(config)
+        async with asking(gateway.port, wanted()):
+            await asyncio.sleep(0.1)
+        [told] = await gateway.request_lines()
+        assert told["status"] == 499
+        await asyncio.sleep(0.2)
+        assert not upstream.received("a")
+        assert only(await post(gateway.port, GENERATIONS, wanted())) == PNG
+
+
 async def test_a_failure_that_could_not_be_told_is_told_to_the_retry(start: Start, sandbox: Sandbox) -> None:
     server = {"json_keepalive_after": 0.1, "keepalive_seconds": 0.1}
     gateway = await start(simulated(sandbox, server=server))
@@ -604,7 +637,31 @@ def test_what_ended_undelivered_outlives_the_process(tmp_path: Path, kill: bool,
         assert picture.encode() in found.body
         assert other.status == 409
         assert len(upstream.received("a")) == 1
-        assert data_of(tmp_path) == []  # since it was delivered
+        assert len(data_of(tmp_path)) == 1  # for its key, as long as runs are kept
+        with process(config, tmp_path) as third:
+            once_more = asyncio.run(post(third.port, GENERATIONS, wanted(stream=stream), idempotency_key="k"))
+        assert once_more.body == again.body
+        assert len(upstream.received("a")) == 1
+
+
+def test_a_link_that_nobody_has_fetched_outlives_the_process_however_little_room_there_is(tmp_path: Path) -> None:
+    async def leave(port: int) -> None:
+        async with asking(port, wanted(response_format="url"), x_request_id="one"):
+            await until(lambda: upstream.received("a"))
+
+    with in_thread(Scripted) as upstream:
+        for _ in range(5):
+            upstream.at("a", 0.2, answer(image_json(text(heavy(MEGABYTE)))))
+        config = scripted(upstream, files={"max_mb": 2})
+        with process(config, tmp_path) as first:
+            asyncio.run(leave(first.port))
+            first.lines("one", count=1)
+        with process(config, tmp_path) as second:
+            for _ in range(4):
+                asyncio.run(post(second.port, GENERATIONS, wanted(response_format="url")))
+            url = asyncio.run(run_of(second.port, "one")).json()["data"][0]["url"].partition("/files")
+            found = asyncio.run(ask(second.port, request("GET", "/files" + url[2], None)))
+        assert (found.status, found.complete) == (200, True)
 
 
 @pytest.mark.slow

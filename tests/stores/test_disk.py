@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,8 +49,12 @@ class Disk:
         self.directory = directory
         self.clock = Clock()
 
-    def store(self, lifetime: float = 100, max_bytes: int = 1000, nameless: bool | None = None) -> DiskStore:
-        return DiskStore(self.directory, lifetime=lifetime, max_bytes=max_bytes, clock=self.clock, nameless=nameless)
+    def store(
+        self, lifetime: float = 100, max_bytes: int = 1000, nameless: bool | None = None, held: Collection[str] = ()
+    ) -> DiskStore:
+        return DiskStore(
+            self.directory, lifetime=lifetime, max_bytes=max_bytes, clock=self.clock, nameless=nameless, held=held
+        )
 
     def names(self) -> set[str]:
         return {path.name for path in self.directory.iterdir()}
@@ -269,6 +273,31 @@ async def test_there_is_no_room_while_what_is_held_or_being_written_fills_the_bu
     writer.abort()
     store.check_room()
     assert disk.names() == {held.name}
+
+
+async def test_before_anything_is_drawn_a_disk_that_is_full_is_told(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = disk.store()
+    full = os.statvfs_result((4096, 4096, 1000, 500, 1023, 0, 0, 0, 0, 255))  # a megabyte short of four
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    with pytest.raises(Unavailable, match="disk has no room") as refused:
+        store.check_room()
+    assert (refused.value.code, refused.value.perhaps_paid) == ("no_room_for_files", False)
+
+
+async def test_files_can_be_held_over_a_restart(disk: Disk) -> None:
+    before = disk.store(max_bytes=100)
+    held, *others = [await put(before, bytes(60)) for _ in range(3)]
+    after = disk.store(max_bytes=100, held={held.name, "no such file"})
+    assert disk.names() == {held.name}
+    assert after.holds(held.name) == held
+    assert after.holds(others[0].name) is None
+    assert (after.used, after.held) == (60, 60)
+    after.release(held)
+    assert after.holds(held.name) is None
+    await put(after, bytes(60))
+    assert held.name not in disk.names()
 
 
 async def test_files_that_somebody_else_removed_harm_nothing(disk: Disk) -> None:
