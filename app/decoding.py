@@ -19,6 +19,7 @@ from app.redraw import Undrawable
 from app.sniffing import ENOUGH, dimensions, media_type
 
 _BUFFER = 262_144  # bytes
+MOST_SCANS = 200  # of a JPEG: encoders make about ten, cameras put a few smaller pictures beside the first
 
 
 class _PngChunks(PngStream):
@@ -86,11 +87,23 @@ def opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
         *names, last = (name.partition("/")[2].upper() for name in _READERS)
         raise Undrawable(f"it is no {', '.join(names)} or {last}")
     _check(dimensions(head), most_pixels)
+    if kind == "image/jpeg" and _scans(source) > MOST_SCANS:
+        raise Undrawable(f"it has more than {MOST_SCANS} scans")
     image = _read(source, kind)
     _check(Size(*image.size), most_pixels)
     if isinstance(image, TiffImageFile):  # its decoder makes a canvas for a whole tile, however small the picture is
         _check(Size(image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)), most_pixels)
     return image
+
+
+def _scans(source: Blob) -> int:
+    """Each goes over all the pixels of a progressive JPEG, however few bytes it takes."""
+    found, before = 0, b""
+    for at in range(0, source.size, _BUFFER):
+        piece = before + source.read(at, _BUFFER)
+        found += piece.count(b"\xff\xda")
+        before = piece[-1:]
+    return found
 
 
 def unreadable() -> Undrawable:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 MAX_DEPTH = 64  # providers' answers nest four deep; json.loads would go on to the recursion limit
+MOST_STRINGS = 4096  # that are tapped: an answer or a request has a few dozen
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTE = 0x22
@@ -80,6 +81,7 @@ class JsonTap:
         self._done = False  # the outermost object or array is closed
         self._tapping = False  # inside a tapped string
         self._cut = b""  # the beginning of an escape, the rest of which is in the next chunk
+        self._strings = 0  # that were tapped
         self._armed = False  # a tapped key and its colon have passed; the value has not begun
         self._in_string = False  # inside a string that stays in the skeleton ...
         self._string_at = 0  # ... which begins here in the skeleton ...
@@ -233,6 +235,9 @@ class JsonTap:
 
     def _begin_tapped(self, data: bytes, start: int, quote: int, events: list[TapEvent]) -> int:
         self._keep(data[start:quote] + b'""')
+        self._strings += 1
+        if self._strings > MOST_STRINGS:
+            raise JsonTapError(f"JSON has more than {MOST_STRINGS} strings under {sorted(self._keys)!r}")
         path = tuple([step if isinstance(step, int) else _name(step) for step in self._path])
         events.append(StringBegins(path, len(self._skeleton)))
         self._armed, self._tapping = False, True
@@ -272,6 +277,8 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
 def _name(raw: bytes) -> str:
     """A key as it is meant, from how it is spelt."""
     try:
+        if b"\\" not in raw:
+            return raw.decode()
         return str(_DECODER.decode(f'"{raw.decode()}"'))
     except ValueError as error:
         raise JsonTapError("malformed JSON: a key is not a well-formed string") from error

@@ -65,6 +65,7 @@ class Keys:
         self._clock = clock
         self._limits = {key.name: Limit(key.requests_per_minute) for key in self._keys if key.requests_per_minute}
         self._running: dict[str, int] = before._running if before else {}
+        self._coming_back: dict[str, int] = before._coming_back if before else {}
         for name, limit in (before._limits if before else {}).items():
             if name in self._limits:
                 self._limits[name].take_over(limit)
@@ -107,19 +108,30 @@ class Keys:
     @contextmanager
     def hold(self, key: Key) -> Iterator[None]:
         """One of the key's places, while its request runs. Raises RateLimited when all are taken."""
-        running = self._running.get(key.name, 0)
-        if key.max_concurrency is not None and running >= key.max_concurrency:
-            raise RateLimited(
-                f"Key {key.name!r} may have {key.max_concurrency} requests running at a time. Wait for one to finish.",
-                type="requests",
-                code="rate_limit_exceeded",
-                retry_after=1.0,
-            )
-        self._running[key.name] = running + 1
-        try:
+        with _place(key, self._running):
             yield
-        finally:
-            self._running[key.name] -= 1
+
+    @contextmanager
+    def reading(self, key: Key) -> Iterator[None]:
+        """For a request that may join one that runs already: as many may be read as may run. Raises RateLimited."""
+        with _place(key, self._coming_back):
+            yield
+
+
+@contextmanager
+def _place(key: Key, taken: dict[str, int]) -> Iterator[None]:
+    if key.max_concurrency is not None and taken.get(key.name, 0) >= key.max_concurrency:
+        raise RateLimited(
+            f"Key {key.name!r} may have {key.max_concurrency} requests running at a time. Wait for one to finish.",
+            type="requests",
+            code="rate_limit_exceeded",
+            retry_after=1.0,
+        )
+    taken[key.name] = taken.get(key.name, 0) + 1
+    try:
+        yield
+    finally:
+        taken[key.name] -= 1
 
 
 def _hint(said: str) -> str:

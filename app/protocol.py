@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import socket
 import struct
 import termios
@@ -19,30 +20,54 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 EXTENSION = "image_gateway.connection"
 LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small writes
+LONGEST_HEAD = 65_536  # bytes; also of trailers, and of what stands between two chunks
+HEAD_SECONDS = 30.0
+TELLING_SECONDS = 1.0  # between a refusal and the end of its connection: a reset would eat it
 READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each such piece would cost two system calls
 
 
 class Protocol(HttpToolsProtocol):
     """Each scope carries the protocol of its connection under `extensions`."""
 
+    garbled = False  # what came of the body breaks HTTP's framing: no more of it will come
+    _over = False  # a word was said about what cannot be read, and what still comes is read away
+    _barren = 0  # bytes in a row that brought neither a head to its end nor any of a body
+    _head_until: float | None = None  # the loop's time at which the head that is being read has to be complete
     _when_gone: Callable[[], None] | None = None
     _when_broken: Callable[[], None] | None = None
     _cut = _broken = False
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.garbled, self._head_until = False, self.loop.time() + HEAD_SECONDS
         self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
         self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, which leaves out what follows the head of a request that offers another protocol."""
+        if self._over:
+            return
         self._unset_keepalive_if_required()
+        self._barren += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._go_on(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError:
-            self._refuse()
+            self._refuse(b"400 Bad Request", "This is no HTTP request that can be read.")
+        if self._barren > LONGEST_HEAD and not self._over:
+            self._refuse(b"431 Request Header Fields Too Large", f"The head is longer than {LONGEST_HEAD} bytes.")
+        elif self._head_until is not None:
+            self._await_head()
+
+    def _await_head(self) -> None:
+        """A connection on which no request comes, or no more of its head, is closed as an idle one is."""
+        until = self._head_until or self.loop.time() + HEAD_SECONDS
+        self.timeout_keep_alive_task = self.loop.call_at(until, self.timeout_keep_alive_handler)
 
     @property
     def closing(self) -> bool:
@@ -96,7 +121,7 @@ class Protocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as offer:
                 rest = rest[offer.args[0] :]
             except httptools.HttpParserError:
-                self._refuse()
+                self._refuse(b"400 Bad Request", "This is no HTTP request that can be read.")
                 return
             else:
                 return
@@ -118,12 +143,22 @@ class Protocol(HttpToolsProtocol):
         """Not to WebSockets either, should a library for them be installed."""
         return False
 
-    def _refuse(self) -> None:
-        message = "Invalid HTTP request received."
-        self.logger.warning(message)
-        self.send_400_response(message)
+    def _refuse(self, status: bytes, message: str) -> None:
+        """Between requests, with a word. In the middle of a body the application is told that it is `garbled`, and what
+        follows a request that is being answered must not disturb that."""
+        cycle: Any = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._over = True
+            self.transport.write(_refusal(status, message))
+            self.loop.call_later(TELLING_SECONDS, self.transport.close)
+            return
+        cycle.keep_alive = False
+        if cycle.more_body:
+            self.garbled, cycle.more_body = True, False
+            cycle.message_event.set()
 
     def on_headers_complete(self) -> None:
+        self._barren, self._head_until = 0, None
         super().on_headers_complete()
         if self.scope["http_version"] != "1.1":
             cycle: Any = self.cycle
@@ -132,6 +167,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """uvicorn collects pieces in a bytearray and copies that again; a lone piece is handed on as it is."""
+        self._barren = 0
         cycle: Any = self.cycle
         if cycle is not None and not cycle.body and not cycle.response_complete:
             cycle.body = body
@@ -166,6 +202,13 @@ class Protocol(HttpToolsProtocol):
             if not transport.is_closing():
                 transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT)
         return not (self._cut or self._broken)
+
+
+def _refusal(status: bytes, message: str) -> bytes:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_http"}
+    body = json.dumps({"error": error}).encode()
+    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (status, len(body)) + body
 
 
 def _unacknowledged(transport: asyncio.BaseTransport) -> bool:

@@ -15,6 +15,7 @@ FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
 _HEAD = 64  # bytes: tells the kind of all, and everything of a WebP but its EXIF
 _TAIL = 131_072  # bytes at the end of a PNG in which an eXIf chunk (of 64 KiB at the most) is looked for
+_STEP = 1_048_576  # bytes
 _MOST_PARTS = 4096  # segments or chunks that are gone through
 _ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
 
@@ -55,6 +56,27 @@ def traits(blob: Blob) -> Traits:
     except (struct.error, IndexError):  # the file ends before the header does
         pass
     return Traits(kind)
+
+
+def whole(blob: Blob) -> bool:
+    """Whether the file says how large its picture is, and has the end that its format asks for. A JPEG need not have
+    one: readers do without."""
+    head = blob.read(0, _HEAD)
+    match FORMATS.get(media_type(head) or ""):
+        case "png":
+            ends = _holds(blob, b"IEND\xaeB`\x82")
+        case "webp":
+            ends = blob.size >= int.from_bytes(head[4:8], "little") + 8
+        case _:
+            ends = True
+    return ends and (dimensions(head) or traits(blob).size) is not None
+
+
+def _holds(blob: Blob, end: bytes) -> bool:
+    """Mostly it is where it belongs."""
+    if end in blob.read(max(0, blob.size - _TAIL), _TAIL):
+        return True
+    return any(end in blob.read(at, _STEP + len(end)) for at in range(0, blob.size, _STEP))
 
 
 def _png(blob: Blob, head: bytes) -> Traits:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.json_tap import MAX_DEPTH, JsonTap, JsonTapError, StringBegins, StringEnds, TapEvent
+from app.json_tap import MAX_DEPTH, MOST_STRINGS, JsonTap, JsonTapError, StringBegins, StringEnds, TapEvent
 
 KEYS = frozenset({"b64_json", "ünï"})
 Tapped = tuple[tuple[str | int, ...], bytes]
@@ -327,6 +327,13 @@ def test_a_skeleton_of_exactly_the_bound_is_taken() -> None:
     parser = JsonTap(KEYS, max_skeleton=len(body))
     parser.feed(body)
     assert parser.close() == {"a": "x"}
+
+
+def test_tapped_strings_are_bounded_in_number() -> None:
+    tap = JsonTap(frozenset({"a"}))
+    tap.feed(b"[" + b'{"a":""},' * MOST_STRINGS)
+    with pytest.raises(JsonTapError, match="more than 4096 strings"):
+        tap.feed(b'{"a":""}')
 
 
 def test_nesting_is_bounded() -> None:

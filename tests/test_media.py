@@ -252,6 +252,19 @@ def test_the_quality_decides_how_much_is_lost(format: FileFormat) -> None:
     assert sizes == sorted(set(sizes))
 
 
+def test_a_jpeg_of_very_many_scans_is_not_decoded() -> None:
+    """Each takes a few bytes of the file, and goes over all pixels of the picture."""
+    data = encoded(corners((320, 320)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    for scans, drawable in ((100, True), (300, False)):
+        bomb = data[:-2] + data[last:-2] * scans + data[-2:]
+        if drawable:
+            assert redrawn(bomb, Redraw("png")).size == (320, 320)
+        else:
+            with pytest.raises(Undrawable, match="more than 200 scans"):
+                redraw(spool(bomb), spool(), Redraw("png"), ENOUGH)
+
+
 @cache  # what is made again a second later holds another time
 def srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from app.errors import InvalidRequest, TooLarge
+from app.errors import ApiError, InvalidRequest, TooLarge
+from app.protocol import connection
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Bytes = bytes | bytearray | memoryview
 
+SILENCE_SECONDS = 60.0  # of a client that is sending; its request holds one of its key's places meanwhile
 TEXT_BYTES = 1_048_576  # of all that is no picture: the JSON around the data URLs, the text parts of a form
 
 
@@ -48,7 +50,8 @@ class Watched:
 
 
 class Body:
-    """The pieces of a body. Raises TooLarge above `limits.request_bytes`, ClientGone when the client leaves."""
+    """The pieces of a body. Raises TooLarge above `limits.request_bytes`, ClientGone when the client leaves, and other
+    ApiErrors when it falls silent or breaks off."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
         headers: dict[bytes, bytes] = {}
@@ -58,6 +61,7 @@ class Body:
         self.media_type = self.content_type.partition(";")[0].strip().lower()
         self._limit = limits.request_bytes
         self._receive = receive
+        self._connection = connection(scope)
         self._count = 0
         self._complete = False
         self._refuse_encoding(headers.get(b"content-encoding", b""))
@@ -66,10 +70,12 @@ class Body:
     async def piece(self) -> bytes:
         """The next piece, never empty; b"" at the end."""
         while not self._complete:
-            message = await self._receive()
+            message = await self._heard()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             self._complete = not message.get("more_body", False)
+            if self._complete and self._connection and self._connection.garbled:
+                raise InvalidRequest("The body breaks HTTP's framing: it is not made of chunks.", code="invalid_http")
             data: bytes = message.get("body", b"")
             if data:
                 self._count += len(data)
@@ -94,6 +100,18 @@ class Body:
         if data := await self.piece():
             return data
         raise StopAsyncIteration
+
+    async def _heard(self) -> Message:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                return await self._receive()
+        except TimeoutError:
+            raise ApiError(
+                f"Nothing more of the request came for {SILENCE_SECONDS:g} seconds.",
+                status=408,
+                type="invalid_request_error",
+                code="request_timeout",
+            ) from None
 
     def _refuse_announced(self, length: bytes) -> None:
         # More digits than any length has: int() would refuse them in its own words.

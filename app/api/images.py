@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,12 +77,15 @@ class ImageEndpoint:
         back = Back(
             header(scope, b"idempotency-key") or None, is_retry=header(scope, b"x-stainless-retry-count") not in _FIRST
         )
-        if not back.possible:
-            service.keys.spend(key)
         with ExitStack() as stack:
+            held = stack.enter_context(ExitStack())
+            if not back.possible:
+                service.keys.spend(key)
+                held.enter_context(service.keys.hold(key))
             uploads = stack.enter_context(service.uploads())
             fetch = service.fetch(uploads) if service.fetch else None
-            request = await read_request(self._operation, scope, receive, service.limits, uploads, fetch)
+            with service.keys.reading(key) if back.possible else nullcontext():
+                request = await read_request(self._operation, scope, receive, service.limits, uploads, fetch)
             request = honoured(request, header(scope, b"accept"))
             told.model = request.model
             told.prompt = request.prompt if service.log_prompts else None
@@ -95,7 +98,8 @@ class ImageEndpoint:
                 uploads.close()
                 await serve(service, found, scope, receive, send)
                 return
-            kept = self._begun(service, call, back, found, state["request_id"], stack)
+            kept = self._begun(service, call, back, found, state["request_id"], held)
+            stack.pop_all()  # the uploads and the key's place are the run's from now on
         await serve(service, kept, scope, receive, send)
 
     async def _found(self, service: Service, call: Call, back: Back) -> Kept | None:
@@ -107,20 +111,18 @@ class ImageEndpoint:
         )
 
     def _begun(
-        self, service: Service, call: Call, back: Back, failed: Kept | None, request_id: str, stack: ExitStack
+        self, service: Service, call: Call, back: Back, failed: Kept | None, request_id: str, held: ExitStack
     ) -> Kept:
         """A new run. What `failed` has drawn already is not drawn again."""
         if back.possible:
             service.keys.spend(call.key)
-        held = stack.enter_context(ExitStack())
-        held.enter_context(service.keys.hold(call.key))
+            held.enter_context(service.keys.hold(call.key))
         service.retention.make_room()
         if failed:
             call.drawn = failed.run.call.drawn
         events = service.gateway.draw(call)
         if failed:
             service.retention.replace(failed)
-        stack.pop_all()  # the uploads and the key's place are the run's from now on
         run = Run(
             request_id, call, events, service.recording(), held, int(time.time()), time.monotonic, service.crashed
         )

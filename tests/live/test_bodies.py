@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1024 * 1024
 GENERATIONS, EDITS, VARIATIONS = (f"/v1/images/{name}" for name in ("generations", "edits", "variations"))
-PNG = encoded()
+PNG, JPEG, WEBP = encoded(), encoded(format="JPEG"), encoded(format="WEBP")
 
 
 def drawing(sandbox: Sandbox, **sections: Any) -> Config:
@@ -86,6 +86,10 @@ UNREADABLE = [
         *form(("model", "flux"), ("prompt", "x"), ("image", ("a.png", b"GIF89a.."))),
         "image",
         "invalid_image_file",
+    ),
+    *(
+        (EDITS, *form(("model", "flux"), ("prompt", "x"), ("image", ("a.png", cut))), "image", "invalid_image_file")
+        for cut in (PNG[:8], PNG[:33], PNG[:-12], PNG[:8] + bytes(100), JPEG[:3], JPEG[:100], WEBP[:20], WEBP[:-8])
     ),
     (EDITS, *form(("model", "flux"), ("prompt", "x"), ("images", ("a.png", PNG))), "images", "invalid_value"),
     (EDITS, *form(("model", "a"), ("model", "b"), ("image", ("a.png", PNG))), "model", "duplicate_parameter"),

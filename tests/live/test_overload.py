@@ -32,7 +32,7 @@ from tests.live.loops import in_thread
 from tests.live.pictures import heavy, text
 from tests.live.scripted import Scripted, answer, image_json
 from tests.live.servers import Config, Process, process, provider, served_by
-from tests.live.wire import form
+from tests.live.wire import form, line, request
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +160,20 @@ async def test_a_keys_limits_hold_and_to_come_back_for_a_run_costs_none(sandbox:
         assert 1 <= told <= 12  # five a minute: one every twelve seconds
         assert rest[-1].reply and rest[-1].reply.error()["type"] == "requests"
         assert sandbox.world.journal.drawings["openai"] == 2 + 1 + 1 + 4
+
+
+async def test_a_request_that_is_being_sent_takes_one_of_its_keys_places(sandbox: Sandbox, tmp_path: Path) -> None:
+    async with crowded(sandbox, tmp_path, [{"name": "batch", "key": BATCH, "max_concurrency": 1}]) as gateway:
+        body = json.dumps(asking()).encode()
+        ways: list[dict[str, Any]] = [{}, {"idempotency_key": "once"}, {"x_stainless_retry_count": "1"}]
+        for coming_back in ways:
+            headers = {"authorization": f"Bearer {BATCH}", "content_type": "application/json", **coming_back}
+            async with line(gateway.port) as opened:
+                await opened.send(request("POST", "/v1/images/generations", body, **headers)[:-1])
+                await asyncio.sleep(0.1)
+                assert (await call(gateway.port, asking(), key=BATCH, **coming_back)).status == 429
+                await opened.send(body[-1:])
+                assert (await opened.reply()).status == 200
 
 
 # --- alive all the while ---

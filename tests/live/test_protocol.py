@@ -13,7 +13,7 @@ import pytest
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.pictures import encoded, heavy, opened, text
-from tests.live.scripted import End, Scripted, answer, event, head, image_json
+from tests.live.scripted import End, Scripted, Step, answer, event, head, image_json
 from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by
 from tests.live.wire import Reply, ask, events, form, line, request
 
@@ -67,7 +67,7 @@ def assert_drawn(reply: Reply) -> Any:
     return opened(image["b64_json"])
 
 
-async def scripted(start: Start, upstream: Scripted, *steps: bytes | End) -> Gateway:
+async def scripted(start: Start, upstream: Scripted, *steps: Step) -> Gateway:
     providers = {"a": provider(upstream.at("a", *steps), timeout={"read": 5})}
     return await start({"providers": providers, "models": {"flux": served_by("a")}})
 
@@ -349,3 +349,118 @@ async def test_a_caller_of_http_1_1_still_gets_chunks(start: Start, upstream: Sc
     gateway = await showing(start, upstream, text(PNG))
     reply = await ask(gateway.port, generation())
     assert (reply.complete, reply.header("transfer-encoding"), reply.header("connection")) == (True, "chunked", None)
+
+
+# --- what is no HTTP, and what does not end ---
+
+
+@pytest.fixture(autouse=True)
+def telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.protocol.TELLING_SECONDS", 0.1)
+
+
+def assert_refused(reply: Reply, status: int, code: str) -> None:
+    assert (reply.status, reply.header("content-type"), reply.complete) == (status, JSON, True), reply
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == ("invalid_request_error", code)
+
+
+async def test_a_body_that_breaks_its_framing_is_a_400_with_an_id(start: Start, upstream: Scripted) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    whole = b"%x\r\n%b\r\n" % (len(GOOD), GOOD)  # all that a request needs, so far
+    for begun in (b"5\r\n" + GOOD[:5] + b"\r\n", whole):
+        async with line(gateway.port) as opened:
+            await opened.send(request("POST", GENERATIONS, None, content_type=JSON, transfer_encoding="chunked"))
+            await opened.send(begun)
+            await asyncio.sleep(0.05)
+            await opened.send(b"zz\r\nabc")
+            reply = await opened.reply()
+            assert_refused(reply, 400, "invalid_http")
+            assert reply.header("x-request-id")
+            assert reply.closed
+    assert not upstream.received("a")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nhost: x\r\nno header\r\n\r\n",
+        b"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS, where none is spoken
+    ],
+)
+async def test_a_head_that_cannot_be_read_is_refused_in_the_envelope(
+    start: Start, upstream: Scripted, head: bytes
+) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(head)
+        said, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"application/json" in said
+    assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+@pytest.mark.parametrize("piece", [b"x-more: " + b"a" * 1000 + b"\r\n", b"a" * 1000])
+async def test_a_head_that_does_not_end_is_a_431(start: Start, upstream: Scripted, piece: bytes) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: ")
+        for _ in range(60):
+            writer.write(piece)
+        await asyncio.sleep(0.05)
+        assert not reader.at_eof()
+        for _ in range(40):
+            writer.write(piece)
+        said = await reader.read()
+    assert said.startswith(b"HTTP/1.1 431 ")
+    assert b'"invalid_http"' in said
+
+
+async def test_trailers_are_bounded_like_heads(start: Start, upstream: Scripted) -> None:
+    gateway = await showing(start, upstream, text(PNG))
+    async with line(gateway.port) as opened:
+        await opened.send(request("POST", GENERATIONS, None, content_type=JSON, transfer_encoding="chunked"))
+        await opened.send(b"%x\r\n%b\r\n0\r\n" % (len(GOOD), GOOD))
+        for _ in range(100):
+            await opened.send(b"x-more: " + b"a" * 1000 + b"\r\n")
+        assert_refused(await opened.reply(), 400, "invalid_http")
+
+
+async def test_what_follows_a_request_does_not_disturb_its_answer(start: Start, upstream: Scripted) -> None:
+    gateway = await scripted(start, upstream, 0.2, answer(image_json(text(PNG))))
+    async with line(gateway.port) as opened:
+        await opened.send(request("POST", GENERATIONS, GOOD.replace(b"schnell", b"flux"), content_type=JSON))
+        await asyncio.sleep(0.05)
+        await opened.send(b"this is no request\r\n\r\n")
+        assert_drawn(await opened.reply())
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz", b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-a: b"])
+async def test_who_does_not_ask_to_an_end_is_not_waited_for(
+    start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.3)
+    gateway = await showing(start, upstream, text(PNG))
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(begun)
+        if begun:
+            await asyncio.sleep(0.15)
+            writer.write(b"x")  # drop by drop
+        assert await reader.read() == b""
+    assert (await ask(gateway.port, request("GET", "/healthz", None))).status == 200
+
+
+async def test_who_falls_silent_while_sending_is_told(
+    start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.body.SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr("app.api.answering.DRAIN_SECONDS", 0.2)
+    gateway = await showing(start, upstream, text(PNG))
+    async with line(gateway.port) as opened:
+        await opened.send(request("POST", GENERATIONS, GOOD, content_type=JSON)[:-5])
+        reply = await opened.reply()
+        assert_refused(reply, 408, "request_timeout")
+        assert reply.header("connection") == "close"
+    assert not upstream.received("a")
