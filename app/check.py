@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from app.deployments import Deployment, Model
+from app.fitting import takes_size
 from app.images import Operation
 from app.probing import Finding, Outcome
 from app.profiles import Profile, Timeouts
@@ -120,8 +121,7 @@ def _deployment(deployment: Deployment) -> Iterator[_Row]:
 
 
 def _sizes(profile: Profile) -> str:
-    asked = profile.understands("size") or (profile.understands("width") and profile.understands("height"))
-    if not asked:
+    if not takes_size(profile):
         return "cannot be asked for"
     if profile.default_size is None:
         return str(profile.size)

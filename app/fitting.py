@@ -12,6 +12,7 @@ from app.images import ImageRequest, Operation, ResponseFormat, Size
 from app.parameters import PARAMETERS, Weight
 from app.profiles import Profile
 
+_SETTLED = ("prompt", "n", "size", "width", "height")  # what the gateway itself decides to say
 CONVERTIBLE = ("png", "jpeg", "webp")  # what the gateway can turn pictures into itself
 
 
@@ -65,7 +66,7 @@ def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
         parameters=kept,
         stream=streams,
         partial_images=request.partial_images if streams else 0,
-        n=min(request.n, 1 if streams else can.max_n),
+        n=min(request.n, 1 if streams or not can.understands("n") else can.max_n),
         response_format=_result(can, deployment, request),
     )
     return Fitted(deployment, fitted, tuple(_dropped(request, can, streams=streams)), tuple(_mapped(request, size)))
@@ -89,9 +90,13 @@ def misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
 
 
 def _unknown(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
-    if can.extra == "refuse":
-        for name, _ in request.extra:
+    ours = {theirs: name for name, theirs in (can.parameters or {}).items()}
+    for name, _ in request.extra:
+        if can.extra == "refuse":
             yield Misfit(name, f"it knows no parameter {name!r}", "leave it out", code="unknown_parameter")
+        elif name in (can.image_field, can.mask_field) or ours.get(name) in {*_SETTLED, *request.parameters}:
+            works = f"say {ours[name]!r}" if name in ours else "send the pictures as files"
+            yield Misfit(name, f"{name!r} is what it is told by the gateway", works, code="unknown_parameter")
 
 
 def _pictures(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
@@ -135,7 +140,7 @@ def _takes_prompt(request: ImageRequest, can: Profile) -> bool:
 
 def takes_size(can: Profile) -> bool:
     """Whether anybody but the provider can choose it."""
-    return can.understands("size") or can.understands("width")
+    return can.understands("size") or (can.understands("width") and can.understands("height"))
 
 
 def _size(request: ImageRequest, can: Profile) -> Size | None:

@@ -8,7 +8,14 @@ from typing import Any
 
 from app.deployments import Deployment, Model, Provider
 from app.profiles import Profile, SizeRule, Timeouts
-from app.sections import DeploymentSettings, ModelSettings, ProfileSettings, ProviderSettings, TimeoutSettings
+from app.sections import (
+    DeploymentSettings,
+    ModelSettings,
+    ProfileSettings,
+    ProviderSettings,
+    SizeSettings,
+    TimeoutSettings,
+)
 from app.settings import Settings
 
 # Where nothing is something that can be said: not known, none, as spelt.
@@ -62,14 +69,14 @@ def models(settings: Settings, dialect_profile: Callable[[str], Profile]) -> tup
 
 
 def laid_over(profile: Profile, layer: ProfileSettings) -> Profile:
-    """`profile` with what `layer` states, field by field; of timeouts, each by itself."""
+    """`profile` with what `layer` states, field by field; of sizes and timeouts, each bound by itself."""
     stated: dict[str, Any] = {
         name: value
         for name in layer.model_fields_set - {"size", "timeout"}
         if (value := getattr(layer, name)) is not None or name in _MAY_BE_NOTHING
     }
     if layer.size:
-        stated["size"] = SizeRule(**{name: getattr(layer.size, name) for name in type(layer.size).model_fields})
+        stated["size"] = _size_rule(profile.size, layer.size)
     if layer.timeout:
         stated["timeout"] = _timeouts(profile.timeout, layer.timeout)
     return replace(profile, **stated)
@@ -83,6 +90,12 @@ def _profile(
     # What a provider's entry states goes over its preset, and so before the profiles that the file states.
     profile = replace(profile, timeout=_timeouts(profile.timeout, settings.providers[stated.provider].timeout))
     return laid_over(laid_over(profile, model.profile), stated.profile)
+
+
+def _size_rule(below: SizeRule, layer: SizeSettings) -> SizeRule:
+    """Each bound by itself; a list, or nothing at all, stands alone, and bounds do away with a list."""
+    stated = {name: getattr(layer, name) for name in layer.model_fields_set}
+    return SizeRule(**stated) if below.list or layer.list or not stated else replace(below, **stated)
 
 
 def _timeouts(below: Timeouts, layer: TimeoutSettings) -> Timeouts:

@@ -6,7 +6,8 @@ from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +19,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -25,7 +28,7 @@ import app.dialects
 from app.faults import did_you_mean, refused
 from app.images import Operation, ResponseFormat, Size
 from app.parameters import PARAMETERS
-from app.profiles import MaskConvention
+from app.profiles import MaskConvention, SizeRule
 from app.texts import Address, Digest, HttpHeaders, Origin, Secret
 
 MEGABYTE = 1024 * 1024
@@ -75,6 +78,13 @@ def _expanded(path: Path) -> Path:
         raise refused("names a user who has no home", "write the path out") from None
 
 
+def _kinds(annotation: Any) -> set[Any]:
+    """The types in the union that an annotation may be."""
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation}
+
+
 # Names end up in response headers.
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]+( [!-~]+)*$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -85,6 +95,14 @@ FileFormat = Literal["png", "jpeg", "webp", "gif", "svg"]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's `yes` is true, which Python takes for 1."""
+        if isinstance(value, bool) and _kinds(cls.model_fields[info.field_name or ""].annotation) & {int, float}:
+            raise refused(f"is {str(value).lower()}", "write a number")
+        return value
 
 
 class ServerSettings(Section):
@@ -195,6 +213,15 @@ class ProfileSettings(Section):
     timeout: TimeoutSettings | None = None
     price_per_image: NonNegativeFloat | None = None
     typical_seconds: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> ProfileSettings:
+        if isinstance(self.default_size, Size) and self.size and self.size.model_fields_set:
+            rule = SizeRule(**{name: getattr(self.size, name) for name in self.size.model_fields_set})
+            if not rule.allows(self.default_size):
+                problem = f"`default_size` {self.default_size} is none that `size` allows ({rule})"
+                raise refused(problem, f"write {rule.nearest(self.default_size)}, say")
+        return self
 
 
 class ProviderSettings(Section):

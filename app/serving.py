@@ -94,8 +94,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        with contextlib.suppress(NotImplementedError, AttributeError):  # no SIGHUP on Windows
-            self._loop.add_signal_handler(signal.SIGHUP, self.reconfigure)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reconfigure)
         await super().startup(sockets)
         _tune_collector()
         if self.started:

@@ -1,5 +1,5 @@
-"""The only file that sends to providers: renders the recipe of a body in pieces, and tells a request that never left
-from one that may have been drawn. Knows no dialect."""
+"""The only file that asks providers to draw: renders the recipe of a body in pieces, and tells a request that never
+left from one that may have been drawn. Knows no dialect."""
 
 from __future__ import annotations
 

@@ -52,6 +52,29 @@ def test_the_table_has_every_parameter_by_name(name: str) -> None:
     assert len([row for row in rows if row.startswith((f"| `{name}`", f"| `{name}="))]) >= len(PRESETS) + 1
 
 
+def test_a_host_that_knows_no_count_draws_one_at_a_time() -> None:
+    request = asked(GENERATIONS, n=3)
+    assert fitted(request, Profile(parameters={"size": "size"})).request.n == 1
+    assert fitted(request, Profile(parameters={"n": "count"})).request.n == 3
+    assert fitted(request, Profile()).request.n == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "works"),
+    [("num_images", "say 'n'"), ("inference_steps", "say 'steps'"), ("picture", "send the pictures as files")],
+)
+def test_what_the_gateway_says_by_another_name_cannot_be_said_beside_it(name: str, works: str) -> None:
+    """Or fifty images would be drawn, and one of them kept."""
+    can = Profile(parameters={"n": "num_images", "steps": "inference_steps"}, image_field="picture", extra="pass")
+    found = misfit(asked(GENERATIONS, parameters={"steps": 4}, extra=((name, 50),)), can)
+    assert (found.param, found.works, found.code) == (name, works, "unknown_parameter")
+
+
+def test_a_hosts_own_name_may_be_used_where_the_gateway_says_nothing_by_it() -> None:
+    can = Profile(parameters={"steps": "inference_steps"}, extra="pass")
+    assert fitted(asked(GENERATIONS, extra=(("inference_steps", 4),)), can).request.extra == (("inference_steps", 4),)
+
+
 # --- nothing is lost without a word ---
 
 values = st.sampled_from(["x", "auto", "transparent", "png", "jpeg", "gif", 7])

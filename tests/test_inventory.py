@@ -136,6 +136,23 @@ def test_sizes_become_a_rule() -> None:
     assert profile.default_size == Size(512, 512)
 
 
+@pytest.mark.parametrize(
+    ("below", "stated", "together"),
+    [
+        (SizeRule(multiple_of=16), {"max": 1024}, SizeRule(max=1024, multiple_of=16)),
+        (SizeRule(min=512, max=2048), {"min": None, "multiple_of": 8}, SizeRule(max=2048, multiple_of=8)),
+        (SizeRule(list=(Size(512, 512),)), {"max": 1024}, SizeRule(max=1024)),
+        (SizeRule(min=512), {"list": ["512x512"]}, SizeRule(list=(Size(512, 512),))),
+        (SizeRule(min=512), {}, SizeRule()),
+    ],
+)
+def test_the_bounds_of_sizes_lie_over_each_other_each_by_itself(
+    below: SizeRule, stated: dict[str, Any], together: SizeRule
+) -> None:
+    layer = ProfileSettings.model_validate({"size": stated})
+    assert laid_over(Profile(size=below), layer).size == together
+
+
 LAYERS: dict[str, st.SearchStrategy[Any]] = {
     "max_n": st.integers(1, 9),
     "max_images": st.integers(1, 9),

@@ -51,6 +51,7 @@ _FACTS = {
     "background": _STRING,
     "output_format": _said("What the images are encoded as.", examples=["png", "jpeg", "webp"]),
     "quality": _STRING,
+    "safety_identifier": _said("As it was sent, where the provider repeats it."),
     "size": _said("`WIDTHxHEIGHT` in pixels.", examples=["1024x1024"]),
 }
 _TOKENS = _object({"text_tokens": _COUNT, "image_tokens": _COUNT})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pybase64
 
@@ -20,12 +20,6 @@ STREAM_NAMES = {
 _ENOUGH_FOR_TYPE = 64  # bytes
 _ECHOED = ("background", "quality")  # what OpenAI's answers tell beside what the bytes are
 _NOT_KNOWN = {"size": "auto", "output_format": "unknown"}  # in events, which must say something
-
-
-class Encoder(Protocol):
-    content_type: bytes
-
-    def encode(self, event: Event) -> bytes: ...
 
 
 def compact(value: Any) -> str:

@@ -81,7 +81,7 @@ def capabilities(model: Model) -> dict[str, Any]:
         "max_images": max((p.max_images for p in given), default=0),
         "parameters": parameters(profiles),
         "streaming": True,
-        "partial_images": any(p.streaming for p in profiles),
+        "partial_images": any(p.streaming is not False for p in profiles),
         "price_per_image": min(prices, default=None),
         "typical_seconds": min((p.typical_seconds for p in profiles if p.typical_seconds), default=None),
         "aliases": list(model.aliases),

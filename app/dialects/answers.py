@@ -14,7 +14,7 @@ from app.errors import Failure, UpstreamError
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 
-FACTS = ("background", "output_format", "quality", "size")
+FACTS = ("background", "output_format", "quality", "safety_identifier", "size")
 _DATA_URL = re.compile(r"data:[^,]{0,256};base64,(?=.)", re.IGNORECASE | re.DOTALL)
 
 
@@ -66,6 +66,8 @@ class JsonAnswer:
         if self._open or self._told > len(entries):
             raise garbled("'data' comes twice")
         facts = {key: document[key] for key in FACTS if isinstance(document.get(key), str)}
+        if isinstance(document.get("svg_usage"), dict):
+            facts["svg_usage"] = document["svg_usage"]
         return [*events, Done(usage, facts)]
 
     def _events(self, found: Iterable[Any]) -> Iterator[Event]:

@@ -37,6 +37,12 @@ def test_an_answer_becomes_its_image_and_what_is_said_of_it() -> None:
     ]
 
 
+def test_what_is_said_of_who_asked_and_of_vectors_is_repeated() -> None:
+    svg = {"model": "gpt-svg", "input_tokens": 1, "output_tokens": 2, "reasoning_tokens": 0, "total_tokens": 3}
+    *_, done = read({"data": [{"b64_json": "AAAA"}], "safety_identifier": "team-7", "svg_usage": svg})
+    assert done == Done(None, {"safety_identifier": "team-7", "svg_usage": svg})
+
+
 def test_several_images_come_in_order_and_the_last_one_carries_the_usage() -> None:
     events = read({"usage": {"prompt_tokens": 5, "total_tokens": 5}, "data": [{"b64_json": x} for x in ("AA", "BB")]})
     assert pictures(events) == [b"AA", b"BB"]

@@ -19,9 +19,9 @@ def signer(secret: bytes = b"s" * 32, now: float = NOW) -> Signer:
     return Signer(secret, lambda: now)
 
 
-def check(url: str, by: Signer | None = None) -> str:
+def check(url: str, by: Signer | None = None) -> None:
     parts = urlsplit(url)
-    return (by or signer()).check(parts.path.removeprefix("/files/"), parts.query).name
+    (by or signer()).check(parts.path.removeprefix("/files/"), parts.query)
 
 
 URL = signer().url("https://images.test", "design-team", FILE)
@@ -35,15 +35,15 @@ def refusal(url: str, by: Signer | None = None) -> tuple[int, str | None]:
 
 
 def test_a_link_that_was_signed_is_good_until_it_expires() -> None:
-    assert check(URL) == FILE.name
-    assert check(URL, signer(now=1_999_999_999.9)) == FILE.name
+    check(URL)
+    check(URL, signer(now=1_999_999_999.9))
     assert refusal(URL, signer(now=2_000_000_000.0)) == (403, "url_expired")
 
 
 def test_a_link_does_not_tell_whose_it_is() -> None:
     assert "design" not in URL
     assert signer().url("", "other", FILE) != signer().url("", "design-team", FILE)
-    assert signer().check(FILE.name, urlsplit(URL).query).key == signer().key_digest("design-team")
+    assert f"key={signer().key_digest('design-team')}&" in URL
 
 
 def test_another_secret_refuses_it() -> None:
