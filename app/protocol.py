@@ -18,6 +18,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.cork import Cork
+
 EXTENSION = "image_gateway.connection"
 LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small writes
 LONGEST_HEAD = 65_536  # bytes; also of trailers, and of what stands between two chunks
@@ -39,6 +41,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._cork = Cork(transport, self.loop)
         self._await_head()
 
     def on_message_begin(self) -> None:
@@ -72,6 +75,12 @@ class Protocol(HttpToolsProtocol):
     @property
     def closing(self) -> bool:
         return self.transport.is_closing()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `receive` would return at once."""
+        cycle: Any = self.cycle
+        return bool(cycle.message_event.is_set())
 
     @contextlib.contextmanager
     def watched(self, gone: Callable[[], None]) -> Iterator[None]:
@@ -149,6 +158,7 @@ class Protocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if cycle is None or cycle.response_complete:
             self._over = True
+            self._cork.flush()
             self.transport.write(_refusal(status, message))
             self.loop.call_later(TELLING_SECONDS, self.transport.close)
             return
@@ -157,11 +167,16 @@ class Protocol(HttpToolsProtocol):
             self.garbled, cycle.more_body = True, False
             cycle.message_event.set()
 
+    def shutdown(self) -> None:
+        self._cork.flush()
+        super().shutdown()
+
     def on_headers_complete(self) -> None:
         self._barren, self._head_until = 0, None
         super().on_headers_complete()
+        cycle: Any = self.cycle
+        cycle.transport = self._cork
         if self.scope["http_version"] != "1.1":
-            cycle: Any = self.cycle
             cycle.keep_alive = cycle.waiting_for_100_continue = False
             cycle.send = _unchunked(cycle)
 
@@ -187,14 +202,14 @@ class Protocol(HttpToolsProtocol):
             await self.flow.drain()
         if not cycle.disconnected:
             if len(piece) < LARGE_PIECE:
-                self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self._cork.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             else:
-                self.transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+                self._cork.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
         return True
 
     async def flushed(self) -> bool:
         """Waits until the socket has taken all that was sent; whether it has."""
-        await asyncio.sleep(0)  # uvloop writes at the end of a round
+        await asyncio.sleep(0)  # for the cork
         transport = self.transport
         if transport.get_write_buffer_size():
             transport.set_write_buffer_limits(high=0)

@@ -102,6 +102,8 @@ class Body:
         raise StopAsyncIteration
 
     async def _heard(self) -> Message:
+        if self._connection and self._connection.has_news:  # mostly all of it came with the head
+            return await self._receive()
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 return await self._receive()
