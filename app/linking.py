@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
 
-import pybase64
-
 from app.errors import UpstreamFailed
+from app.groups import Groups
 from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
 from app.sniffing import media_type
 from app.stores import Store, StoredFile, Writer
@@ -59,24 +57,20 @@ class _Picture:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._carry = b""  # of the text: what does not fill a group of four yet
+        self._groups = Groups()
         self._head = b""
 
     async def take(self, text: bytes) -> None:
-        if self._carry:
-            text = self._carry + text
-        whole = len(text) & ~3
-        self._carry = text[whole:]
         try:
-            data = pybase64.b64decode(memoryview(text)[:whole], validate=True)
-        except binascii.Error:
+            data = self._groups.decode(text)
+        except ValueError:
             raise _broken("is not base64") from None
         if len(self._head) < _GLANCE:
             self._head += data[: _GLANCE - len(self._head)]
         await self._writer.write(data)
 
     async def keep(self) -> StoredFile:
-        if self._carry:
+        if self._groups.cut:
             raise _broken("is cut: its base64 ends in the middle of a group")
         return await self._writer.commit(media_type(self._head) or "application/octet-stream")
 

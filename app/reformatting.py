@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import pybase64
 
 from app.errors import Failure, Unavailable, UpstreamError
+from app.groups import Groups
 from app.images import Blob, Event, ImageBegins, ImageData, ImageEnds
 from app.redraw import FileFormat, Redraw, Undrawable
 from app.sniffing import media_type
@@ -75,7 +76,7 @@ class _Picture:
         self._wanted = wanted
         self._recompress = recompress and wanted.compression is not None and wanted.format != "png"
         self._begun: bytearray | None = bytearray()  # of the text, until it tells what the image is
-        self._carry = b""  # of the text: what does not fill a group of four yet
+        self._groups = Groups()
         self._target: Spool | None = None
         self.source: Spool | None = None
 
@@ -101,7 +102,7 @@ class _Picture:
             raise _failed("it is too short to be one")
         if self.source is None:
             return None
-        if self._carry:
+        if self._groups.cut:
             raise _failed("its base64 ends in the middle of a group")
         self._target = self._studio.spool()
         order = Redraw(self._wanted.format, self._wanted.compression, traits(self.source).orientation)
@@ -119,12 +120,10 @@ class _Picture:
                 spool.close()
 
     def _collect(self, spool: Spool, text: bytes) -> None:
-        text = self._carry + text if self._carry else text
-        whole = len(text) & ~3
-        self._carry = text[whole:]
-        data = _decoded(text[:whole] if self._carry else text)
         try:
-            spool.write(data)
+            spool.write(self._groups.decode(text))
+        except ValueError as error:
+            raise _failed("it is not base64") from error
         except OSError as error:
             raise _paid(Unavailable(f"The server has no room for the image ({error.strerror}).")) from error
 

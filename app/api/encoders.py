@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pybase64
-
 from app.errors import ApiError
+from app.groups import Groups
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, ImageRequest, Operation, Served
 from app.sniffing import media_type
 
@@ -95,7 +94,7 @@ class RawEncoder:
 
     def __init__(self) -> None:
         self.content_type = b"application/octet-stream"
-        self._carry = b""  # of the base64 text: what does not fill a group of four yet
+        self._groups = Groups()
         self._held: bytes | None = b""  # until the type is known
         self._partial = False
 
@@ -109,10 +108,7 @@ class RawEncoder:
         return b""
 
     def _bytes(self, text: bytes) -> bytes:
-        text = self._carry + text if self._carry else text
-        whole = len(text) & ~3
-        self._carry = text[whole:]
-        data: bytes = pybase64.b64decode(memoryview(text)[:whole])
+        data = self._groups.decode(text)
         if self._held is None:
             return data
         self._held += data

@@ -1,0 +1,26 @@
+"""Base64 text that comes in pieces of any length, decoded as far as its groups of four are whole."""
+
+from __future__ import annotations
+
+import pybase64
+
+
+class Groups:
+    __slots__ = ("_carry",)
+
+    def __init__(self) -> None:
+        self._carry = b""
+
+    def decode(self, text: bytes) -> bytes:
+        """Raises ValueError where it is no base64."""
+        if self._carry:
+            text = self._carry + text
+        whole = len(text) & ~3
+        self._carry = text[whole:]
+        data: bytes = pybase64.b64decode(memoryview(text)[:whole] if self._carry else text, validate=True)
+        return data
+
+    @property
+    def cut(self) -> bool:
+        """Whether what has come ends in the middle of a group."""
+        return bool(self._carry)
