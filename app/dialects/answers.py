@@ -15,7 +15,8 @@ from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 
 FACTS = ("background", "output_format", "quality", "safety_identifier", "size")
-_DATA_URL = re.compile(r"data:[^,]{0,256};base64,(?=.)", re.IGNORECASE | re.DOTALL)
+LONGEST_LINK = 65_536  # bytes
+_DATA_URL = re.compile(rb"data:[^,]{0,256};base64,(?=.)", re.IGNORECASE | re.DOTALL)
 
 
 def garbled(reason: object) -> UpstreamError:
@@ -36,10 +37,13 @@ class JsonAnswer:
     done = False  # only its end shows that nothing contradicts it
 
     def __init__(self) -> None:
-        self._tap = JsonTap(frozenset({"b64_json"}))
+        self._tap = JsonTap(frozenset({"b64_json", "url"}))
         self._told = 0  # entries of `data` of which all has been told
-        self._open = False  # the entry `_told` has begun to be told
+        self._open = False  # the entry `_told` has begun to be told ...
+        self._from_url = False  # ... with what stood under `url`
         self._passing = False  # we are inside a picture's text
+        self._address: Address | None = None  # we are inside of
+        self._links: dict[int, str] = {}  # of entries that have not been told, as far as they have any
 
     def feed(self, data: bytes) -> Iterable[Event]:
         try:
@@ -56,7 +60,7 @@ class JsonAnswer:
         except JsonTapError as error:
             raise garbled(error) from None
         entries = _entries(document)
-        delivered = bool(self._told or self._open or any(map(link, entries)))
+        delivered = bool(self._told or self._open or self._links)
         if failure := from_document(document, delivered=delivered):
             raise failure.alone()  # this frame holds the other one
         if not delivered:
@@ -73,29 +77,42 @@ class JsonAnswer:
     def _events(self, found: Iterable[Any]) -> Iterator[Event]:
         for item in found:
             if type(item) is bytes:
-                if self._passing:
+                text = item if self._passing else self._address.feed(item) if self._address else b""
+                if text:
                     if not self._open:  # only now, since an empty text is no image
-                        self._open = True
+                        self._open, self._from_url = True, not self._passing
                         yield ImageBegins(self._told)
-                    yield ImageData(item)
+                    yield ImageData(text)
             elif type(item) is StringBegins:
                 match item.path:
-                    case ("data", int(index), "b64_json"):
-                        if index < self._told or (self._open and index == self._told):
-                            raise garbled("an image comes twice")
-                        yield from self._up_to(index, _entries(so_far(self._tap, item)), None)
-                        self._passing = True
+                    case ("data", int(index), "b64_json" | "url" as key):
+                        yield from self._string(index, key, item)
             elif type(item) is StringEnds:
-                self._passing = False
+                if self._address and (rest := self._address.close()):
+                    yield ImageData(rest)
+                elif self._address and self._address.link:
+                    self._links[self._told] = self._address.link
+                self._passing, self._address = False, None
+
+    def _string(self, index: int, key: str, begins: StringBegins) -> Iterator[Event]:
+        if index < self._told:
+            raise garbled("'data' comes twice")
+        yield from self._up_to(index, _entries(so_far(self._tap, begins)), None)
+        if key == "url" and not self._open:
+            self._address = Address()
+        elif key == "b64_json" and not self._open:
+            self._passing = True
+        elif key == "b64_json" and not self._from_url:
+            raise garbled("an image comes twice")
 
     def _up_to(self, end: int, entries: list[Any], usage: Mapping[str, Any] | None) -> Iterator[Event]:
         """Tells the rest of the entries before `end`: the end of the open one, and those that are only a link. Raises
         UpstreamError for one that is neither: an answer with a piece missing must not look whole."""
         while self._told < end:
             entry = entries[self._told] if self._told < len(entries) and isinstance(entries[self._told], dict) else {}
-            if not self._open and (address := link(entry)):
+            if not self._open and (address := self._links.pop(self._told, None)):
                 yield ImageBegins(self._told)
-                yield behind(address)
+                yield ImageLink(address)
                 self._open = True
             if not self._open:
                 raise UpstreamError(Failure.UNCERTAIN, f"image {self._told + 1} of the answer is missing")
@@ -114,12 +131,43 @@ def link(entry: Any) -> str | None:
     return url if isinstance(url, str) and url else None
 
 
+class Address:
+    """What stands under `url`, while it passes: a link, or, as a data URL, the image itself."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()  # of a link, or of what may become one
+        self._is_image = False
+        self._tail = b""  # the beginning of a character that is spelt %2B
+
+    def feed(self, text: bytes) -> bytes:
+        """What of it is base64 text of an image. Raises UpstreamError for a link without end."""
+        if not self._is_image:
+            self._text += text
+            prefix = _DATA_URL.match(self._text)
+            if prefix is None:
+                if len(self._text) > LONGEST_LINK:
+                    raise garbled(f"a link is longer than {LONGEST_LINK} bytes")
+                return b""
+            self._is_image, text = True, bytes(self._text[prefix.end() :])
+        text = self._tail + text
+        cut = text.rfind(b"%", max(0, len(text) - 2))
+        self._tail = text[cut:] if cut >= 0 else b""
+        return unquote_to_bytes(text[:cut] if cut >= 0 else text)
+
+    def close(self) -> bytes:
+        """The rest of an image's text."""
+        return self._tail
+
+    @property
+    def link(self) -> str | None:
+        return None if self._is_image else self._text.decode(errors="replace")
+
+
 def behind(address: str) -> ImageLink | ImageData:
-    """What an answer's `url` stands for: some hosts put the image itself there, as a data URL."""
-    prefix = _DATA_URL.match(address)
-    if prefix is None:
-        return ImageLink(address)
-    return ImageData(unquote_to_bytes(address[prefix.end() :].encode("ascii", "replace")))
+    """What a whole `url` stands for."""
+    whole = Address()
+    text = whole.feed(address.encode(errors="replace"))
+    return ImageLink(address) if whole.link is not None else ImageData(text + whole.close())
 
 
 def image_ends(entry: Mapping[str, Any], usage: Mapping[str, Any] | None) -> ImageEnds:

@@ -78,13 +78,30 @@ def test_a_text_goes_before_a_link(entry: dict[str, Any]) -> None:
     [
         ("data:image/png;base64,AAAA", b"AAAA"), ("data:;base64,AA==", b"AA=="),
         ("DATA:image/png;name=a.png;BASE64,A%2BA%3D", b"A+A="), ("data:image/png;base64,AAA\nA", b"AAA\nA"),
-        ("data:image/png;base64,\ud800", b"?"),
+        ("data:image/png;base64,AA%", b"AA%"), ("data:image/png;base64,AA%4", b"AA%4"),
     ],
 )  # fmt: skip
-def test_a_data_url_is_the_image_itself(url: str, text: bytes) -> None:
-    events = read({"data": [{"url": url, "revised_prompt": "r"}, {"url": "https://a.test/1"}]})
-    assert events[:3] == [ImageBegins(0), ImageData(text), ImageEnds("r")]
-    assert events[3:5] == [ImageBegins(1), ImageLink("https://a.test/1")]
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_data_url_is_the_image_itself(url: str, text: bytes, step: int) -> None:
+    data = [{"url": url, "revised_prompt": "r"}, {"url": "https://a.test/1"}, {"url": url, "b64_json": "the same"}]
+    body = json.dumps({"data": data}).encode()
+    events = told(JsonAnswer(), (body[at : at + step] for at in range(0, len(body), step)))
+    assert pictures(events) == [text, "https://a.test/1", text]
+    assert [event.revised_prompt for event in events if isinstance(event, ImageEnds)] == ["r", None, None]
+
+
+def test_a_data_url_of_any_length_passes_in_pieces() -> None:
+    decoder = JsonAnswer()
+    passed = list(decoder.feed(b'{"data":[{"url":"data:image/png;base64,'))
+    for _ in range(64):
+        passed += decoder.feed(b"A" * 65_536)
+        assert passed[-1] == ImageData(b"A" * 65_536)
+    passed += [*decoder.feed(b'"}]}'), *decoder.close()]
+    assert sum(len(event.base64) for event in passed if isinstance(event, ImageData)) == 4 * 1_048_576
+
+
+def test_a_link_without_end_is_an_error() -> None:
+    assert "a link is longer than 65536 bytes" in refused({"data": [{"url": "https://a.test/" + "a" * 65_536}]}).message
 
 
 @pytest.mark.parametrize(
