@@ -34,9 +34,11 @@ class Cork:
         self.flush()
 
     def flush(self) -> None:
+        """Nobody takes what is held when the connection has ended meanwhile."""
         if self._held:
             held, self._held, self._size = self._held, [], 0
-            self._transport.writelines(held)
+            if not self._transport.is_closing():
+                self._transport.writelines(held)
 
     def close(self) -> None:
         self.flush()

@@ -69,6 +69,15 @@ async def test_little_is_held_however_small_the_pieces_are() -> None:
     assert sum(map(len, wire.sent)) == 100_000
 
 
+async def test_what_is_held_for_a_connection_that_has_ended_is_let_go() -> None:
+    cork, wire = corked()
+    cork.write(b"end")
+    wire.closed = True
+    await asyncio.sleep(0)
+    cork.writelines([b"more"])
+    assert wire.sent == []
+
+
 async def test_nothing_is_lost_by_closing() -> None:
     cork, wire = corked()
     cork.write(b"end")
