@@ -61,6 +61,9 @@ class Retention:
         self._free = free
         self._kept: dict[int, Kept] = {id(kept): kept for kept in runs}  # a caller may name two runs the same
         self._delivered = Delivered()
+        for kept in self._kept.values():
+            if kept.run.delivered:
+                self._delivered.add(kept)
         self._swept = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
         if self._kept:
@@ -176,8 +179,7 @@ class Retention:
         run = kept.run
         run.delivered, kept.delivered_at, kept.returned = True, self._clock(), False
         run.release()
-        if kept.place and not run.named:
-            kept.place.remove()
+        self._tidy(kept)
         if id(kept) not in self._kept:
             return
         self._delivered.add(kept)
@@ -216,8 +218,16 @@ class Retention:
             await self._shelf.save(kept)
         finally:
             kept.run.followers -= 1
-        if kept.place and ((kept.run.delivered and not kept.run.named) or id(kept) not in self._kept):
+        self._tidy(kept)
+
+    def _tidy(self, kept: Kept) -> None:
+        """Of what somebody has had, only what has an idempotency key needs its file."""
+        if kept.place is None:
+            return
+        if id(kept) not in self._kept or (kept.run.delivered and not kept.run.named):
             kept.place.remove()
+        elif kept.run.delivered:
+            kept.place.received()
 
     def _named(self, idempotency_key: str, key: Key) -> Kept | None:
         return next((kept for kept in self._of(key) if kept.idempotency_key == idempotency_key), None)

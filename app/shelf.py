@@ -38,6 +38,7 @@ _TOLD = (
     "perhaps_paid",
     "attempts",
 )
+_OWED, _RECEIVED = ".run", ".had"  # whether somebody has had the answer
 _LENGTH = 8  # bytes that say how long the head is
 
 
@@ -63,7 +64,7 @@ class RunShelf:
         async with self._one_at_a_time:
             if kept.place is None:
                 with suppress(OSError, ValueError, TypeError):
-                    stored = await asyncio.to_thread(self._write, kept, self._directory / f"{self._new_name()}.run")
+                    stored = await asyncio.to_thread(self._write, kept, self._directory / f"{self._new_name()}{_OWED}")
                     kept.run.recording.move(stored)
                     kept.place = stored
 
@@ -72,7 +73,7 @@ class RunShelf:
         found: list[tuple[float, Path]] = []
         for path in self._directory.iterdir():
             since = path.stat().st_mtime
-            if path.suffix != ".run" or self._wall() - since > retain_seconds:
+            if path.suffix not in (_OWED, _RECEIVED) or self._wall() - since > retain_seconds:
                 path.unlink()
             else:
                 found.append((since, path))
@@ -138,6 +139,7 @@ class RunShelf:
         run.identity = bytes.fromhex(head["identity"]) if head["identity"] else None
         run.ended_at = ended_at
         run.named = head["idempotency_key"] is not None
+        run.delivered = path.suffix == _RECEIVED
         return Kept(run, head["idempotency_key"], ids=head["ids"], place=stored)
 
 
@@ -163,6 +165,12 @@ class Stored:
         """Nobody is reading for now."""
         if self._named:
             self.close()
+
+    def received(self) -> None:
+        """Its name says so, since the next process has nothing else to go by."""
+        if self._named and self._path.suffix != _RECEIVED:
+            with suppress(OSError):
+                self._path = self._path.rename(self._path.with_suffix(_RECEIVED))
 
     def remove(self) -> None:
         """The file will not outlive the process, but can be read until it is closed."""

@@ -104,14 +104,15 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
         files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
         shelf = RunShelf(folder(data, "runs"), meter)
         left = list(shelf.load(runs.retain_seconds, time.monotonic))
+        owed = [kept for kept in left if not kept.run.delivered]
         store = DiskStore(
             data.files,
             lifetime=files.lifetime_seconds,
             max_bytes=files.max_bytes,
             clock=time.time,
-            held={name for kept in left for name in _files_of(kept)},
+            held={name for kept in owed for name in _files_of(kept)},
         )
-        for kept in left:
+        for kept in owed:
             for file in filter(None, map(store.holds, _files_of(kept))):
                 kept.run.call.files.callback(store.release, file)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))

@@ -34,10 +34,13 @@ def anyio_backend() -> str:
 class Place:
     def __init__(self) -> None:
         self.rested = 0
-        self.removed = False
+        self.removed = self.was_received = False
 
     def rest(self) -> None:
         self.rested += 1
+
+    def received(self) -> None:
+        self.was_received = True
 
     def remove(self) -> None:
         self.removed = True
@@ -339,10 +342,22 @@ async def test_what_was_delivered_stays_for_its_idempotency_key_while_there_is_r
     home = house()
     kept = [await home.ended(ImageData(b"a" * MEGABYTE), idempotency_key=str(n), delivered=True) for n in range(9)]
     assert home.kept == home.shelf.saved == kept
-    assert not any(isinstance(each.place, Place) and each.place.removed for each in kept)
+    assert all(isinstance(p, Place) and p.was_received and not p.removed for p in (each.place for each in kept))
     for number, each in enumerate(kept):
         assert await home.find(idempotency_key=str(number)) is each
     assert await home.find() is None  # it was delivered
+
+
+async def test_what_an_earlier_process_has_delivered_makes_room_too(house: New) -> None:
+    before = house()
+    owed = await before.ended(id="owed", idempotency_key="a")
+    had = await before.ended(id="had", idempotency_key="b", delivered=True)
+    after = Retention(Room(1, 0, 600), before.meter, before.shelf, before.clock, [owed, had])
+    for kept in (owed, had):
+        kept.run.recording.spill()
+    with pytest.raises(Unavailable):
+        after.make_room()
+    assert list(after._kept.values()) == [owed]
 
 
 async def test_what_was_delivered_and_has_an_idempotency_key_goes_when_the_disk_is_full(house: New) -> None:

@@ -218,6 +218,28 @@ async def test_no_file_is_open_while_nobody_reads(shelves: Shelves) -> None:
     assert stored._descriptor is None
 
 
+async def test_what_somebody_has_had_is_known_as_such_by_the_next_process(shelves: Shelves) -> None:
+    shelf = shelves.new()
+    for number in range(2):
+        kept = await shelves.kept()
+        kept.idempotency_key = str(number)
+        await shelf.save(kept)
+        if number:
+            assert isinstance(kept.place, Stored)
+            kept.place.received()
+            kept.place.received()
+            assert await read(kept.run) == list(PICTURE)
+        kept.run.forget()
+    found = {kept.idempotency_key: kept for kept in shelves.load(shelves.new())}
+    assert {key: kept.run.delivered for key, kept in found.items()} == {"0": False, "1": True}
+    for kept in found.values():
+        assert await read(kept.run) == list(PICTURE)
+        assert kept.place
+        kept.place.remove()
+        kept.run.forget()
+    assert shelves.files == []
+
+
 async def test_what_is_removed_can_be_read_to_its_end_but_not_by_the_next_process(shelves: Shelves) -> None:
     shelf, kept = shelves.new(), await shelves.kept()
     await shelf.save(kept)
