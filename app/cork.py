@@ -21,6 +21,8 @@ class Cork:
         self._size = 0
 
     def write(self, data: bytes) -> None:
+        if not data:
+            return
         if not self._held:
             self._loop.call_soon(self.flush)
         self._held.append(data)

@@ -87,9 +87,9 @@ def opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
         *names, last = (name.partition("/")[2].upper() for name in _READERS)
         raise Undrawable(f"it is no {', '.join(names)} or {last}")
     _check(dimensions(head), most_pixels)
-    if kind == "image/jpeg" and _scans(source) > MOST_SCANS:
-        raise Undrawable(f"it has more than {MOST_SCANS} scans")
     image = _read(source, kind)
+    if image.info.get("progressive") and _scans(source) > MOST_SCANS:
+        raise Undrawable(f"it has more than {MOST_SCANS} scans")
     _check(Size(*image.size), most_pixels)
     if isinstance(image, TiffImageFile):  # its decoder makes a canvas for a whole tile, however small the picture is
         _check(Size(image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)), most_pixels)
@@ -97,7 +97,8 @@ def opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
 
 
 def _scans(source: Blob) -> int:
-    """Each goes over all the pixels of a progressive JPEG, however few bytes it takes."""
+    """Each goes over all the pixels of a progressive JPEG, however few bytes it takes. What follows the picture in its
+    file is counted, too: where it ends only decoding would tell."""
     found, before = 0, b""
     for at in range(0, source.size, _BUFFER):
         piece = before + source.read(at, _BUFFER)

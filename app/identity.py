@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from app.images import Blob, ImageRequest, Upload
+from app.images import Blob, ImageRequest
 
 _PIECE = 1_048_576
 
@@ -21,8 +22,13 @@ def identity(request: ImageRequest) -> bytes:
     return sha256(json.dumps([plain, files], sort_keys=True, default=_plain).encode()).digest()
 
 
-def uploads_of(request: ImageRequest) -> list[Upload]:
-    return [upload for upload in (*request.images, request.mask, request.markup) if upload]
+async def identified(request: ImageRequest) -> bytes | None:
+    """The same, in a thread if need be; None when the uploads are closed: nobody needed it any more."""
+    uploads = any((*request.images, request.mask, request.markup))
+    try:
+        return await asyncio.to_thread(identity, request) if uploads else identity(request)
+    except (ValueError, OSError):
+        return None
 
 
 def _digest(blob: Blob) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
@@ -60,6 +60,9 @@ class Upload:
     size: Size | None = None  # of the picture, where the header tells
 
 
+ECHOED = ("background", "quality")  # of the parameters: what OpenAI's answers repeat, beside what the bytes are
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
     """What a caller wants drawn, whichever door it came through and whichever provider will draw it.
@@ -84,6 +87,11 @@ class ImageRequest:
     extra: tuple[tuple[str, Any], ...] = ()
     mask_convention: Literal["alpha", "white", "black"] = "alpha"  # what the caller's mask means
     raw: bool = False  # the answer is to be the one image's bytes, and nothing else
+
+    def outline(self) -> ImageRequest:
+        """What of it the shape of an answer depends on: no picture, and nothing of any length."""
+        echoed = {name: self.parameters[name] for name in ECHOED if name in self.parameters}
+        return replace(self, prompt=None, images=(), mask=None, markup=None, parameters=echoed, spelt={}, extra=())
 
 
 @dataclass(frozen=True, slots=True)

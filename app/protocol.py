@@ -19,8 +19,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.cork import Cork
+from app.headless import headless
 
 EXTENSION = "image_gateway.connection"
+GARBLED = "image_gateway.garbled"  # in a request's scope: its body breaks HTTP's framing, and no more of it will come
 LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small writes
 LONGEST_HEAD = 65_536  # bytes; also of trailers, and of what stands between two chunks
 HEAD_SECONDS = 30.0
@@ -31,8 +33,7 @@ READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each su
 class Protocol(HttpToolsProtocol):
     """Each scope carries the protocol of its connection under `extensions`."""
 
-    garbled = False  # what came of the body breaks HTTP's framing: no more of it will come
-    _over = False  # a word was said about what cannot be read, and what still comes is read away
+    _over = False  # what cannot be read has come: nothing after it is looked at
     _barren = 0  # bytes in a row that brought neither a head to its end nor any of a body
     _head_until: float | None = None  # the loop's time at which the head that is being read has to be complete
     _when_gone: Callable[[], None] | None = None
@@ -46,7 +47,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.garbled, self._head_until = False, self.loop.time() + HEAD_SECONDS
+        self._head_until = self.loop.time() + HEAD_SECONDS
         self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
         self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
 
@@ -64,13 +65,21 @@ class Protocol(HttpToolsProtocol):
             self._refuse(b"400 Bad Request", "This is no HTTP request that can be read.")
         if self._barren > LONGEST_HEAD and not self._over:
             self._refuse(b"431 Request Header Fields Too Large", f"The head is longer than {LONGEST_HEAD} bytes.")
-        elif self._head_until is not None:
+        elif self._between and self.timeout_keep_alive_task is None:
             self._await_head()
 
     def _await_head(self) -> None:
         """A connection on which no request comes, or no more of its head, is closed as an idle one is."""
-        until = self._head_until or self.loop.time() + HEAD_SECONDS
-        self.timeout_keep_alive_task = self.loop.call_at(until, self.timeout_keep_alive_handler)
+        now = self.loop.time()
+        if self._head_until is None or self._head_until <= now:  # it could not come while another was answered
+            self._head_until = now + HEAD_SECONDS
+        self.timeout_keep_alive_task = self.loop.call_at(self._head_until, self.timeout_keep_alive_handler)
+
+    @property
+    def _between(self) -> bool:
+        """No request is being read or answered."""
+        cycle: Any = self.cycle
+        return cycle is None or bool(cycle.response_complete)
 
     @property
     def closing(self) -> bool:
@@ -104,8 +113,8 @@ class Protocol(HttpToolsProtocol):
             tell()
 
     def eof_received(self) -> None:
-        cycle: Any = self.cycle
-        whole = cycle is None or (cycle.response_complete and not self.transport.get_write_buffer_size())
+        self._cork.flush()
+        whole = self._between and not self.transport.get_write_buffer_size()
         self._cut = not whole or _unacknowledged(self.transport)
         super().eof_received()
 
@@ -146,25 +155,25 @@ class Protocol(HttpToolsProtocol):
             framing.append((b"connection", b"close"))
         cycle.more_body = True
         cycle.message_event.clear()
-        self.parser = _headless(self, framing)
+        self.parser = headless(self, framing)
 
     def _should_upgrade(self) -> bool:
         """Not to WebSockets either, should a library for them be installed."""
         return False
 
     def _refuse(self, status: bytes, message: str) -> None:
-        """Between requests, with a word. In the middle of a body the application is told that it is `garbled`, and what
+        """Between requests, with a word. In the middle of a body the application is told that it is garbled, and what
         follows a request that is being answered must not disturb that."""
+        self._over = True
         cycle: Any = self.cycle
-        if cycle is None or cycle.response_complete:
-            self._over = True
+        if self._between:
             self._cork.flush()
             self.transport.write(_refusal(status, message))
             self.loop.call_later(TELLING_SECONDS, self.transport.close)
             return
         cycle.keep_alive = False
         if cycle.more_body:
-            self.garbled, cycle.more_body = True, False
+            cycle.scope[GARBLED], cycle.more_body = True, False
             cycle.message_event.set()
 
     def shutdown(self) -> None:
@@ -196,6 +205,8 @@ class Protocol(HttpToolsProtocol):
         """A piece of a chunked answer that has begun, as it is; uvicorn would copy it to put its length before it.
         False: this answer is not chunked, so `send` has to do it."""
         cycle: Any = self.cycle
+        if not piece:
+            return True  # nothing to say, and no chunk: an empty one is the last
         if not cycle.chunked_encoding or not cycle.response_started or cycle.scope["method"] == "HEAD":
             return False
         if self.flow.write_paused and not cycle.disconnected:
@@ -209,7 +220,7 @@ class Protocol(HttpToolsProtocol):
 
     async def flushed(self) -> bool:
         """Waits until the socket has taken all that was sent; whether it has."""
-        await asyncio.sleep(0)  # for the cork
+        self._cork.flush()
         transport = self.transport
         if transport.get_write_buffer_size():
             transport.set_write_buffer_limits(high=0)
@@ -217,6 +228,11 @@ class Protocol(HttpToolsProtocol):
             if not transport.is_closing():
                 transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT)
         return not (self._cut or self._broken)
+
+    def abort(self) -> None:
+        """Whoever has not had all of its answer has not had it."""
+        self._cut = True
+        self.transport.abort()
 
 
 def _refusal(status: bytes, message: str) -> bytes:
@@ -233,43 +249,6 @@ def _unacknowledged(transport: asyncio.BaseTransport) -> bool:
     with contextlib.suppress(OSError, AttributeError):
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
     return waiting[0] > 0
-
-
-class _Beheaded:
-    """What a parser of `_headless` calls: of the head that stands for the real one nobody hears."""
-
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol = protocol
-        self._begun = False
-        self.on_body = protocol.on_body
-        self.on_message_complete = protocol.on_message_complete
-
-    def on_message_begin(self) -> None:
-        if self._begun:
-            self._protocol.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if self._begun:
-            self._protocol.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._begun:
-            self._protocol.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self._begun:
-            self._protocol.on_headers_complete()
-        self._begun = True
-
-
-def _headless(protocol: Protocol, framing: list[tuple[bytes, bytes]]) -> httptools.HttpRequestParser:
-    """A parser that goes on with the body of a request whose head another one has read, and then with the requests that
-    follow. Raises HttpParserError if no body can be framed so."""
-    parser = httptools.HttpRequestParser(_Beheaded(protocol))
-    with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn sets up its own
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % line for line in framing) + b"\r\n")
-    return parser
 
 
 def _unchunked(cycle: Any) -> Any:
@@ -303,4 +282,4 @@ def break_off(scope: Any) -> None:
     if found and scope["http_version"] != "1.1" and not found.closing:
         opened = found.transport.get_extra_info("socket")
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        found.transport.abort()
+        found.abort()

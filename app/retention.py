@@ -10,7 +10,7 @@ from typing import Protocol
 
 from app.errors import ApiError, Conflict, NotFound, Unavailable
 from app.fanout import Drawn
-from app.identity import identity, uploads_of
+from app.identity import identified
 from app.images import ImageRequest
 from app.kept import Delivered, Kept
 from app.keys import Key
@@ -25,7 +25,7 @@ SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least an
 
 
 class Shelf(Protocol):
-    """Where runs that ended undelivered outlive the process."""
+    """Where runs that ended undelivered, or have an idempotency key, outlive the process."""
 
     async def save(self, kept: Kept) -> None:
         """Gives it a place, if there is room."""
@@ -117,8 +117,8 @@ class Retention:
         wanted: bytes | None = None
         if idempotency_key is not None:
             while kept := self._named(idempotency_key, key):
-                wanted = wanted or await _identity(request)
-                same = await _same(kept.run, wanted)
+                wanted = wanted or await identified(request)
+                same = await kept.run.is_for(wanted)
                 if id(kept) not in self._kept:
                     continue  # it was forgotten meanwhile, or drawn afresh
                 if not same:
@@ -133,8 +133,8 @@ class Retention:
             # Sooner one that nobody is connected to: two who asked for the same may both come back.
             waiting = [kept for kept in self._of(key) if self._awaited(kept)]
             for kept in sorted(waiting, key=lambda kept: kept.run.present > 0):
-                wanted = wanted or await _identity(request)
-                if await _same(kept.run, wanted) and self._awaited(kept):
+                wanted = wanted or await identified(request)
+                if await kept.run.is_for(wanted) and self._awaited(kept):
                     return kept
         return None
 
@@ -156,15 +156,16 @@ class Retention:
 
     async def settled(self, kept: Kept) -> None:
         """Somebody has stopped following the run, or it has ended by itself: what nobody has had yet is kept so that
-        it is known again, also after a restart; what failed without having cost anything is forgotten."""
+        it is known again, also after a restart; what failed without having cost anything is forgotten, if no older
+        failure would be told in its place."""
         run = kept.run
         if id(kept) in self._kept and run.ended:
-            if run.failed_unpaid and run.failed_empty and not run.owed and not self._covers(kept):
+            if _forgettable(run) and not await self._covers(kept):
                 if not run.followers:
                     self._forget(kept)
                 return
-            if run.identity is None and (run.named or not run.delivered):
-                await _identify(run)
+            if run.named or not run.delivered:
+                await run.identify()
             if (run.named or not run.delivered) and not run.failed_unpaid:
                 await self._save(kept)
             self._sweep_later()
@@ -240,10 +241,20 @@ class Retention:
         waits = kept.returned or not kept.run.delivered
         return id(kept) in self._kept and waits and not kept.joined and kept.idempotency_key is None
 
-    def _covers(self, kept: Kept) -> bool:
-        """Whether an older failure would be told for this one, if it were forgotten, when its caller comes back."""
-        others = (other for other in self._of(kept.run.call.key) if other is not kept)
-        return any(other.run.recording.error is not None and self._awaited(other) for other in others)
+    async def _covers(self, kept: Kept) -> bool:
+        """Whether an older failure would be told for this one, if it were forgotten, when its caller comes back. Of
+        several that are good for nothing else one is enough."""
+        if kept.idempotency_key is not None:
+            return False
+        others = [other for other in self._of(kept.run.call.key) if other is not kept and _alike(other, kept)]
+        if not any(self._awaited(other) and not _forgettable(other.run) for other in others):
+            return False
+        await kept.run.identify()
+        same = [other for other in others if other.run.identity == kept.run.identity is not None]
+        for other in same:
+            if _forgettable(other.run) and not other.run.followers:
+                self._forget(other)
+        return any(self._awaited(other) and not _forgettable(other.run) for other in same)
 
     def _sweep(self, *, now_and_then: bool = True) -> None:
         now = self._clock()
@@ -277,21 +288,15 @@ class Retention:
             kept.run.forget()
 
 
-async def _identity(request: ImageRequest) -> bytes | None:
-    try:
-        return await asyncio.to_thread(identity, request) if uploads_of(request) else identity(request)
-    except (ValueError, OSError):  # closed: nobody needed it any more
-        return None
+def _forgettable(run: Run) -> bool:
+    """It has cost nothing, and whoever asked knows."""
+    return run.failed_unpaid and run.failed_empty and not run.owed
 
 
-async def _identify(run: Run) -> None:
-    found = await _identity(run.call.request)
-    if run.identity is None:  # nobody was faster
-        run.identity = found
-    run.release()
-
-
-async def _same(run: Run, identity: bytes | None) -> bool:
-    if run.identity is None:
-        await _identify(run)
-    return run.identity is not None and run.identity == identity
+def _alike(one: Kept, other: Kept) -> bool:
+    """Whether both failed, at the same model: what is cheap to see."""
+    return (
+        one.run.recording.error is not None
+        and one.idempotency_key is None
+        and one.run.call.request.model == other.run.call.request.model
+    )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from app.errors import ApiError, Unavailable
 from app.fanout import Drawn
+from app.identity import identified
 from app.images import Done, Event, ImageRequest
 from app.keys import Key
 from app.preparing import Preparation
@@ -199,13 +200,28 @@ class Run:
         with suppress(Exception):
             await self._events.aclose()
 
+    async def identify(self) -> None:
+        """From now on the request is known again without what it holds."""
+        if self.identity is None:
+            found = await identified(self.call.request)
+            if self.identity is None:  # nobody was faster
+                self.identity = found
+            self.release()
+
+    async def is_for(self, identity: bytes | None) -> bool:
+        """Whether the run is that of such a request."""
+        await self.identify()
+        return self.identity is not None and self.identity == identity
+
     def release(self) -> None:
-        """Closes the uploads as soon as they are not needed any more, and lets go of stored files once the caller has
-        the links to them."""
+        """Lets go of what was asked as soon as it is not needed any more, and of stored files once the caller has the
+        links to them."""
         if self.delivered:
             self.call.files.close()
         if self.ended and (self.identity is not None or (self.delivered and not self.named)):
             self.call.uploads.close()
+        if self.ended and self.identity is not None:
+            self.call.request = self.call.request.outline()
 
     def forget(self) -> None:
         """Closes all that is left of the run."""

@@ -156,7 +156,7 @@ class Server(uvicorn.Server):
         request instead, wherever it is, and print a traceback for each."""
         for connection in list(self.server_state.connections):
             if isinstance(connection, Protocol):
-                connection.transport.abort()
+                connection.abort()
 
     def _stop(self) -> None:
         self.should_exit = True

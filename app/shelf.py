@@ -1,5 +1,5 @@
-"""Runs that ended before their caller had the answer, as files: one a run, whole or not there. Holds no prompt and no
-upload, since only the answer is needed again."""
+"""Runs that ended before their caller had the answer, or that have an idempotency key, as files: one a run, whole or
+not there. Holds no prompt and no upload, since only the answer is needed again."""
 
 from __future__ import annotations
 
@@ -201,9 +201,7 @@ def _request(request: ImageRequest) -> dict[str, Any]:
         "stream": request.stream,
         "raw": request.raw,
         "size": str(request.size) if request.size else None,
-        "parameters": {
-            name: request.parameters[name] for name in ("background", "quality") if name in request.parameters
-        },
+        "parameters": dict(request.outline().parameters),
     }
 
 

@@ -66,7 +66,7 @@ def whole(blob: Blob) -> bool:
         case "png":
             ends = _holds(blob, b"IEND\xaeB`\x82")
         case "webp":
-            ends = blob.size >= int.from_bytes(head[4:8], "little") + 8
+            ends = blob.size >= int.from_bytes(head[4:8], "little") + 7  # the last byte may be padding
         case _:
             ends = True
     return ends and (dimensions(head) or traits(blob).size) is not None

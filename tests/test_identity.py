@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.identity import identity, uploads_of
+from app.identity import identity
 from app.images import ImageRequest, Operation, Size, Upload
 from app.spool import Spool
 
@@ -67,7 +67,7 @@ def test_whatever_else_differs_makes_another_request(other: dict[str, Any]) -> N
 
 def test_files_that_were_closed_cannot_be_told() -> None:
     request = edit(images=(upload(b"one"),))
-    for each in uploads_of(request):
+    for each in filter(None, (*request.images, request.mask, request.markup)):
         assert isinstance(each.blob, Spool)
         each.blob.close()
     with pytest.raises(ValueError, match="closed"):

@@ -85,7 +85,7 @@ def test_the_modules_are_found() -> None:
         ("PIL", ["app.media", "app.decoding", "app.sandbox"]),
         ("fastapi", ["app.main", "app.serving", "app.api"]),
         ("starlette", ["app.main", "app.api", "app.sandbox"]),
-        ("uvicorn", ["app.serving", "app.protocol", "app.sandbox"]),
+        ("uvicorn", ["app.serving", "app.protocol", "app.headless", "app.sandbox"]),
         ("structlog", ["app.logs"]),
         ("typer", ["app.cli"]),
         ("pydantic_settings", ["app.settings", "app.sources"]),

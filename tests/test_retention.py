@@ -4,6 +4,7 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -192,11 +193,11 @@ async def test_a_run_that_is_forgotten_while_it_is_compared_is_not_found(
     home = house()
     kept = await home.ended(idempotency_key="k")
 
-    async def slow(run: Run, request: ImageRequest) -> bool:
+    async def slow(run: Run, identity: bytes | None) -> bool:
         home.retention._forget(kept)
         return True
 
-    monkeypatch.setattr(module, "_same", slow)
+    monkeypatch.setattr(Run, "is_for", slow)
     assert await home.find(idempotency_key="k") is None
     kept = await home.ended()
     assert await home.find() is None
@@ -258,6 +259,29 @@ async def test_what_failed_unpaid_stays_while_somebody_is_being_told(house: New)
     kept.run.followers -= 1
     await home.retention.settled(kept)
     assert home.kept == []
+
+
+async def test_what_failed_unpaid_stays_where_an_older_failure_would_be_told_for_it(house: New) -> None:
+    home = house()
+    older = await home.ended(paid(), id="older")
+    for number in range(3):
+        await home.ended(unpaid(), id=f"refused {number}")
+    newest = home.kept[-1]
+    assert await home.find() is newest
+    assert newest.run.failed_unpaid
+    await home.ended(unpaid(), id="of another model", request=replace(wanted(), model="other"))
+    await home.ended(unpaid(), id="of another prompt", request=wanted("a hen"))
+    await home.ended(unpaid(), id="keyed", idempotency_key="k")
+    assert await home.find(idempotency_key="k", request=wanted("corrected")) is None
+    assert home.kept == [older, newest]
+
+
+async def test_of_what_is_known_by_its_identity_no_prompt_is_kept(house: New) -> None:
+    home = house()
+    kept = await home.ended(delivered=True, idempotency_key="k", request=wanted("a long prompt", n=2, stream=True))
+    request = kept.run.call.request
+    assert (request.prompt, request.n, request.stream) == (None, 2, True)
+    assert await home.find(idempotency_key="k", request=wanted("a long prompt", n=2, stream=True)) is kept
 
 
 async def test_what_failed_unpaid_with_images_hands_them_on_when_it_is_drawn_afresh(house: New) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from app.errors import ApiError, InvalidRequest, TooLarge
-from app.protocol import connection
+from app.protocol import GARBLED, connection
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -61,6 +61,7 @@ class Body:
         self.media_type = self.content_type.partition(";")[0].strip().lower()
         self._limit = limits.request_bytes
         self._receive = receive
+        self._scope = scope
         self._connection = connection(scope)
         self._count = 0
         self._complete = False
@@ -74,7 +75,7 @@ class Body:
             if message["type"] == "http.disconnect":
                 raise ClientGone
             self._complete = not message.get("more_body", False)
-            if self._complete and self._connection and self._connection.garbled:
+            if self._complete and GARBLED in self._scope:
                 raise InvalidRequest("The body breaks HTTP's framing: it is not made of chunks.", code="invalid_http")
             data: bytes = message.get("body", b"")
             if data:

@@ -8,7 +8,18 @@ from typing import Any
 
 from app.errors import ApiError
 from app.groups import Groups
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, ImageRequest, Operation, Served
+from app.images import (
+    ECHOED,
+    Done,
+    Event,
+    ImageBegins,
+    ImageData,
+    ImageEnds,
+    ImageLink,
+    ImageRequest,
+    Operation,
+    Served,
+)
 from app.sniffing import media_type
 
 STREAM_NAMES = {
@@ -17,7 +28,6 @@ STREAM_NAMES = {
     Operation.VARIATIONS: "image_variation",
 }
 _ENOUGH_FOR_TYPE = 64  # bytes
-_ECHOED = ("background", "quality")  # what OpenAI's answers tell beside what the bytes are
 _NOT_KNOWN = {"size": "auto", "output_format": "unknown"}  # in events, which must say something
 
 
@@ -197,7 +207,7 @@ class SseEncoder:
 
 def echoed(request: ImageRequest) -> dict[str, Any]:
     """What OpenAI's answers repeat of the request."""
-    return {name: request.parameters[name] for name in _ECHOED if name in request.parameters}
+    return {name: request.parameters[name] for name in ECHOED if name in request.parameters}
 
 
 def without(asked: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:

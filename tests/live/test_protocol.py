@@ -464,3 +464,50 @@ async def test_who_falls_silent_while_sending_is_told(
         assert_refused(reply, 408, "request_timeout")
         assert reply.header("connection") == "close"
     assert not upstream.received("a")
+
+
+async def test_a_blank_line_is_no_request_to_wait_for(
+    start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.3)
+    gateway = await showing(start, upstream, text(PNG))
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(b"\r\n")
+        assert await reader.read() == b""
+
+
+async def test_the_next_request_may_begin_while_one_is_drawn_for_long(
+    start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.2)
+    gateway = await scripted(start, upstream, 0.6, answer(image_json(text(PNG))))
+    health = request("GET", "/healthz", None)
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(request("POST", GENERATIONS, GOOD.replace(b"schnell", b"flux"), content_type=JSON))
+        await asyncio.sleep(0.05)
+        writer.write(health + health[:20])
+        await asyncio.sleep(0.05)
+        writer.write(health[20:])
+        for end in (b"\r\n0\r\n\r\n", b'{"status":"ok"}', b'{"status":"ok"}'):
+            said = await reader.readuntil(end)
+            assert said.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_what_does_not_end_behind_a_request_is_not_kept(start: Start, upstream: Scripted) -> None:
+    gateway = await scripted(start, upstream, 0.5, answer(image_json(text(PNG))))
+    async with line(gateway.port) as opened:
+        await opened.send(request("POST", GENERATIONS, GOOD.replace(b"schnell", b"flux"), content_type=JSON))
+        await asyncio.sleep(0.05)
+        await opened.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: ")
+        for _ in range(400):
+            await opened.send(b"a" * 10_000)
+        assert_drawn(await opened.reply())
+
+
+async def test_a_broken_body_is_not_blamed_on_the_request_before(start: Start, upstream: Scripted) -> None:
+    gateway = await scripted(start, upstream, 0.1, answer(image_json(text(PNG))))
+    broken = request("POST", GENERATIONS, None, content_type=JSON, transfer_encoding="chunked") + b"zz\r\n"
+    async with raw(gateway.port) as (reader, writer):
+        writer.write(request("POST", GENERATIONS, GOOD.replace(b"schnell", b"flux"), content_type=JSON) + broken)
+        said = await reader.readuntil(b"\r\n0\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 200 OK")
