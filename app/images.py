@@ -67,8 +67,8 @@ ECHOED = ("background", "quality")  # of the parameters: what OpenAI's answers r
 class ImageRequest:
     """What a caller wants drawn, whichever door it came through and whichever provider will draw it.
 
-    `parameters` holds the optional parameters under the names of `app.parameters`; `spelt` the caller's own spelling of
-    them, where it differs; `extra` what no OpenAI documentation knows, in the caller's order.
+    `parameters` holds the optional parameters under the names of `app.catalog.parameters`; `spelt` the caller's own
+    spelling of them, where it differs; `extra` what no OpenAI documentation knows, in the caller's order.
     """
 
     operation: Operation

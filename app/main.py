@@ -16,15 +16,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app import wiring
-from app.api import models, openapi
-from app.api.answering import HEADERS_FOR_BROWSERS
+from app.api import models
+from app.api.docs import openapi
 from app.api.files import FileEndpoint
-from app.api.frame import Envelope, Frame
 from app.api.images import ImageEndpoint, RunEndpoint
+from app.api.layers import Envelope, Frame
+from app.api.responses.sending import HEADERS_FOR_BROWSERS
+from app.config.loading import Settings
 from app.errors import ApiError, InvalidRequest, NotFound
 from app.images import Operation
-from app.logs import Log
-from app.settings import Settings
+from app.telemetry.logs import Log
 from app.wiring import Parts, new_log, opened
 
 

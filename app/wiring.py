@@ -16,37 +16,38 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app import dialects, inventory
-from app.api.body import Limits
+from app import dialects
+from app.access.keys import Key, Keys
 from app.api.files import Files
 from app.api.images import Service
-from app.api.json_door import Fetch
-from app.catalog import Catalog
-from app.data_dir import DataDir, open_data_dir
-from app.delivery import Delivery
-from app.failover import RetryBudget
-from app.fetching import Fetcher
-from app.gateway import Gateway, Policy
-from app.health import Health
+from app.api.requests.body import Limits
+from app.api.requests.json_body import Fetch
+from app.api.requests.remote_images import upload
+from app.catalog.models import Catalog
+from app.config import inventory
+from app.config.loading import Settings
+from app.config.schema import KeySettings
+from app.config.simulated import with_sandbox
+from app.gateway.delivery import Delivery
+from app.gateway.gateway import Gateway, Policy
 from app.images import ImageLink
-from app.kept import Kept
-from app.keys import Key, Keys
-from app.logs import Log
-from app.recording import Meter, Recording
-from app.remote import upload
-from app.retention import Retention, Room
-from app.sections import KeySettings
-from app.settings import Settings
-from app.shelf import RunShelf
-from app.simulated import with_sandbox
-from app.slots import Slots
-from app.spool import KEPT_FILES, Spool, Uploads
-from app.spool import Files as SpoolFiles
-from app.stores.disk import DiskStore
-from app.stores.links import Signer, named
-from app.studio import Studio
-from app.transport import AiohttpTransport
-from app.upstream import Upstream
+from app.imaging.workers import Studio
+from app.routing.failover import RetryBudget
+from app.routing.health import Health
+from app.routing.queues import Slots
+from app.runs.entry import Kept
+from app.runs.persistence import RunShelf
+from app.runs.retention import Retention, Room
+from app.storage.data_dir import DataDir, open_data_dir
+from app.storage.disk import DiskStore
+from app.storage.recording import Meter, Recording
+from app.storage.signed_urls import Signer, named
+from app.storage.spool import KEPT_FILES, Spool, Uploads
+from app.storage.spool import Files as SpoolFiles
+from app.telemetry.logs import Log
+from app.upstream.client import Upstream
+from app.upstream.downloads import Fetcher
+from app.upstream.transport import AiohttpTransport
 
 CLEANING_SECONDS = 30.0
 RECORDED_IN_MEMORY = 32 * 1_048_576  # bytes of one run; beyond, its images lie on disk

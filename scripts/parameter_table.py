@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app import dialects, inventory
-from app.deployments import Deployment, Provider
-from app.fitting import Fitted, fit
+from app import dialects
+from app.catalog.deployments import Deployment, Provider
+from app.catalog.fitting import Fitted, fit
+from app.catalog.parameters import PARAMETERS
+from app.config import inventory
+from app.config.loading import PRESETS, load
 from app.images import ImageRequest, Operation, Size, Upload
-from app.parameters import PARAMETERS
-from app.settings import PRESETS, load
 
 INTRODUCTION = """\
 # What becomes of a parameter

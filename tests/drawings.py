@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.access.keys import Key
 from app.errors import ApiError
 from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageRequest, Operation, Served, Upload
-from app.keys import Key
-from app.recording import Meter, Recording
-from app.runs import Call, Run
-from app.spool import Spool, Uploads
+from app.runs.run import Call, Run
+from app.storage.recording import Meter, Recording
+from app.storage.spool import Spool, Uploads
 
 A, B = Key("a", b""), Key("b", b"")
 # What is drawn: an event, the end by an error, a moment to wait for, or what is done at that point.

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from app.images import Blob
-from app.spool import Spool
+from app.storage.spool import Spool
 
 # Where a pixel of the upright picture (of so many columns and rows) lies in the stored one. EXIF 2.32, 4.6.4: 6 says
 # that the stored top row is what is seen as the right-hand side.

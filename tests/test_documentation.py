@@ -18,9 +18,10 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel
 
-from app.cli import main
-from app.profiles import Profile
-from app.sections import (
+from app.catalog.profiles import Profile
+from app.commands.cli import main
+from app.config.loading import PRESETS, Settings, SettingsError, load
+from app.config.schema import (
     DeploymentSettings,
     KeySettings,
     ModelSettings,
@@ -28,11 +29,10 @@ from app.sections import (
     ProviderSettings,
     ServerSettings,
 )
-from app.settings import PRESETS, Settings, SettingsError, load
-from app.sources import preset_data
+from app.config.sources import preset_data
+from tests.config.test_loading import settings_of
 from tests.live.servers import Process, process
 from tests.sdks.environments import required_node_sdk
-from tests.test_settings import settings_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -33,7 +33,6 @@ MACHINE_BOUND = re.compile(
 
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-tools.lock")
 SDK_LOCKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/sdks").glob("*.lock"))
-MOST_LINES = 320
 VAGUE = {"common", "handler", "handlers", "helper", "helpers", "manager", "misc", "service", "util", "utils"}
 
 
@@ -156,11 +155,6 @@ def test_ci_leaves_nothing_out_and_ends_with_the_tests() -> None:
         word for line in re.findall(r"^make (.*)$", script, re.MULTILINE) for word in line.split() if word[0] != "-"
     ]
     assert made == ["lint", "types", "slow", "test"]
-
-
-def test_files_of_the_application_are_short_enough_to_be_read_at_once() -> None:
-    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "app").rglob("*.py")}
-    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MOST_LINES} == {}
 
 
 def test_every_module_has_a_name_that_says_what_is_in_it() -> None:

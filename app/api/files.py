@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from app.api.body import ClientGone
-from app.api.encoders import compact
+from app.api.requests.body import ClientGone
+from app.api.responses.encoders import compact
 from app.errors import ApiError, NotFound
-from app.stores import OpenFile, Store, StoredFile
-from app.stores.links import Signer
+from app.storage.files import OpenFile, Store, StoredFile
+from app.storage.signed_urls import Signer
 
 Headers = list[tuple[bytes, bytes]]
 PIECE = 196_608  # bytes

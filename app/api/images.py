@@ -12,26 +12,26 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.accept import honoured
-from app.api.answering import Answer, Pause, Told, send_json, send_raw, send_sse
-from app.api.body import ClientGone, Limits
-from app.api.encoders import JsonEncoder, RawEncoder, SseEncoder
+from app.access.keys import Keys
 from app.api.files import base_url
-from app.api.json_door import Fetch
-from app.api.reading import read_request
+from app.api.requests.accept import honoured
+from app.api.requests.body import ClientGone, Limits
+from app.api.requests.json_body import Fetch
+from app.api.requests.reading import read_request
+from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder
+from app.api.responses.sending import Answer, Pause, Told, send_json, send_raw, send_sse
 from app.errors import ApiError, Unavailable
-from app.gateway import Gateway
+from app.gateway.gateway import Gateway
+from app.gateway.inputs import Preparation
 from app.images import Event, Operation
-from app.kept import Kept
-from app.keys import Keys
-from app.preparing import Preparation
-from app.protocol import break_off, connection
-from app.recording import Recording
-from app.retention import Retention
-from app.runs import Call, Run
-from app.spool import Uploads
-from app.stores.links import Signer
-from app.studio import Studio
+from app.imaging.workers import Studio
+from app.runs.entry import Kept
+from app.runs.retention import Retention
+from app.runs.run import Call, Run
+from app.server.protocol import break_off, connection
+from app.storage.recording import Recording
+from app.storage.signed_urls import Signer
+from app.storage.spool import Uploads
 
 _FIRST = (None, "", "0")  # what `x-stainless-retry-count` says of a request that was not made before
 

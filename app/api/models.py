@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from app.catalog import Catalog
-from app.deployments import Model
-from app.fitting import takes_size
+from app.access.keys import Keys
+from app.catalog.deployments import Model
+from app.catalog.fitting import takes_size
+from app.catalog.models import Catalog
+from app.catalog.profiles import Profile
 from app.images import Operation
-from app.keys import Keys
-from app.profiles import Profile
 
 STARTED = 1_763_683_200  # "created" of every model: the gateway knows no better, and clients want a number
 

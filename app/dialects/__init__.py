@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol, cast
 
-from app.deployments import Deployment
+from app.catalog.deployments import Deployment
+from app.catalog.profiles import Profile
 from app.errors import UpstreamError
 from app.images import Blob, Event, ImageRequest
-from app.profiles import Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.deployments import Deployment
+from app.catalog.deployments import Deployment
+from app.catalog.profiles import Profile
 from app.dialects import Base64, Decoder, Ingredient, ResponseHead, UpstreamRequest
-from app.dialects.answers import ByFirstByte
 from app.dialects.failures import from_status
+from app.dialects.json_answers import ByFirstByte
 from app.errors import UpstreamError
 from app.images import ImageRequest
-from app.profiles import Profile
 
 profile = Profile(
     parameters={

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from app.deployments import Deployment
+from app.catalog.deployments import Deployment
+from app.catalog.profiles import Profile
+from app.codecs.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
+from app.codecs.sse import EventBegins, EventEnds, SseError, SseReader
 from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
-from app.dialects.answers import ByFirstByte, behind, garbled, image_ends, link, so_far, usage_of
 from app.dialects.failures import ends_stream, failed_event, from_document, from_event, from_status
-from app.dialects.sse import EventBegins, EventEnds, SseError, SseReader
+from app.dialects.json_answers import ByFirstByte, behind, garbled, image_ends, link, so_far, usage_of
 from app.errors import Failure, UpstreamError
+from app.gateway.usage import add_up
 from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
-from app.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
-from app.profiles import Profile
-from app.usage import add_up
 
 profile = Profile(extra="pass")
 

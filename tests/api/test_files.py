@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from app.api.files import FileEndpoint, Files, base_url
-from app.api.frame import Envelope, Frame
-from app.stores import StoredFile
-from app.stores.disk import DiskStore
-from app.stores.links import Signer
+from app.api.layers import Envelope, Frame
+from app.storage.disk import DiskStore
+from app.storage.files import StoredFile
+from app.storage.signed_urls import Signer
 
 pytestmark = pytest.mark.anyio
 DATA = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4000  # about 1 MB: more than one piece

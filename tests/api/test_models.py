@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from app.api.models import capabilities
+from app.config.inventory import models
+from app.config.loading import load
 from app.dialects import load as load_dialect
-from app.inventory import models
-from app.settings import load
 
 CONFIG = """
 providers: {a: {base_url: "http://127.0.0.1:9/v1"}, b: {base_url: "http://127.0.0.1:9/v1"}}

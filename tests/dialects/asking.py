@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from app.deployments import Deployment, Provider
+from app.catalog.deployments import Deployment, Provider
+from app.catalog.profiles import Profile
 from app.dialects import Base64, Decoder, Dialect, Ingredient, ResponseHead
 from app.images import (
     Blob,
@@ -22,7 +23,6 @@ from app.images import (
     Size,
     Upload,
 )
-from app.profiles import Profile
 
 GOOD = ResponseHead(200, {"content-type": "application/json"})
 NONCE = "0123456789abcdef"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.config.schema import dialects
 from app.dialects import Base64, Dialect, ResponseHead, load
 from app.errors import Failure, UpstreamError
 from app.images import ImageBegins, ImageEnds, Operation, Size
-from app.sections import dialects
 from tests.dialects.asking import GOOD, NONCE, asked, decoded, deployed, pictures, rendered, size_of, told, upload
 
 TEXT = b"iVBORw0KGgoAAAANSUhEUgAA+/8="

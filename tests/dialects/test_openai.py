@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.catalog.profiles import Profile
 from app.dialects import UpstreamRequest, openai
 from app.errors import Failure, UpstreamError
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, ImageRequest, Operation, Size
-from app.profiles import Profile
 from tests.dialects.asking import GOOD, NONCE, asked, decoded, deployed, pictures, rendered, told, upload
 
 EDITS, VARIATIONS = Operation.EDITS, Operation.VARIATIONS

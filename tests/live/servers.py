@@ -18,10 +18,10 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.logs import Log
+from app.config.loading import load
 from app.main import create_app
-from app.protocol import Protocol
-from app.settings import load
+from app.server.protocol import Protocol
+from app.telemetry.logs import Log
 from tests.live.loops import bound
 
 Config = dict[str, Any]
@@ -174,7 +174,7 @@ class Process:
 @contextmanager
 def process(config: Config | None, folder: Path, **environment: str) -> Iterator[Process]:
     """`image-gateway serve`; without a configuration it serves its sandbox."""
-    command = [sys.executable, "-W", "error", "-c", "from app.cli import main; main()", "serve", "--port", "0"]
+    command = [sys.executable, "-W", "error", "-c", "from app.commands.cli import main; main()", "serve", "--port", "0"]
     if config is not None:
         command += ["--config", str(written(config, folder))]
     out = folder / "stdout"

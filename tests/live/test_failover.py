@@ -17,7 +17,7 @@ from tests.live.wire import Reply, events, generate
 
 pytestmark = pytest.mark.anyio
 
-# app.inspection looks for bytes of no known media type, and HTML has one of its own.
+# app.gateway.inspection looks for bytes of no known media type, and HTML has one of its own.
 FAULTS_WITHOUT_A_PICTURE = ["badbase64", "notimage", "html200", "noimage", "nullimage"]
 
 FLUX = "black-forest-labs/FLUX.1-schnell"
@@ -411,7 +411,7 @@ async def test_an_empty_text_beside_an_address_is_the_address(start: Start, upst
 async def test_an_error_whose_words_do_not_come_holds_nobody_up(
     start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.upstream.ERROR_SECONDS", 0.2)
+    monkeypatch.setattr("app.upstream.client.ERROR_SECONDS", 0.2)
     upstream.at("a", head(503, "application/json", content_length="100"), b'{"error"', End.HANG)
     upstream.at("b", answer(image_json(PNG)))
     began = time.monotonic()

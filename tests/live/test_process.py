@@ -73,7 +73,16 @@ def test_without_a_configuration_it_serves_pictures_and_says_where(tmp_path: Pat
 def test_a_configuration_that_is_wrong_is_refused_with_the_place(tmp_path: Path, config: str, said: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(config)
-    command = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--config", str(file), "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from app.commands.cli import main; main()",
+        "serve",
+        "--config",
+        str(file),
+        "--port",
+        "0",
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=30, check=False, cwd=Path(__file__).parents[2]
     )

@@ -356,7 +356,7 @@ async def test_a_caller_of_http_1_1_still_gets_chunks(start: Start, upstream: Sc
 
 @pytest.fixture(autouse=True)
 def telling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.protocol.TELLING_SECONDS", 0.1)
+    monkeypatch.setattr("app.server.protocol.TELLING_SECONDS", 0.1)
 
 
 def assert_refused(reply: Reply, status: int, code: str) -> None:
@@ -441,7 +441,7 @@ async def test_what_follows_a_request_does_not_disturb_its_answer(start: Start, 
 async def test_who_does_not_ask_to_an_end_is_not_waited_for(
     start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("app.server.protocol.HEAD_SECONDS", 0.3)
     gateway = await showing(start, upstream, text(PNG))
     async with raw(gateway.port) as (reader, writer):
         writer.write(begun)
@@ -455,8 +455,8 @@ async def test_who_does_not_ask_to_an_end_is_not_waited_for(
 async def test_who_falls_silent_while_sending_is_told(
     start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.body.SILENCE_SECONDS", 0.2)
-    monkeypatch.setattr("app.api.answering.DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr("app.api.requests.body.SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr("app.api.responses.sending.DRAIN_SECONDS", 0.2)
     gateway = await showing(start, upstream, text(PNG))
     async with line(gateway.port) as opened:
         await opened.send(request("POST", GENERATIONS, GOOD, content_type=JSON)[:-5])
@@ -469,7 +469,7 @@ async def test_who_falls_silent_while_sending_is_told(
 async def test_a_blank_line_is_no_request_to_wait_for(
     start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("app.server.protocol.HEAD_SECONDS", 0.3)
     gateway = await showing(start, upstream, text(PNG))
     async with raw(gateway.port) as (reader, writer):
         writer.write(b"\r\n")
@@ -479,7 +479,7 @@ async def test_a_blank_line_is_no_request_to_wait_for(
 async def test_the_next_request_may_begin_while_one_is_drawn_for_long(
     start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("app.server.protocol.HEAD_SECONDS", 0.2)
     gateway = await scripted(start, upstream, 0.6, answer(image_json(text(PNG))))
     health = request("GET", "/healthz", None)
     async with raw(gateway.port) as (reader, writer):

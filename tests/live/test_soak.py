@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from app.sandbox.server import Sandbox
-from app.spool import KEPT_FILES
+from app.storage.spool import KEPT_FILES
 from tests.live.crowds import (
     EDITS,
     GENERATIONS,

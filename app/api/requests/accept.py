@@ -1,0 +1,70 @@
+"""What the `Accept` header asks for: OpenAI's JSON, or one image's bytes. Knows no image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from app.api.requests.validation import refuse_contradictions
+from app.errors import InvalidRequest
+from app.images import ImageRequest
+
+_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/webp": "webp"}
+
+
+def honoured(request: ImageRequest, accept: str | None) -> ImageRequest:
+    """`request` as its `Accept` header makes it. The best type that can be given decides; streams
+    stay streams. Raises InvalidRequest if the header and the body contradict each other."""
+    wanted = _wanted(accept)
+    if request.stream or wanted is None:
+        return request
+    if wanted not in _FORMATS and wanted != "image/*":
+        raise InvalidRequest(
+            f"'Accept: {wanted}' cannot be given. Ask for {', '.join(sorted(set(_FORMATS)))}, or for JSON.",
+            param="Accept",
+            code="unsupported_accept",
+        )
+    if request.n > 1:
+        raise _contradiction("n", "'Accept: image/…' gives one image; set 'n' to 1, or ask for JSON.")
+    said, format = request.parameters.get("output_format"), _FORMATS.get(wanted)
+    if said and format and said != format:
+        raise _contradiction(
+            "output_format",
+            f"'output_format' is {said!r}, but the header says 'Accept: {wanted}'. Leave one of them out.",
+        )
+    parameters = {**request.parameters, "output_format": format} if format else request.parameters
+    refuse_contradictions(parameters)
+    return replace(request, raw=True, parameters=parameters)
+
+
+def _contradiction(param: str, message: str) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code="invalid_value")
+
+
+def _wanted(accept: str | None) -> str | None:
+    """The image type that is wanted; None for JSON. The best of those that can be given, or one that cannot be given if
+    there is no other."""
+    types = _types(accept)
+    images = [kind for kind in types if kind.startswith("image/")]
+    best = next((kind for kind in types if kind in (*_FORMATS, "image/*") or kind not in images), None)
+    return (best if best in images else None) if best else next(iter(images), None)
+
+
+def _types(accept: str | None) -> list[str]:
+    """The media types, the best first; among equals in the header's order."""
+    found: list[tuple[float, str]] = []
+    for item in (accept or "").split(","):
+        kind, *parameters = [part.strip().lower() for part in item.split(";")]
+        if kind and (quality := _quality(parameters)):
+            found.append((-quality, kind))
+    return [kind for _, kind in sorted(found, key=lambda pair: pair[0])]
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return max(0.0, min(1.0, float(value)))
+            except ValueError:
+                return 0.0
+    return 1.0

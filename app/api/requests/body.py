@@ -1,0 +1,167 @@
+"""A request's body as it arrives: counted, bounded, cut short when the client leaves. Knows nothing of its format."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from app.errors import ApiError, InvalidRequest, TooLarge
+from app.server.protocol import GARBLED, connection
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Bytes = bytes | bytearray | memoryview
+
+SILENCE_SECONDS = 60.0  # of a client that is sending; its request holds one of its key's places meanwhile
+TEXT_BYTES = 1_048_576  # of all that is no picture: the JSON around the data URLs, the text parts of a form
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may take. `memory_bytes` is what of one picture stays in memory; `pixels` bounds one picture."""
+
+    upload_bytes: int
+    request_bytes: int
+    pixels: int = 100_000_000
+    images: int = 16
+    memory_bytes: int = 131_072
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete: nobody is there to be answered."""
+
+
+class Watched:
+    """An ASGI `receive` that remembers whether the body is complete, so that `drain` knows what is left to come."""
+
+    def __init__(self, receive: Receive, *, complete: bool = False) -> None:
+        """`complete`: the request has no body at all."""
+        self._receive = receive
+        self.complete = complete
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.complete = True
+        return message
+
+
+class Body:
+    """The pieces of a body. Raises TooLarge above `limits.request_bytes`, ClientGone when the client leaves, and other
+    ApiErrors when it falls silent or breaks off."""
+
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, value)
+        self.content_type = headers.get(b"content-type", b"").decode("latin-1").strip()
+        self.media_type = self.content_type.partition(";")[0].strip().lower()
+        self._limit = limits.request_bytes
+        self._receive = receive
+        self._scope = scope
+        self._connection = connection(scope)
+        self._count = 0
+        self._complete = False
+        self._refuse_encoding(headers.get(b"content-encoding", b""))
+        self._refuse_announced(headers.get(b"content-length", b""))
+
+    async def piece(self) -> bytes:
+        """The next piece, never empty; b"" at the end."""
+        while not self._complete:
+            message = await self._heard()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self._complete = not message.get("more_body", False)
+            if self._complete and GARBLED in self._scope:
+                raise InvalidRequest("The body breaks HTTP's framing: it is not made of chunks.", code="invalid_http")
+            data: bytes = message.get("body", b"")
+            if data:
+                self._count += len(data)
+                if self._count > self._limit:
+                    raise self._too_large()
+                return data
+        return b""
+
+    async def text(self) -> bytes:
+        """The whole of a body that holds no pictures. Raises TooLarge above `TEXT_BYTES`."""
+        pieces: list[bytes] = []
+        while not self._complete:
+            pieces.append(await self.piece())
+            if self._count > TEXT_BYTES:
+                raise text_too_large()
+        return b"".join(pieces)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if data := await self.piece():
+            return data
+        raise StopAsyncIteration
+
+    async def _heard(self) -> Message:
+        if self._connection and self._connection.has_news:  # mostly all of it came with the head
+            return await self._receive()
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                return await self._receive()
+        except TimeoutError:
+            raise ApiError(
+                f"Nothing more of the request came for {SILENCE_SECONDS:g} seconds.",
+                status=408,
+                type="invalid_request_error",
+                code="request_timeout",
+            ) from None
+
+    def _refuse_announced(self, length: bytes) -> None:
+        # More digits than any length has: int() would refuse them in its own words.
+        if length.isdigit() and (len(length) > 18 or int(length) > self._limit):
+            raise self._too_large()
+
+    def _refuse_encoding(self, encoding: bytes) -> None:
+        if encoding and encoding.strip().lower() != b"identity":
+            raise InvalidRequest(
+                f"Unsupported content encoding: {encoding.decode('latin-1')!r}. Send the body as it is, without the "
+                "header 'Content-Encoding'.",
+                code="unsupported_content_encoding",
+            )
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"The request is larger than {megabytes(self._limit)}, the most that this server takes at once. "
+            "Send fewer or smaller images, or have the setting 'server.max_request_mb' raised.",
+            code="request_too_large",
+        )
+
+
+async def drain(receive: Receive | Watched, *, max_bytes: int, seconds: float) -> None:
+    """Reads away what the client still sends, so that a refusal reaches it before the connection is reset.
+
+    Give it the `Watched` that the body was read through: a plain `receive` waits out its time when nothing is left.
+    """
+    left = max_bytes
+    try:
+        async with asyncio.timeout(seconds):
+            while left > 0 and not (isinstance(receive, Watched) and receive.complete):
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def text_too_large() -> TooLarge:
+    return TooLarge(
+        f"The text of the request, images not counted, is larger than {megabytes(TEXT_BYTES)}. "
+        "Send images as files of a form, or as data URLs in 'images'.",
+        code="request_too_large",
+    )
+
+
+def megabytes(count: int) -> str:
+    """As people wrote it in the configuration, whichever of the two megabytes they meant."""
+    return f"{count / (1_000_000 if count % 1_000_000 == 0 else 1_048_576):g} MB"

@@ -1,0 +1,268 @@
+"""Requests in JSON: generations, and edits whose images are data URLs or addresses. Holds no image while it reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from app.api.requests.body import TEXT_BYTES, Body, Limits, text_too_large
+from app.api.requests.image_url import ImageUrl
+from app.api.requests.rules import invalid, missing, shortened, wrong_type
+from app.api.requests.upload import judge
+from app.api.requests.validation import build, too_many
+from app.codecs.json_tap import MAX_DEPTH, JsonTap, JsonTapError, StringBegins, StringEnds
+from app.errors import InvalidRequest
+from app.images import ImageRequest, Operation, Upload
+from app.storage.spool import Uploads
+
+Fetch = Callable[[str, str], Awaitable[Upload]]  # of an address, and the place where it stands
+Path = tuple[str | int, ...]
+
+_PICTURES = ("images", "mask", "markup")
+
+
+async def read_generation(body: Body) -> ImageRequest:
+    """Raises ApiError, ClientGone."""
+    raw = await body.text()
+    fields = _parsed(raw)
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        _refuse_depth(fields)
+    if b"\\u" in raw:
+        _check_text(fields)
+    return build(Operation.GENERATIONS, fields.items())
+
+
+async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch | None) -> ImageRequest:
+    """Raises ApiError, ClientGone. `fetch` gets the images that are `https:` addresses; None: they are refused."""
+    fields, sources = await _tapped(body, limits, uploads)
+    _check_text(fields)
+    pictures = _Pictures(fields, sources, limits, fetch is not None)
+    rest = [(name, value) for name, value in fields.items() if name not in _PICTURES]
+    request = build(Operation.EDITS, rest, check_pictures=pictures.check)
+    images = [await pictures.upload(place, fetch) for place in pictures.images]
+    mask, markup = await pictures.upload("mask", fetch), await pictures.upload("markup", fetch)
+    return replace(request, images=tuple(filter(None, images)), mask=mask, markup=markup)
+
+
+class _Pictures:
+    """The `images`, `mask` and `markup` of an edit: first their shape, then what they are."""
+
+    def __init__(self, fields: dict[str, Any], sources: dict[Path, ImageUrl], limits: Limits, remote: bool) -> None:
+        self.images: list[str] = []
+        self._uploads: dict[str, Upload] = {}  # by their place, "images[0]"
+        self._addresses: dict[str, str] = {}
+        self._fields = fields
+        self._sources = sources
+        self._limits = limits
+        self._remote = remote
+
+    def check(self) -> None:
+        """Raises InvalidRequest."""
+        fields = self._fields
+        for name in ("image", "image[]"):
+            if fields.get(name) is not None:
+                raise invalid(
+                    name,
+                    f"Unknown parameter: {name!r}. An edit in JSON takes 'images', an array of objects with an "
+                    "'image_url' each.",
+                    "invalid_value",
+                )
+        images = fields.get("images")
+        if images is None:
+            raise missing("images", " It is an array of objects with an 'image_url' each.")
+        if type(images) is not list:
+            raise wrong_type("images", "an array of objects", images)
+        if not images:
+            raise invalid("images", "Invalid 'images': empty array. Expected at least one image.", "empty_array")
+        if len(images) > self._limits.images:
+            raise too_many("images", self._limits.images)
+        for index, item in enumerate(images):
+            self.images.append(f"images[{index}]")
+            self._find(f"images[{index}]", ("images", index), item)
+        for name in ("mask", "markup"):
+            if fields.get(name) is not None:
+                self._find(name, (name,), fields[name])
+
+    async def upload(self, place: str, fetch: Fetch | None) -> Upload | None:
+        if place in self._addresses and fetch:
+            upload = await fetch(self._addresses[place], f"{place}.image_url")
+            judge(upload, f"{place}.image_url", self._limits)
+            return upload
+        return self._uploads.get(place)
+
+    def _find(self, place: str, path: Path, item: Any) -> None:
+        if type(item) is not dict:
+            raise wrong_type(place, "an object with an 'image_url'", item)
+        item = {key: value for key, value in item.items() if value is not None}
+        if "file_id" in item:
+            raise invalid(
+                f"{place}.file_id",
+                "Images cannot be named by 'file_id' here, for this server keeps no uploaded files. Send the image "
+                "itself: as a data URL in 'image_url', or as a file of a multipart form.",
+                "invalid_value",
+            )
+        for key in item:
+            if key != "image_url":
+                raise invalid(f"{place}.{key}", f"Unknown parameter: '{place}.{shortened(key)}'.", "unknown_parameter")
+        if "image_url" not in item:
+            raise missing(f"{place}.image_url")
+        if type(item["image_url"]) is not str:
+            raise wrong_type(f"{place}.image_url", "a string", item["image_url"])
+        self._take(place, f"{place}.image_url", self._sources[*path, "image_url"])
+
+    def _take(self, place: str, name: str, source: ImageUrl) -> None:
+        if source.address is None:
+            self._uploads[place] = source.finish(name)
+        elif self._remote:
+            self._addresses[place] = source.address
+        else:
+            raise invalid(
+                name,
+                "Images are not fetched from addresses: the setting 'server.remote_images' is off. Send the image as a "
+                "data URL ('data:image/png;base64,…'), or as a file of a multipart form.",
+                "invalid_value",
+            )
+
+
+async def _tapped(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[str, Any], dict[Path, ImageUrl]]:
+    """The document, with an empty string for each image, and what those strings held, by path."""
+    tap = JsonTap(frozenset({"image_url"}), max_skeleton=TEXT_BYTES)
+    sources: dict[Path, ImageUrl] = {}
+    elsewhere: dict[Path, bytearray] = {}  # strings of that name which are no image of ours: they go back
+    source: ImageUrl | bytearray = bytearray()
+    kept = 0  # bytes of those
+    try:
+        async for data in body:
+            for event in tap.feed(data):
+                if isinstance(event, StringBegins):
+                    name = _name(event.path, limits)
+                    if name:
+                        source = sources[event.path] = ImageUrl(name, limits, uploads)
+                    else:
+                        source = elsewhere[event.path] = bytearray()
+                elif isinstance(event, StringEnds):
+                    if isinstance(source, ImageUrl):
+                        source.end()
+                elif isinstance(source, ImageUrl):
+                    source.feed(event)
+                else:
+                    kept += len(event)
+                    if kept > TEXT_BYTES:
+                        raise text_too_large()
+                    source += event
+        fields = tap.close()
+    except JsonTapError as error:
+        raise text_too_large() if str(error).startswith("JSON holds more") else unparsable(str(error)) from error
+    if type(fields) is not dict:
+        raise _not_an_object(fields)
+    for path, text in elsewhere.items():
+        _put_back(fields, path, text)
+    return fields, sources
+
+
+def _name(path: Path, limits: Limits) -> str | None:
+    """What the image at `path` is called in messages; None if no image is expected there."""
+    match path:
+        case ("images", int(index), "image_url"):
+            if index >= limits.images:
+                raise too_many("images", limits.images)
+            return f"images[{index}].image_url"
+        case ("mask" | "markup", "image_url"):
+            return f"{path[0]}.image_url"
+    return None
+
+
+def _put_back(fields: dict[str, Any], path: Path, text: bytearray) -> None:
+    place: Any = fields
+    try:
+        for step in path[:-1]:
+            place = place[step]
+        if place[path[-1]] == "":
+            place[path[-1]] = text.decode()
+    except UnicodeDecodeError as error:
+        raise unparsable("it is not UTF-8") from error
+    except (KeyError, IndexError, TypeError):
+        return  # a later value under the same key has taken its place
+
+
+def unparsable(reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The body of the request could not be parsed as JSON: {reason}. Send one JSON object in UTF-8, for example "
+        '{"model": "…", "prompt": "…"}.'
+    )
+
+
+def _not_an_object(value: Any) -> InvalidRequest:
+    return InvalidRequest(
+        wrong_type("body", "an object", value).message
+        + ' Send one JSON object, for example {"model": "…", "prompt": "…"}.',
+        code="invalid_type",
+    )
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    if not raw.strip():
+        raise unparsable("it is empty")
+    try:
+        fields = _DECODER.decode(raw.removeprefix(b"\xef\xbb\xbf").decode())
+    except UnicodeDecodeError as error:
+        raise unparsable(f"it is not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise unparsable("it nests too deep") from error
+    except ValueError as error:
+        raise unparsable(str(error)) from error
+    if type(fields) is not dict:
+        raise _not_an_object(fields)
+    return fields
+
+
+def _refuse_depth(fields: dict[str, Any]) -> None:
+    """What passes here is written again for a provider, from deeper in the stack than it was read."""
+    level: list[Any] = [fields]
+    for _ in range(MAX_DEPTH):
+        items = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [value for values in items for value in values if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise unparsable(f"it nests deeper than {MAX_DEPTH} levels")
+
+
+def _check_text(fields: dict[str, Any]) -> None:
+    """Refuses what JSON's escapes can spell and text cannot hold: half a surrogate pair, and NUL."""
+    for name, value in fields.items():
+        text = json.dumps([name, value], ensure_ascii=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise _no_text(name, "half of a surrogate pair") from error
+        if "\\u0000" in text and _holds_nul([name, value]):
+            raise _no_text(name, "a NUL character")
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any("\0" in key or _holds_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_holds_nul, value))
+
+
+def _no_text(name: str, what: str) -> InvalidRequest:
+    name = name.encode("ascii", "replace").decode()
+    return invalid(name, f"Invalid {name!r}: it holds {what}, which is no text.", "invalid_value")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name!r} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {shortened(text, 20)} is too large")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)

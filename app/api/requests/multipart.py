@@ -1,0 +1,265 @@
+"""Requests as multipart forms: edits and variations. Files go to spools as they come, whatever the parts' order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+
+from app.api.requests.body import TEXT_BYTES, Body, Limits, text_too_large
+from app.api.requests.part_headers import disposition, parameter
+from app.api.requests.rules import invalid, missing, shortened, wrong_type
+from app.api.requests.upload import Incoming
+from app.api.requests.validation import build, too_many
+from app.errors import InvalidRequest
+from app.images import ImageRequest, Operation, Upload
+from app.storage.spool import Uploads
+
+MAX_PARTS = 200
+
+_PICTURE = re.compile(r"(image|mask|markup)(?:\[([0-9]{0,3})\])?")
+_KINDS = {Operation.EDITS: ("image", "mask", "markup"), Operation.VARIATIONS: ("image",)}
+_IMAGES = re.compile(r"images(?:\[[0-9]*\])?")
+_SVG = re.compile(r"svg((?:\[[^\[\]]+\]){1,8})")
+
+
+async def read_form(operation: Operation, body: Body, limits: Limits, uploads: Uploads) -> ImageRequest:
+    """Raises ApiError, ClientGone."""
+    form = _Form(_boundary(body), limits, uploads, _KINDS[operation])
+    try:
+        async for data in body:
+            form.feed(data)
+    except FormParserError as error:
+        raise _malformed(str(error)) from error
+    form.close()
+    request = build(operation, form.fields, textual=True, check_pictures=form.check)
+    return replace(request, images=form.images(), mask=form.single("mask"), markup=form.single("markup"))
+
+
+@dataclass(slots=True)
+class _Part:
+    """The part that is being read: its text, or its picture, or neither if its bytes are not wanted."""
+
+    name: str
+    filename: str | None
+    text: bytearray | None = None
+    incoming: Incoming | None = None
+    index: int | None = None  # of `image[3]`
+    label: str = ""  # the field as OpenAI numbers it
+
+
+class _Form:
+    """Collects what the parser calls out. The first fault of a picture is kept for `check`: others come before it."""
+
+    def __init__(self, boundary: bytes, limits: Limits, uploads: Uploads, kinds: tuple[str, ...]) -> None:
+        self.fields: list[tuple[str, Any]] = []
+        self._limits = limits
+        self._uploads = uploads
+        self._kinds = kinds
+        self._images: list[tuple[int, Upload]] = []
+        self._singles: dict[str, Upload] = {}
+        self._names: set[str] = set()
+        self._svg: dict[str, Any] = {}
+        self._fault: InvalidRequest | None = None
+        self._pictures = self._parts = self._text_bytes = 0
+        self._complete = False
+        self._headers: dict[bytes, bytes] = {}
+        self._header, self._value = bytearray(), bytearray()
+        self._part = _Part("", None)
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
+
+    def feed(self, data: bytes) -> None:
+        self._parser.write(data)
+
+    def close(self) -> None:
+        if not self._complete:
+            raise _malformed("it ends before the closing boundary" if self._parts else "it holds no parts")
+
+    def check(self) -> None:
+        """Raises InvalidRequest for the first fault among the pictures, or for a missing one."""
+        if self._fault:
+            raise self._fault
+        if not self._images:
+            raise missing("image", " Send it as a file of the form: 'image', or 'image[]' for several.")
+
+    def images(self) -> tuple[Upload, ...]:
+        """In the order of their numbers, where they have such, else as they came."""
+        return tuple([upload for _, upload in sorted(self._images, key=lambda image: image[0])])
+
+    def single(self, name: str) -> Upload | None:
+        return self._singles.get(name)
+
+    # What the parser calls.
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise _malformed(f"it has more than {MAX_PARTS} parts")
+        self._headers = {}
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers[bytes(self._header).lower()] = bytes(self._value)
+        self._header, self._value = bytearray(), bytearray()
+
+    def _on_headers_finished(self) -> None:
+        encoding = self._headers.get(b"content-transfer-encoding", b"binary").strip().lower()
+        if encoding not in (b"binary", b"8bit", b"7bit"):
+            raise _malformed(f"a part has the transfer encoding {encoding.decode('latin-1')!r}; send its bytes as is")
+        name, filename = disposition(self._headers.get(b"content-disposition", b""))
+        if name is None:
+            raise _malformed("a part has no name (header 'Content-Disposition: form-data; name=\"…\"')")
+        self._part = part = _Part(name, filename)
+        picture = self._picture(name)
+        if picture and filename is None:
+            expected = "one of an array of files or file" if picture[1] == "image" else "a file"
+            self._keep(wrong_type(name, expected, ""))
+        elif picture:
+            self._begin_picture(part, picture[1], picture[2])
+        elif filename is None and not _IMAGES.fullmatch(name):
+            part.text = bytearray()
+        else:
+            self._keep(_unwanted(name, self._kinds))
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._part
+        if part.incoming is not None:
+            part.incoming.write(memoryview(data)[start:end])
+        elif part.text is not None:
+            self._text_bytes += end - start
+            if self._text_bytes > TEXT_BYTES:
+                raise text_too_large()
+            part.text += data[start:end]
+
+    def _on_part_end(self) -> None:
+        part = self._part
+        if part.incoming is not None:
+            self._end_picture(part, part.incoming)
+        elif part.text is not None:
+            self._end_text(part.name, part.text)
+        self._part = _Part("", None)
+
+    def _on_end(self) -> None:
+        self._complete = True
+
+    # Pictures.
+
+    def _picture(self, name: str) -> re.Match[str] | None:
+        match = _PICTURE.fullmatch(name)
+        return match if match and match[1] in self._kinds else None
+
+    def _begin_picture(self, part: _Part, kind: str, index: str | None) -> None:
+        self._refuse_repetition(part.name if kind == "image" and index else kind, kind == "image" and not index)
+        if kind != "image":
+            part.label = kind
+            if index and int(index):
+                raise invalid(
+                    part.name, f"Unknown parameter: {part.name!r}. One {kind!r} is taken.", "unknown_parameter"
+                )
+        else:
+            if self._pictures == self._limits.images:
+                raise too_many("image", self._limits.images)
+            part.index = int(index) if index else None
+            bare = index is None and not self._pictures
+            part.label = "image" if bare else f"image[{self._pictures if part.index is None else part.index}]"
+            self._pictures += 1
+        part.incoming = Incoming(part.label, self._limits, self._uploads)
+
+    def _end_picture(self, part: _Part, incoming: Incoming) -> None:
+        try:
+            upload = incoming.finish(part.filename or "upload", part.label)
+        except InvalidRequest as fault:
+            self._keep(fault)
+            return
+        if part.label.startswith("image"):
+            self._images.append((-1 if part.index is None else part.index, upload))
+        else:
+            self._singles[part.label] = upload
+
+    def _keep(self, fault: InvalidRequest) -> None:
+        self._fault = self._fault or fault
+
+    # Text.
+
+    def _end_text(self, name: str, raw: bytearray) -> None:
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            raise invalid(name, f"Invalid {shortened(name)!r}: its text is not UTF-8.", "invalid_value") from error
+        if "\0" in text:
+            raise invalid(name, f"Invalid {shortened(name)!r}: it holds a NUL character.", "invalid_value")
+        self._refuse_repetition(name, "[]" in name)
+        if nested := _SVG.fullmatch(name):
+            self._nest(name, nested[1][1:-1].split("]["), text)
+        else:
+            self.fields.append((name, text))
+
+    def _nest(self, name: str, keys: list[str], text: str) -> None:
+        """`svg[reasoning][effort]`: the objects inside one another that the SDKs' forms mean by it."""
+        if not self._svg:
+            self.fields.append(("svg", self._svg))
+        place = self._svg
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise wrong_type(name, "an object", "")
+        if keys[-1] in place:
+            raise wrong_type(name, "an object", "")
+        place[keys[-1]] = text
+
+    def _refuse_repetition(self, name: str, may_repeat: bool) -> None:
+        if name in self._names and not may_repeat:
+            raise invalid(
+                name,
+                f"Duplicate parameter: {shortened(name)!r}. It takes one value and got several.",
+                "duplicate_parameter",
+            )
+        self._names.add(name)
+
+
+def _boundary(body: Body) -> bytes:
+    boundary = parameter(body.content_type.encode("latin-1"), b"boundary")
+    if not boundary:
+        raise _malformed("the header 'Content-Type' names no boundary. Let the HTTP client write that header")
+    if len(boundary) > 200:
+        raise _malformed("the boundary in the header 'Content-Type' is longer than 200 bytes")
+    return boundary
+
+
+def _unwanted(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
+    """For a file where none is taken, and for the other door's `images`."""
+    if _IMAGES.fullmatch(name):
+        return invalid(
+            name, f"Unknown parameter: {name!r}. A multipart form takes 'image' or 'image[]'.", "invalid_value"
+        )
+    taken = "'image', 'image[]' and 'mask'" if "mask" in kinds else "'image'"
+    return invalid(
+        name,
+        f"Invalid type for {shortened(name)!r}: got a file. Files are taken as {taken} here; text must come in parts "
+        "without a filename.",
+        "invalid_type",
+    )
+
+
+def _malformed(reason: str) -> InvalidRequest:
+    return InvalidRequest(f"The multipart form could not be read: {reason}.", code="invalid_multipart")

@@ -1,0 +1,54 @@
+"""The way in: which door a request takes, by its Content-Type. Raises ApiErrors only, and ClientGone."""
+
+from __future__ import annotations
+
+from app.api.requests.body import Body, Limits, Receive, Scope
+from app.api.requests.json_body import Fetch, read_edit, read_generation
+from app.api.requests.multipart import read_form
+from app.errors import InvalidRequest
+from app.images import ImageRequest, Operation
+from app.storage.spool import Uploads
+
+_FORM, _JSON = "multipart/form-data", "application/json"
+_TAKEN = {Operation.GENERATIONS: (_JSON,), Operation.EDITS: (_FORM, _JSON), Operation.VARIATIONS: (_FORM,)}
+
+
+async def read_request(
+    operation: Operation,
+    scope: Scope,
+    receive: Receive,
+    limits: Limits,
+    uploads: Uploads,
+    fetch: Fetch | None = None,
+) -> ImageRequest:
+    """The request as a value. Its pictures lie in `uploads`: close them when the last attempt is over.
+
+    `fetch` gets an image that is an `https:` address; without it such images are refused. Raises ApiError, and
+    ClientGone when the client leaves before its request is complete.
+    """
+    body = Body(scope, receive, limits)
+    door = _door(body.media_type)
+    if door not in _TAKEN[operation]:
+        raise _unsupported(operation, body)
+    if door == _FORM:
+        return await read_form(operation, body, limits, uploads)
+    if operation is Operation.GENERATIONS:
+        return await read_generation(body)
+    return await read_edit(body, limits, uploads, fetch)
+
+
+def _door(media_type: str) -> str:
+    if media_type.startswith("application/") and media_type.endswith("+json"):
+        return _JSON
+    return media_type
+
+
+def _unsupported(operation: Operation, body: Body) -> InvalidRequest:
+    taken = " or ".join(map(repr, _TAKEN[operation]))
+    if body.content_type:
+        said = (
+            f"Unsupported content type: {body.media_type!r}. The header says 'Content-Type: {body.content_type}', and"
+        )
+    else:
+        said = "Unsupported content type: the header 'Content-Type' is missing, and"
+    return InvalidRequest(f"{said} images/{operation} takes {taken} only.", code="unsupported_content_type")

@@ -1,0 +1,88 @@
+"""A picture on its way in: from pieces to an Upload, bounded, judged by its bytes. Knows no encoding of requests."""
+
+from __future__ import annotations
+
+from app.api.requests.body import Bytes, Limits, megabytes
+from app.errors import InvalidRequest, TooLarge, Unavailable
+from app.images import Blob, Upload
+from app.imaging.formats import ENOUGH, dimensions, media_type
+from app.imaging.headers import whole
+from app.storage.spool import Uploads
+
+ACCEPTED = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}  # and the extension of each
+_GLANCE = 4096  # bytes: tells everything but the dimensions of a JPEG with a long EXIF block
+
+
+class Incoming:
+    """Collects one picture. `field` is what the caller calls it, for messages."""
+
+    def __init__(self, field: str, limits: Limits, uploads: Uploads) -> None:
+        self._field = field
+        self._limits = limits
+        self._spool = uploads.spool(limits.memory_bytes)
+
+    def write(self, data: Bytes) -> None:
+        """Raises TooLarge above `limits.upload_bytes`, Unavailable when the disk is full."""
+        if self._spool.size + len(data) > self._limits.upload_bytes:
+            most = megabytes(self._limits.upload_bytes)
+            raise TooLarge(
+                f"The image in {self._field!r} is larger than {most}, the most that this server takes for one image. "
+                "Send a smaller one, or have the setting 'server.max_upload_mb' raised.",
+                param=self._field,
+                code="file_too_large",
+            )
+        try:
+            self._spool.write(data)
+        except OSError as error:
+            raise Unavailable(
+                f"The server has no room to keep the image in {self._field!r} ({error.strerror}).", retry_after=30
+            ) from error
+
+    def finish(self, filename: str | None, name: str) -> Upload:
+        """The picture as a value; `name` is its field as OpenAI numbers it. Raises InvalidRequest if it is none.
+
+        Without a `filename`, one is made from `name` and what the bytes are.
+        """
+        upload = _identified(self._spool, filename or "")
+        judge(upload, name, self._limits)
+        if filename is None:
+            stem = "".join(char if char.isalnum() else "-" for char in name.partition(".")[0]).strip("-")
+            upload = Upload(upload.blob, f"{stem}.{ACCEPTED[upload.media_type]}", upload.media_type, upload.size)
+        return upload
+
+
+def judge(upload: Upload, name: str, limits: Limits) -> None:
+    """Raises InvalidRequest, naming the field `name`, unless `upload` is a picture that can be taken."""
+    if not upload.blob.size:
+        raise invalid_image(name, "it is empty (0 bytes). Has the file been read to its end before?")
+    if upload.media_type not in ACCEPTED:
+        raise invalid_image(name, f"{_found(upload.media_type)}. Images are taken as PNG, JPEG or WebP.")
+    if not whole(upload.blob):
+        raise invalid_image(name, "it is damaged or cut: its header or its end is missing.")
+    if upload.size and upload.size.pixels > limits.pixels:
+        raise invalid_image(
+            name, f"it is {upload.size} pixels, and at most {limits.pixels:,} pixels are taken. Send it scaled down."
+        )
+
+
+def invalid_image(name: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid image file for {name!r}: {reason}",
+        param=name,
+        type="image_generation_user_error",
+        code="invalid_image_file",
+    )
+
+
+def _identified(blob: Blob, filename: str) -> Upload:
+    head = blob.read(0, _GLANCE)
+    kind, size = media_type(head), dimensions(head)
+    if kind == "image/jpeg" and size is None:
+        size = dimensions(blob.read(0, ENOUGH))
+    return Upload(blob, filename, kind or "application/octet-stream", size)
+
+
+def _found(kind: str) -> str:
+    if kind == "application/octet-stream":
+        return "its bytes are no image that is known here"
+    return f"it is {kind!r}, whatever its name and declared type say"

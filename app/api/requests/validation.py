@@ -1,0 +1,235 @@
+"""From a request's fields to an ImageRequest: which parameters there are, and what they may be. Reads no bytes.
+
+Faults are told in the order in which OpenAI tells them: model, prompt, images, n, the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from app.api.requests.rules import (
+    MAX_EDGE,
+    Boolean,
+    Choice,
+    Dimensions,
+    Integer,
+    Number,
+    Rule,
+    Structure,
+    Text,
+    invalid,
+    missing,
+)
+from app.catalog.parameters import ALIASES
+from app.errors import InvalidRequest
+from app.images import ImageRequest, Operation, Size
+
+_MODEL = Text(longest=256)
+_PROMPT = Text()
+_OPTIONAL_PROMPT = Text(empty=True)
+_N = Integer(1, 10)
+_EDGE = Integer(1, MAX_EDGE)
+_GUIDANCE = Number(0, 100)
+_STEPS = Integer(1, 1000)
+MAX_SEED = 2**64 - 1
+
+# The literals are those of OpenAI's SDKs, the retired models' among them.
+RULES: dict[str, Rule] = {
+    "model": _MODEL,
+    "prompt": _PROMPT,
+    "n": _N,
+    "size": Dimensions(),
+    "width": _EDGE,
+    "height": _EDGE,
+    "seed": Integer(-1, MAX_SEED, absent=-1),  # -1: at random, as the field's own tools say it
+    "negative_prompt": Text(empty=True),
+    "guidance": _GUIDANCE,
+    "guidance_scale": _GUIDANCE,
+    "steps": _STEPS,
+    "num_steps": _STEPS,
+    "num_inference_steps": _STEPS,
+    "quality": Choice(("low", "medium", "high", "xhigh", "max", "auto", "standard", "hd")),
+    "style": Text(),  # "vivid" or "natural" at OpenAI; other hosts have vocabularies of their own
+    "background": Choice(("transparent", "opaque", "auto")),
+    "moderation": Choice(("low", "auto")),
+    "input_fidelity": Choice(("high", "low")),
+    "complexity": Choice(("low", "medium", "high")),
+    "output_format": Choice(("png", "webp", "jpeg", "gif", "svg"), {"jpg": "jpeg"}),
+    "output_compression": Integer(0, 100),
+    "user": Text(empty=True, numbers=True),
+    "safety_identifier": Text(empty=True),
+    "frame_count": Integer(2, 16),
+    "frame_duration_ms": Integer(20),
+    "svg": Structure(required=("model",)),
+    "response_format": Choice(("url", "b64_json")),
+    "stream": Boolean(),
+    "partial_images": Integer(0, 3),
+    "mask_convention": Choice(("alpha", "white", "black")),
+}
+UNKNOWN = {
+    Operation.GENERATIONS: frozenset({"mask_convention"}),
+    Operation.EDITS: frozenset[str](),
+    Operation.VARIATIONS: frozenset({"partial_images", "mask_convention"}),
+}
+_LIST_MODELS = " GET /v1/models lists the models that can be asked for."
+
+
+def build(
+    operation: Operation,
+    fields: Iterable[tuple[str, Any]],
+    *,
+    textual: bool = False,
+    check_pictures: Callable[[], None] | None = None,
+) -> ImageRequest:
+    """The request that `fields` make, without its pictures; null counts as absent.
+
+    `textual`: the values come from a form. `check_pictures` is called when its turn has come, and may raise. Raises
+    InvalidRequest.
+    """
+    known, extra = _sorted(operation, fields)
+    read = _parse if textual else _read
+    if "model" not in known:
+        raise missing("model", _LIST_MODELS)
+    model = read("model", known.pop("model"))
+    prompt = _prompt(operation, known, read)
+    if check_pictures:
+        check_pictures()
+    n = read("n", known.pop("n")) if "n" in known else 1
+    values, spelt = _values(known, read) if known else ({}, {})
+    _refuse_seeds_beyond(values.get("seed", 0), n)
+    size = _size(values)
+    response_format = values.pop("response_format", None)
+    stream = values.pop("stream", False)
+    partial_images = values.pop("partial_images", 0)
+    mask_convention = values.pop("mask_convention", "alpha")
+    refuse_contradictions(values)
+    return ImageRequest(
+        operation=operation,
+        model=model,
+        prompt=prompt,
+        n=n,
+        size=size,
+        response_format=response_format,
+        stream=stream,
+        partial_images=partial_images,
+        parameters=values,
+        spelt=spelt,
+        extra=tuple(extra),
+        mask_convention=mask_convention,
+    )
+
+
+_Read = Callable[[str, Any], Any]
+
+
+def _read(name: str, value: Any) -> Any:
+    return RULES[name].read(name, value)
+
+
+def _parse(name: str, value: Any) -> Any:
+    return RULES[name].parse(name, value)
+
+
+def _sorted(operation: Operation, fields: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """What is known by name, and what is not."""
+    unknown = UNKNOWN[operation]
+    known: dict[str, Any] = {}
+    extra: list[tuple[str, Any]] = []
+    for name, value in fields:
+        if value is None:
+            continue
+        if name in RULES and name not in unknown:
+            known[name] = value
+        else:
+            extra.append((name, value))
+    return known, extra
+
+
+def _prompt(operation: Operation, known: dict[str, Any], read: _Read) -> str | None:
+    if operation is Operation.VARIATIONS:
+        return _OPTIONAL_PROMPT.read("prompt", known.pop("prompt")) if "prompt" in known else None
+    if "prompt" not in known:
+        raise missing("prompt")
+    prompt: str = read("prompt", known.pop("prompt"))
+    return prompt
+
+
+def _values(known: dict[str, Any], read: _Read) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values under our names, and the caller's spelling of those names where it differs."""
+    values: dict[str, Any] = {}
+    spelt: dict[str, str] = {}
+    for name, raw in known.items():
+        value = read(name, raw)
+        ours = ALIASES.get(name, name)
+        if value is None:
+            continue
+        if ours not in values:
+            values[ours] = value
+            if name != ours:
+                spelt[ours] = name
+        elif values[ours] != value:
+            raise invalid(
+                name,
+                f"{name!r} and {spelt.get(ours, ours)!r} are two names of one parameter, and their values differ: "
+                f"{value} and {values[ours]}. Send one of them.",
+                "invalid_value",
+            )
+    return values, spelt
+
+
+def _size(values: dict[str, Any]) -> Size | None:
+    """From `size`, or from `width` and `height`, or from both if they say the same."""
+    size: Size | None = values.pop("size", None)
+    width, height = values.pop("width", None), values.pop("height", None)
+    if width is None and height is None:
+        return size
+    if width is None or height is None:
+        said, unsaid = ("height", "width") if width is None else ("width", "height")
+        raise missing(unsaid, f" {said!r} needs it beside itself; or send 'size' alone, as WIDTHxHEIGHT.")
+    edges = Size(width, height)
+    if size is not None and size != edges:
+        raise invalid(
+            "size",
+            f"'size' says {size}, and 'width' and 'height' say {edges}. Send one of the two.",
+            "invalid_value",
+            type="image_generation_user_error",
+        )
+    return edges
+
+
+def _refuse_seeds_beyond(seed: int, n: int) -> None:
+    """Several images have the seeds that follow: the last one must be one too, before the first is paid for."""
+    highest = MAX_SEED - (n - 1)
+    if seed > highest:
+        raise invalid(
+            "seed",
+            f"Invalid 'seed': {n} images are drawn with the seeds that follow it, and the last one's would be above "
+            f"{MAX_SEED}. Expected a value <= {highest}, but got {seed} instead.",
+            "integer_above_max_value",
+        )
+
+
+def refuse_contradictions(values: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for parameters that no picture can meet together."""
+    kind = values.get("output_format")
+    if kind == "png" and values.get("output_compression", 100) < 100:
+        raise invalid(
+            "output_compression",
+            "Compression less than 100 is not supported for PNG output format. Leave 'output_compression' out, or ask "
+            "for 'jpeg' or 'webp'.",
+            "invalid_png_output_compression",
+            type="image_generation_user_error",
+        )
+    if kind == "jpeg" and values.get("background") == "transparent":
+        raise invalid(
+            "background",
+            "Transparent background is not supported for JPEG output format. Ask for 'png' or 'webp'.",
+            "invalid_value",
+        )
+
+
+def too_many(param: str, most: int) -> InvalidRequest:
+    return invalid(
+        param, f"Invalid {param!r}: too many images. Expected at most {most} images.", "array_above_max_length"
+    )

@@ -1,0 +1,237 @@
+"""Events → the bytes that callers read: OpenAI's JSON answer, or its server-sent events. Pure; knows no connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.codecs.base64 import Groups
+from app.errors import ApiError
+from app.images import (
+    ECHOED,
+    Done,
+    Event,
+    ImageBegins,
+    ImageData,
+    ImageEnds,
+    ImageLink,
+    ImageRequest,
+    Operation,
+    Served,
+)
+from app.imaging.formats import media_type
+
+STREAM_NAMES = {
+    Operation.GENERATIONS: "image_generation",
+    Operation.EDITS: "image_edit",
+    Operation.VARIATIONS: "image_variation",
+}
+_ENOUGH_FOR_TYPE = 64  # bytes
+_NOT_KNOWN = {"size": "auto", "output_format": "unknown"}  # in events, which must say something
+
+
+def compact(value: Any) -> str:
+    """Half a surrogate pair, which an upstream's escapes can spell and UTF-8 cannot, becomes a question mark."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _members(value: Mapping[str, Any]) -> str:
+    """The inside of a JSON object, with a comma before it if there is any."""
+    return "," + compact(value)[1:-1] if value else ""
+
+
+class JsonEncoder:
+    """`{"created": …, "data": [{"b64_json": …}], …}`, with what is known of the pictures behind them. Partial images
+    have no place in it."""
+
+    content_type = b"application/json"
+
+    def __init__(self, request: ImageRequest, created: int) -> None:
+        self._asked = echoed(request)
+        self._facts: dict[str, Any] = {}
+        self._served: dict[str, Any] = {}
+        self._before = f'{{"created":{created},"data":['  # what has to come before the next image
+        self._in_text = self._partial = False
+
+    @property
+    def begun(self) -> bool:
+        """White space before the document is no longer possible."""
+        return self._before == ","
+
+    def encode(self, event: Event) -> bytes:
+        if type(event) is ImageData:
+            if self._in_text:
+                return event.base64
+            return b"" if self._partial else self._begun('"b64_json":"', text=True) + event.base64
+        if isinstance(event, ImageBegins):
+            self._partial = event.partial is not None
+        elif isinstance(event, Served):
+            self._asked = without(self._asked, event.dropped)
+        elif isinstance(event, Done):
+            return self._end(event)
+        elif not self._partial and isinstance(event, ImageLink):
+            return self._begun(f'"url":{compact(event.url)}', text=False)
+        elif not self._partial and isinstance(event, ImageEnds):
+            return self._image_end(event)
+        return b""
+
+    def _begun(self, opening: str, *, text: bool) -> bytes:
+        before, self._before, self._in_text = self._before, ",", text
+        return (before + "{" + opening).encode()
+
+    def _image_end(self, event: ImageEnds) -> bytes:
+        self._facts.update(event.facts)
+        if _denied(self._asked, event):
+            self._asked = without(self._asked, ("background",))
+        quote, self._in_text = '"' if self._in_text else "", False
+        return (quote + _members(about(event)) + "}").encode()
+
+    def tell(self, served: Served) -> None:
+        """The headers have left without it, so the answer's end says what they would have said."""
+        self._served = {"gateway": report(served)}
+
+    def _end(self, event: Done) -> bytes:
+        usage = {"usage": event.usage} if event.usage else {}
+        told = {**self._asked, **event.facts, **self._facts, **usage, **self._served}
+        return ("]" + _members({name: value for name, value in told.items() if value is not None}) + "}").encode()
+
+
+class RawEncoder:
+    """One image's bytes. What they are is known from the first of them, and so is `content_type`, once `encode` has
+    given something."""
+
+    def __init__(self) -> None:
+        self.content_type = b"application/octet-stream"
+        self._groups = Groups()
+        self._held: bytes | None = b""  # until the type is known
+        self._partial = False
+
+    def encode(self, event: Event) -> bytes:
+        if isinstance(event, ImageBegins):
+            self._partial = event.partial is not None
+        elif isinstance(event, ImageData) and not self._partial:
+            return self._bytes(event.base64)
+        elif isinstance(event, ImageEnds) and not self._partial and self._held:
+            return self._released(self._held)
+        return b""
+
+    def _bytes(self, text: bytes) -> bytes:
+        data = self._groups.decode(text)
+        if self._held is None:
+            return data
+        self._held += data
+        return self._released(self._held) if len(self._held) >= _ENOUGH_FOR_TYPE else b""
+
+    def _released(self, held: bytes) -> bytes:
+        self._held = None
+        self.content_type = (media_type(held) or "application/octet-stream").encode()
+        return held
+
+
+class SseEncoder:
+    """`…partial_image` and `…completed` events. `event:` stands first, as at OpenAI; if an event has to be broken off
+    inside its image, a second `event:` line, which by the rules of server-sent events takes the first one's place,
+    makes it an error."""
+
+    content_type = b"text/event-stream; charset=utf-8"
+
+    def __init__(self, request: ImageRequest, created: int) -> None:
+        self._name = STREAM_NAMES[request.operation]
+        self._created = created
+        self._asked = {"size": str(request.size or "auto"), "quality": "auto", "background": "auto"}
+        self._said = echoed(request)
+        self._served: dict[str, Any] = {}
+        self._image = ImageBegins(0)
+        self._in_text = False
+        self.inside = False  # an event has begun and not ended: no comment may be sent
+
+    def encode(self, event: Event) -> bytes:
+        if type(event) is ImageData:
+            return event.base64 if self._in_text else self._begun('"b64_json":"', text=True) + event.base64
+        match event:
+            case Served():
+                self._served = report(event)
+                self._said = without(self._said, event.dropped)
+            case ImageBegins():
+                self._image = event
+            case ImageLink():
+                return self._begun(f'"url":{compact(event.url)}', text=False)
+            case ImageEnds():
+                return self._image_end(event)
+        return b""
+
+    def comment(self) -> bytes:
+        return b": keep-alive\n\n"
+
+    def error(self, error: ApiError) -> bytes:
+        """Ends the stream with an error that both official SDKs raise."""
+        body = _members({"type": "error", **error.envelope()})[1:]
+        if self.inside:
+            return f"{self._quote()},{body}}}\nevent: error\n\n".encode()
+        return f"event: error\ndata: {{{body}}}\n\n".encode()
+
+    @property
+    def _type(self) -> str:
+        return f"{self._name}.{'completed' if self._image.partial is None else 'partial_image'}"
+
+    def _begun(self, opening: str, *, text: bool) -> bytes:
+        self.inside, self._in_text = True, text
+        return f"event: {self._type}\ndata: {{{opening}".encode()
+
+    def _quote(self) -> str:
+        return '"' if self._in_text else ""
+
+    def _image_end(self, event: ImageEnds) -> bytes:
+        facts = {
+            "type": self._type,
+            "created_at": self._created,
+            **self._asked,
+            **self._said,
+            **({"background": "opaque"} if _denied(self._said, event) else {}),
+            "output_format": "png",
+            **event.facts,
+        }
+        facts |= {name: _NOT_KNOWN.get(name) for name, value in facts.items() if value is None}
+        if self._image.partial is not None:
+            facts |= {"partial_image_index": self._image.partial, "index": self._image.index}
+        else:
+            facts |= {"index": self._image.index, **about(event), "gateway": self._served}
+            if event.usage:
+                facts["usage"] = event.usage
+        text = self._quote() + _members(facts) + "}\n\n"
+        self.inside = self._in_text = False
+        return text.encode()
+
+
+def echoed(request: ImageRequest) -> dict[str, Any]:
+    """What OpenAI's answers repeat of the request."""
+    return {name: request.parameters[name] for name in ECHOED if name in request.parameters}
+
+
+def without(asked: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
+    """What was not honoured is not said of the image."""
+    return {name: value for name, value in asked.items() if name not in dropped}
+
+
+def _denied(asked: Mapping[str, Any], event: ImageEnds) -> bool:
+    """Whether the picture is none with the transparent background that was asked for."""
+    return event.alpha is False and asked.get("background") == "transparent"
+
+
+def about(event: ImageEnds) -> dict[str, Any]:
+    """What belongs to one image of an answer."""
+    said = {"revised_prompt": event.revised_prompt, "seed": event.seed}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def report(served: Served) -> dict[str, Any]:
+    """What the `x-gateway-…` headers say, as JSON."""
+    return {
+        "provider": served.provider,
+        "model": served.model,
+        "attempts": served.attempts,
+        "dropped": list(served.dropped),
+        "mapped": list(served.mapped),
+    }

@@ -1,0 +1,294 @@
+"""Sends what was encoded: the status line at the commit point, comments while the upstream draws, and a broken
+connection or a nested error if something fails after that. Knows no provider."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+from starlette.types import Receive, Scope, Send
+
+from app.api.requests.body import ClientGone, Watched, drain
+from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder, compact
+from app.errors import ApiError
+from app.images import Done, Event, ImageEnds, Served
+from app.server.protocol import connection
+
+Headers = list[tuple[bytes, bytes]]
+# The headers of the gateway that a page in a browser may read.
+HEADERS_FOR_BROWSERS = [
+    "x-request-id",
+    "openai-processing-ms",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-gateway-provider",
+    "x-gateway-model",
+    "x-gateway-attempts",
+    "x-gateway-dropped",
+    "x-gateway-mapped",
+]
+DRAIN_BYTES = 256 * 1_048_576
+DRAIN_SECONDS = 10.0
+SLOW_SECONDS = 0.02
+
+
+@dataclass(slots=True)
+class Told:
+    """What a request's log line tells. Filled while the request is served; times are the clock's, in seconds."""
+
+    began: float
+    status: int = 0
+    bytes: int = 0
+    images: int = 0
+    first_byte: float | None = None
+    key: str | None = None
+    operation: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    served: Served | None = None
+    error: str | None = None
+
+
+class Answer:
+    """One response under way. `detach` is called once its reader turns out to be slow: when sending has waited for
+    the socket for `SLOW_SECONDS` in all."""
+
+    def __init__(self, scope: Scope, send: Send, detach: Callable[[], None] = lambda: None) -> None:
+        self._send = send
+        self._connection = connection(scope)
+        self._detach: Callable[[], None] | None = detach
+        self._waited = 0.0
+        self._sending_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.told: Told = scope["state"]["told"]
+        self.started = self.finished = self.gone = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    async def start(self, status: int, content_type: bytes, headers: Headers) -> None:
+        """Raises ClientGone if the client has left meanwhile."""
+        if self.gone:
+            raise ClientGone
+        self.started = True
+        start = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", content_type), *headers],
+        }
+        await self._send(start)
+
+    async def body(self, text: bytes, *, more: bool = True) -> None:
+        """Raises ClientGone once the client is known to have left."""
+        self.finished = not more
+        self._sending_since = began = time.perf_counter()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
+        if more and self._connection is not None and await self._connection.write(text):
+            self.told.bytes += len(text)
+        else:
+            await self._send({"type": "http.response.body", "body": text, "more_body": more})
+        self._sending_since = None
+        self._waited += time.perf_counter() - began
+        if self._waited > SLOW_SECONDS:
+            self._slow()
+        if self.gone:
+            raise ClientGone
+
+    async def end(self, text: bytes) -> None:
+        """The last of the body; returns when the socket has taken all of it. Raises ClientGone if it did not."""
+        await self.body(text, more=False)
+        self._sending_since = time.perf_counter()
+        whole = self._connection is None or await self._connection.flushed()
+        self._sending_since = None
+        if not whole:
+            raise ClientGone
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be broken, be it that nobody was told yet."""
+        return self._connection is not None and self._connection.closing
+
+    def note(self, event: Event) -> None:
+        if type(event) is Served:
+            self.told.served = event
+        elif type(event) is ImageEnds:
+            self.told.images += 1
+
+    def _look(self) -> None:
+        """A reader may also be so slow that one `send` does not return."""
+        self._timer = None
+        if self._sending_since is None:
+            return  # until something is sent again
+        if time.perf_counter() - self._sending_since > SLOW_SECONDS:
+            self._slow()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
+
+    def _slow(self) -> None:
+        if self._detach is not None:
+            self._detach()
+            self._detach = None
+
+
+async def send_error(answer: Answer, error: ApiError, receive: Receive) -> None:
+    """OpenAI's envelope, and the headers that the SDKs' retries obey. What the caller still sends is read away for a
+    while, or the reset of the connection would eat the answer."""
+    text = compact(error.envelope()).encode()
+    answer.told.error = error.code or error.type
+    headers = [(b"content-length", str(len(text)).encode()), *retry_headers(error)]
+    headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    if error.attempts:
+        headers.append((b"x-gateway-attempts", str(error.attempts).encode()))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(receive, Watched) and receive.complete:
+        await answer.start(error.status, b"application/json", headers)
+        await answer.body(text, more=False)
+        return
+    await answer.start(error.status, b"application/json", [*headers, (b"connection", b"close")])
+    await answer.body(text)
+    await drain(receive, max_bytes=DRAIN_BYTES, seconds=DRAIN_SECONDS)
+    await answer.body(b"", more=False)
+
+
+def retry_headers(error: ApiError) -> Headers:
+    headers = []
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+        headers.append((b"retry-after-ms", str(max(1, round(error.retry_after * 1000))).encode()))
+    return headers
+
+
+def served_headers(served: Served) -> Headers:
+    said = {
+        b"x-gateway-provider": served.provider,
+        b"x-gateway-model": served.model,
+        b"x-gateway-attempts": str(served.attempts),
+        b"x-gateway-dropped": ",".join(served.dropped),
+        b"x-gateway-mapped": ",".join(served.mapped),
+    }
+    return [(name, value.encode("ascii", "replace")) for name, value in said.items() if value]
+
+
+async def send_json(
+    answer: Answer,
+    events: AsyncGenerator[Event, None],
+    encoder: JsonEncoder,
+    pause: Pause | None = None,
+) -> None:
+    """Raises ApiError while nothing was sent; after that a failure leaves the answer visibly incomplete. With `pause`
+    white space is sent while the upstream draws, which JSON allows before it begins."""
+    if pause:
+        async with _kept_alive(answer, pause, encoder.content_type, [], lambda: b"" if encoder.begun else b" "):
+            await _send_json(answer, events, encoder)
+    else:
+        await _send_json(answer, events, encoder)
+
+
+async def _send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder: JsonEncoder) -> None:
+    held = b""  # the end of an image: what follows it is there already
+    async for event in events:
+        text = held + encoder.encode(event)
+        held = b""
+        answer.note(event)
+        if type(event) is Served and not answer.started:
+            await answer.start(200, encoder.content_type, served_headers(event))
+            continue
+        if type(event) is Served:
+            encoder.tell(event)
+        if type(event) is Done:
+            await answer.end(text)
+        elif type(event) is ImageEnds:
+            held = text
+        elif text:
+            await answer.body(text)
+
+
+async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder: RawEncoder) -> None:
+    """Raises ApiError while nothing was sent; after that a failure leaves the image visibly incomplete."""
+    headers: Headers = [(b"vary", b"Accept"), (b"x-content-type-options", b"nosniff")]
+    async for event in events:
+        text = encoder.encode(event)
+        answer.note(event)
+        if type(event) is Served:
+            headers += served_headers(event)
+        if text:
+            if not answer.started:
+                await answer.start(200, encoder.content_type, headers)
+            await answer.body(text)
+    await answer.end(b"")
+
+
+async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder: SseEncoder, keepalive: float) -> None:
+    """Raises ApiError while nothing was sent; after that a failure becomes a nested error event."""
+    pause = Pause(keepalive, keepalive)
+    speech = partial(_comment, encoder)
+    async with _kept_alive(answer, pause, encoder.content_type, _STREAM_HEADERS, speech):
+        try:
+            async for event in events:
+                text = encoder.encode(event)
+                answer.note(event)
+                if type(event) is Served and not answer.started:
+                    await answer.start(200, encoder.content_type, _STREAM_HEADERS + served_headers(event))
+                if text:
+                    await answer.body(text)
+        except ApiError as error:
+            if not answer.started:
+                raise
+            answer.told.error = error.code or error.type
+            await answer.body(encoder.error(error))
+    await answer.end(b"")  # without signs of life, which would come after the end if the reader is slow
+
+
+_STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+def _comment(encoder: SseEncoder) -> bytes:
+    return b"" if encoder.inside else encoder.comment()
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Seconds of silence before the first sign of life, and between those that follow."""
+
+    first: float
+    between: float
+
+
+@contextlib.asynccontextmanager
+async def _kept_alive(
+    answer: Answer, pause: Pause, content_type: bytes, headers: Headers, sign: Callable[[], bytes]
+) -> AsyncIterator[None]:
+    """A sign of life whenever nothing was sent for so long, where `sign` gives one."""
+
+    async def speak() -> None:
+        seconds = pause.first
+        while True:
+            sent = answer.told.bytes
+            await asyncio.sleep(seconds)
+            if answer.told.bytes == sent and (text := sign()):
+                if not answer.started:
+                    await answer.start(200, content_type, headers)
+                await answer.body(text)
+            seconds = pause.between
+
+    speaker = asyncio.create_task(speak())
+    try:
+        yield
+    finally:
+        speaker.cancel()
+        await asyncio.gather(speaker, return_exceptions=True)

@@ -1,0 +1,75 @@
+"""Model name and what is asked → the deployments that can do it, in order; or the reason why none can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from app.access.keys import Key
+from app.catalog.deployments import Model
+from app.catalog.fitting import Fitted, Misfit, fit, misfits
+from app.errors import ApiError, InvalidRequest, NotFound
+from app.images import ImageRequest
+
+
+class Catalog:
+    def __init__(self, models: Iterable[Model]) -> None:
+        self.models = tuple(models)
+        self._by_name = {name: model for model in self.models for name in (model.name, *model.aliases)}
+
+    def visible(self, key: Key) -> list[Model]:
+        return [model for model in self.models if _sees(key, model)]
+
+    def find(self, name: str, key: Key) -> Model | None:
+        """A model outside the key's list does not exist for it."""
+        model = self._by_name.get(name)
+        return model if model is not None and _sees(key, model) else None
+
+    def described(self, name: str, key: Key) -> Model:
+        """For `/v1/models/{id}`. Raises NotFound, as that path does."""
+        if model := self.find(name, key):
+            return model
+        message = (
+            f"The model {name!r} does not exist or you do not have access to it. GET /v1/models lists those there are."
+        )
+        raise NotFound(message, code="model_not_found")
+
+    def candidates(self, request: ImageRequest, key: Key) -> list[Fitted]:
+        """The ways to serve the request, in the order in which they are tried. Raises InvalidRequest if none."""
+        model = self.find(request.model, key)
+        if model is None:
+            raise InvalidRequest(
+                f"The model {request.model!r} does not exist. GET /v1/models lists those there are.",
+                type="image_generation_user_error",
+                param="model",
+                code="invalid_value",
+            )
+        fits = [fit(request, deployment) for deployment in model.deployments]
+        able = [found for found in fits if isinstance(found, Fitted)]
+        if not able:
+            raise self._refusal(request, model, key)
+        return able
+
+    def _refusal(self, request: ImageRequest, model: Model, key: Key) -> ApiError:
+        first = _nearest(request, model)
+        others = [
+            other.name
+            for other in self.visible(key)
+            if other is not model and any(isinstance(fit(request, d), Fitted) for d in other.deployments)
+        ]
+        message = f"The model {model.name!r} cannot do this: {first.reason}"
+        message += f"; {first.works}." if first.works else "."
+        if others:
+            message += f" Models that can: {', '.join(others[:5])}."
+        kind = "image_generation_user_error" if first.code == "invalid_value" else "invalid_request_error"
+        return InvalidRequest(message, type=kind, param=first.param, code=first.code)
+
+
+def _nearest(request: ImageRequest, model: Model) -> Misfit:
+    """What stands in the way at the deployment where the least does: to change that is the shortest way."""
+    # Who does not do such a thing at all says less than who does it, but not like this.
+    found = [list(misfits(request, deployment.profile)) for deployment in model.deployments]
+    return min(found, key=lambda faults: (faults[0].code == "unsupported_operation", len(faults)))[0]
+
+
+def _sees(key: Key, model: Model) -> bool:
+    return key.may_use(model.name, *model.aliases)

@@ -1,0 +1,178 @@
+"""Asks every provider for its list of models, once, with the credential and over the connections that drawings take.
+Never draws: each request is a GET. Knows the shapes of such lists, and no dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any
+
+from app.catalog.deployments import Deployment, Model, Provider
+from app.catalog.profiles import Profile, Timeouts
+from app.config.loading import Settings
+from app.dialects import UpstreamRequest, failures
+from app.errors import Failure, UpstreamError
+from app.telemetry import connection_errors as causes
+from app.telemetry.redaction import body_without_secrets
+from app.upstream.client import Answer, Upstream
+from app.upstream.transport import AiohttpTransport
+
+TIMEOUTS = Timeouts(connect=5, read=10, total=20)
+LONGEST_LIST = 1_048_576  # bytes
+
+# What hosts call a model in their lists. A name under any of them may be the one that they want to be asked by.
+_NAMES = ("id", "model_name", "model_alias", "name")
+
+
+class Outcome(Enum):
+    UNREACHABLE = auto()
+    REFUSED = auto()  # 401, 403
+    CONNECTED = auto()  # it answers, and no list is known that could be asked for
+    UNLISTED = auto()  # it answers, with something else than a list
+    LISTED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    provider: Provider
+    path: str | None  # of the list of models, below the provider's base URL
+    models: tuple[str, ...]  # that are configured, as the provider calls them
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`why` may hold words of the provider's, without secrets."""
+
+    provider: str
+    outcome: Outcome
+    why: str = ""
+    credential: bool = True  # was one sent
+    count: int = 0
+    not_listed: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        return self.outcome not in (Outcome.UNREACHABLE, Outcome.REFUSED)
+
+
+def questions(settings: Settings, models: Sequence[Model]) -> tuple[Question, ...]:
+    asked = [deployment for model in models for deployment in model.deployments]
+    return tuple(
+        Question(
+            Provider(
+                name,
+                entry.dialect,
+                entry.base_url,
+                entry.api_key.get_secret_value() if entry.api_key else None,
+                entry.headers,
+            ),
+            entry.models_path,
+            tuple(dict.fromkeys(deployment.model for deployment in asked if deployment.provider.name == name)),
+        )
+        for name, entry in settings.providers.items()
+    )
+
+
+async def ask(asked: Iterable[Question], timeouts: Timeouts = TIMEOUTS) -> list[Finding]:
+    """All at once; the findings in the order of the questions."""
+    async with AiohttpTransport() as transport:
+        upstream = Upstream(transport)
+        return await asyncio.gather(*(_finding(upstream, question, timeouts) for question in asked))
+
+
+async def _finding(upstream: Upstream, question: Question, timeouts: Timeouts) -> Finding:
+    provider = question.provider
+    if question.path is None:  # anybody may knock: the credential stays at home
+        provider = replace(provider, api_key=None, headers={})
+    request = UpstreamRequest(question.path or "", "application/json", (b"",), method="GET")
+    try:
+        async with upstream.send(request, Deployment(provider, "", Profile(timeout=timeouts))) as answer:
+            return await _read(question, answer)
+    except UpstreamError as error:
+        return Finding(provider.name, Outcome.UNREACHABLE, _why(error, timeouts))
+
+
+async def _read(question: Question, answer: Answer) -> Finding:
+    finding = Finding(
+        question.provider.name,
+        Outcome.UNLISTED,
+        credential=bool(question.provider.api_key or question.provider.headers),
+    )
+    status = answer.head.status
+    if question.path is None:
+        return replace(finding, outcome=Outcome.CONNECTED)
+    if not 200 <= status < 300:
+        text = body_without_secrets(await answer.text(), question.provider)
+        message = failures.from_status(answer.head, text).message
+        outcome = Outcome.REFUSED if status in (401, 403) else Outcome.UNLISTED
+        return replace(finding, outcome=outcome, why=_told(question.path, status, message))
+    try:
+        body = await _body(answer)
+    except UpstreamError as error:
+        return replace(finding, why=f"its list did not come whole: {error.message}")
+    if body is None:
+        return replace(finding, why=f"its list is longer than {LONGEST_LIST} bytes, and was not read")
+    listed = names(_parsed(body))
+    if listed is None:
+        return replace(finding, why=f"what it answers at {question.path!r} is no list of models; correct `models_path`")
+    known = frozenset().union(*listed)
+    missing = tuple(model for model in question.models if model not in known)
+    return replace(finding, outcome=Outcome.LISTED, count=len(listed), not_listed=missing)
+
+
+def _told(path: str, status: int, message: str) -> str:
+    said = f"status {status}" if message == f"status {status}" else f"status {status}: {message}"
+    remedy = "; correct `models_path`, or set it to null" if status in (404, 405) else ""
+    return f"{said} at {path!r}{remedy}"
+
+
+async def _body(answer: Answer) -> bytes | None:
+    """None if it is too long. Raises UpstreamError when it is cut."""
+    body = bytearray()
+    async with aclosing(answer.pieces()) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > LONGEST_LIST:
+                return None
+    return bytes(body)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def names(document: Any) -> frozenset[frozenset[str]] | None:
+    """The models of a list, each with all its names, or None if it is no list of models.
+
+    Known: `{"data": [{"id"}]}` (OpenAI), `{"data": [{"model_name"}]}` (Nebul), `{"data": {"models": [{"model_name"}]}}`
+    (Nebula Block), and a list alone.
+    """
+    found = document
+    for key in ("data", "models"):
+        found = found.get(key, found) if isinstance(found, dict) else found
+    if not isinstance(found, list):
+        return None
+    listed = frozenset(frozenset(_names(item)) for item in found) - {frozenset()}
+    return listed if listed or not found else None
+
+
+def _names(item: Any) -> Iterator[str]:
+    if isinstance(item, dict):
+        yield from (name for key in _NAMES if isinstance(name := item.get(key), str) and name)
+    elif isinstance(item, str) and item:
+        yield item
+
+
+def _why(error: UpstreamError, timeouts: Timeouts) -> str:
+    sent = error.failure is not Failure.NOT_SENT
+    if error.timed_out:
+        what, seconds = ("answer", timeouts.read) if sent else ("connection", timeouts.connect)
+        return f"timeout: no {what} within {seconds:g} seconds"
+    return causes.told(error) or (error.message if sent else f"connect: {error.message}")

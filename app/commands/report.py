@@ -1,0 +1,175 @@
+"""The configuration as a page to read: what is served, to whom, and what is missing. Shows no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from app.catalog.deployments import Deployment, Model
+from app.catalog.fitting import takes_size
+from app.catalog.profiles import Profile, Timeouts
+from app.commands.probe import Finding, Outcome
+from app.config.loading import PRESETS, Settings
+from app.config.schema import KeySettings
+from app.images import Operation
+
+_Row = tuple[str, str]
+
+LONGEST_WORDS = 300  # characters of a provider's
+
+
+def report(settings: Settings, models: Sequence[Model]) -> str:
+    parts = [_rows(_server(settings)), _heading("keys", _rows(_keys(settings)))]
+    parts.append(_heading("providers", _rows(_providers(settings)) or "none: the sandbox is served"))
+    parts += [_heading("models", "\n\n".join(_model(model) for model in models) or "none")]
+    missing = list(_missing(settings, models))
+    parts.append(_heading("missing", "\n".join(missing) or "nothing"))
+    return "\n\n".join(parts) + "\n"
+
+
+def online_report(findings: Sequence[Finding]) -> str:
+    """What the providers said when they were asked for their models."""
+    rows = _rows(row for finding in findings for row in _found(finding))
+    return _heading("online", rows or "no provider is configured: there is nobody to ask") + "\n"
+
+
+def _found(finding: Finding) -> Iterator[_Row]:
+    why = "".join(character if character.isprintable() else " " for character in finding.why)[:LONGEST_WORDS]
+    # A list may be open to all: that it came does not prove the credential.
+    credential = "credential not refused" if finding.credential else "no credential sent"
+    match finding.outcome:
+        case Outcome.UNREACHABLE:
+            yield finding.provider, f"NOT REACHABLE  {why}"
+        case Outcome.REFUSED:
+            what = "CREDENTIAL REFUSED" if finding.credential else "CREDENTIAL MISSING"
+            yield finding.provider, f"{what}  {why}"
+        case Outcome.CONNECTED:
+            yield finding.provider, "reachable; no list of models is known (`models_path`), so nothing was asked"
+        case Outcome.UNLISTED:
+            yield finding.provider, f"reachable; models not known: {why}"
+        case Outcome.LISTED:
+            models = "1 model" if finding.count == 1 else f"{finding.count} models"
+            yield finding.provider, f"reachable; {credential}; {models} listed"
+    for model in finding.not_listed:
+        yield "", f"warning: {model!r} is not listed"
+
+
+def _heading(title: str, text: str) -> str:
+    return f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in text.splitlines())
+
+
+def _rows(rows: Iterable[_Row]) -> str:
+    held = list(rows)
+    width = max((len(name) for name, _ in held), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in held)
+
+
+def _server(settings: Settings) -> Iterator[_Row]:
+    server = settings.server
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    yield "listening", f"http://{host}:{server.port}"
+    if not settings.sandbox:  # which keeps nothing
+        yield "data", str(settings.data_dir)
+    yield "limits", f"{server.max_upload_mb:g} MB a file, {server.max_request_mb:g} MB a request"
+    yield "queue", f"{settings.queue.max_length} waiting, {settings.queue.max_seconds:g} s at most, per deployment"
+
+
+def _keys(settings: Settings) -> Iterator[_Row]:
+    if not settings.keys:
+        yield "none", "whoever reaches the port is served"
+    for key in settings.keys:
+        yield key.name, "; ".join((", ".join(key.models), *_limits(key)))
+
+
+def _limits(key: KeySettings) -> Iterator[str]:
+    if key.requests_per_minute:
+        yield f"{key.requests_per_minute} requests a minute"
+    if key.max_concurrency:
+        yield f"{key.max_concurrency} at once"
+    if not key.requests_per_minute and not key.max_concurrency:
+        yield "no limits"
+    if key.default_response_format:
+        yield f"{key.default_response_format} unless asked otherwise"
+
+
+def _providers(settings: Settings) -> Iterator[_Row]:
+    for name, provider in settings.providers.items():
+        preset = "no preset" if provider.preset == "none" else f"preset {provider.preset}"
+        credential = "api_key set" if provider.api_key else "no api_key"
+        yield name, f"{provider.base_url}  {provider.dialect}  {preset}  {credential}"
+
+
+def _model(model: Model) -> str:
+    aliases = f"  (also {', '.join(model.aliases)})" if model.aliases else ""
+    deployments = (
+        f"{deployment.name}  priority {deployment.priority}, weight {deployment.weight}\n"
+        + "\n".join(f"  {line}" for line in _rows(_deployment(deployment)).splitlines())
+        for deployment in model.deployments
+    )
+    return _heading(f"{model.name}{aliases}", "\n".join(deployments))
+
+
+def _deployment(deployment: Deployment) -> Iterator[_Row]:
+    profile = deployment.profile
+    yield "operations", ", ".join(operation for operation in Operation if operation in profile.operations)
+    yield "sizes", _sizes(profile)
+    yield "n", f"{profile.max_n} a request"
+    if Operation.EDITS in profile.operations:
+        yield "mask", profile.mask + (", required" if profile.mask_required else "")
+    yield "timeouts", _seconds(profile.timeout)
+    yield "price", "not known" if profile.price_per_image is None else f"{profile.price_per_image:g} an image"
+
+
+def _sizes(profile: Profile) -> str:
+    if not takes_size(profile):
+        return "cannot be asked for"
+    if profile.default_size is None:
+        return str(profile.size)
+    default = "the input's" if profile.default_size == "input" else str(profile.default_size)
+    return f"{profile.size}; {default} unless asked otherwise"
+
+
+def _seconds(timeouts: Timeouts) -> str:
+    first = f", first byte {timeouts.first_byte:g}" if timeouts.first_byte is not None else ""
+    return f"connect {timeouts.connect:g}, read {timeouts.read:g}, total {timeouts.total:g}{first} seconds"
+
+
+def _missing(settings: Settings, models: Sequence[Model]) -> Iterator[str]:
+    if settings.sandbox:
+        keys = ", ".join(f"{name.upper()}_API_KEY" for name in PRESETS)
+        yield f"real providers: set a key ({keys}), or list them under `providers` in a file"
+    if settings.providers and not models:
+        yield "there is no model: list what the providers offer under `models`"
+    used = {deployment.provider.name for model in models for deployment in model.deployments}
+    for name, provider in settings.providers.items():
+        if provider.api_key is None:
+            yield f"provider {name!r} has no `api_key`: requests go out without a credential"
+        if name not in used:
+            yield f"provider {name!r} serves no model: name it in a model's `deployments`"
+    yield from _undescribed(settings)
+    deployments = [deployment for model in models for deployment in model.deployments]
+    unpriced = sum(deployment.profile.price_per_image is None for deployment in deployments)
+    if unpriced and not settings.sandbox:
+        yield f"prices: {unpriced} of {len(deployments)} not known; `price_per_image` in a `profile` states one"
+    yield from _idle_globs(settings, models)
+
+
+def _undescribed(settings: Settings) -> Iterator[str]:
+    for name, model in settings.models.items():
+        for stated in model.deployments:
+            upstream = stated.model or name
+            described = model.profile.model_fields_set or stated.profile.model_fields_set
+            if not described and settings.preset_profile(stated.provider, upstream) is None:
+                dialect = settings.providers[stated.provider].dialect
+                yield (
+                    f"{stated.provider}/{upstream} has no profile: what it can do is assumed from dialect {dialect!r}; "
+                    "state what differs under `profile`"
+                )
+
+
+def _idle_globs(settings: Settings, models: Sequence[Model]) -> Iterator[str]:
+    names = [name for model in models for name in (model.name, *model.aliases)]
+    for key in settings.keys:
+        for glob in key.models:
+            if not any(fnmatchcase(name, glob) for name in names):
+                yield f"key {key.name!r}: {glob!r} matches no model"

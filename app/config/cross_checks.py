@@ -1,0 +1,102 @@
+"""What is wrong between settings that may each be right. Looks at the data before it is validated, and so past what is
+wrong with single settings, that everything can be told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from ipaddress import ip_address
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.config.errors import Located, Path, did_you_mean, written
+from app.config.schema import ServerSettings
+
+Entry = Mapping[str, Any]
+
+
+def contradictions(data: Entry) -> Iterator[Located]:
+    yield from _unknown_providers(data)
+    yield from _repeated_names(data)
+    yield from _repeated_keys(data)
+    yield from _open_door(data)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _named(data: Entry, section: str) -> Iterator[tuple[str, Entry]]:
+    entries = data.get(section)
+    if isinstance(entries, Mapping):
+        yield from ((str(name), entry) for name, entry in entries.items() if isinstance(entry, Mapping))
+
+
+def _listed(entry: Entry, setting: str) -> Iterator[tuple[int, Any]]:
+    items = entry.get(setting)
+    if isinstance(items, list | tuple):
+        yield from enumerate(items)
+
+
+def _unknown_providers(data: Entry) -> Iterator[Located]:
+    providers = data.get("providers")
+    known = [str(name) for name in providers] if isinstance(providers, Mapping) else []
+    for name, model in _named(data, "models"):
+        for index, deployment in _listed(model, "deployments"):
+            provider = deployment.get("provider") if isinstance(deployment, Mapping) else None
+            if isinstance(provider, str) and provider not in known:
+                path: Path = ("models", name, "deployments", index, "provider")
+                remedy = did_you_mean(provider, known) if known else "add it under `providers`"
+                yield Located(path, f"no provider is called {provider!r}", remedy)
+
+
+def _repeated_names(data: Entry) -> Iterator[Located]:
+    """Two models with one name are refused where the YAML is read: a mapping no longer shows them."""
+    taken: dict[str, Path] = {name: ("models", name) for name, _ in _named(data, "models")}
+    for name, model in _named(data, "models"):
+        for index, alias in _listed(model, "aliases"):
+            path: Path = ("models", name, "aliases", index)
+            if isinstance(alias, str) and alias in taken:
+                yield Located(path, f"{alias!r} is taken by {written(taken[alias])}", "choose another alias")
+            elif isinstance(alias, str):
+                taken[alias] = path
+
+
+def _repeated_keys(data: Entry) -> Iterator[Located]:
+    names: dict[str, int] = {}
+    digests: dict[str, int] = {}
+    for index, key in _listed(data, "keys"):
+        if not isinstance(key, Mapping):
+            continue
+        name, digest = key.get("name"), _digest(key)
+        if isinstance(name, str) and names.setdefault(name, index) != index:
+            yield Located(
+                ("keys", index, "name"), f"{name!r} is the name of keys[{names[name]}] too", "choose another name"
+            )
+        if digest and digests.setdefault(digest, index) != index:
+            yield Located(("keys", index), f"is the same key as keys[{digests[digest]}]", "give each its own")
+
+
+def _digest(key: Entry) -> str | None:
+    secret, digest = key.get("key"), key.get("key_sha256")
+    if isinstance(secret, str) and secret.strip():
+        return sha256(secret.strip().encode()).hexdigest()
+    return digest.strip().lower() if isinstance(digest, str) else None
+
+
+def _open_door(data: Entry) -> Iterator[Located]:
+    """Without keys whoever reaches the port draws on the account. The sandbox has no account."""
+    try:
+        server = ServerSettings.model_validate(data.get("server") or {})
+    except ValidationError:
+        return
+    if data.get("providers") and not data.get("keys") and not server.allow_anonymous and not is_loopback(server.host):
+        yield Located(
+            ("server", "host"),
+            f"{server.host!r} is not a loopback address, and there are no `keys`",
+            "add `keys`, listen on 127.0.0.1, or set `server.allow_anonymous: true`",
+        )

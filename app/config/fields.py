@@ -1,0 +1,74 @@
+"""Texts of the configuration that are checked beyond their type: what stands in addresses and HTTP headers."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from app.config.errors import refused
+
+_ORIGIN = re.compile(
+    r"\*|null|(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?/?", re.ASCII
+)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _address(text: str) -> str:
+    """An http(s) address without a trailing slash, to which paths can be appended."""
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise refused("is no http:// or https:// address", "write it like https://api.example.com/v1")
+    if parts.username or parts.password:
+        raise refused("holds a name or a password", "use `api_key` or `headers`, which are never shown")
+    if parts.query or parts.fragment:
+        raise refused("holds a '?' or a '#'", "write the address up to its path")
+    return text.strip().rstrip("/")
+
+
+def _origin(text: str) -> str:
+    """As browsers write it: in lower case, without a path, and without the scheme's own port; `null` is that of a local
+    file."""
+    found = _ORIGIN.fullmatch(text.strip().lower())
+    if found is None:
+        raise refused("is no origin", "write it like https://studio.example.com, without a path, or '*' for all")
+    if found["scheme"] is None:
+        return found[0]
+    port = found["port"] if found["port"] != _DEFAULT_PORTS.get(found["scheme"]) else None
+    return f"{found['scheme']}://{found['host']}{port or ''}"
+
+
+def _secret(value: Any) -> Any:
+    """Nothing for an empty text. White space around a secret comes from files and is never part of it."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"[!-~]*", value.strip()):
+        raise refused("holds characters that no HTTP header can carry", "check that it was copied whole and alone")
+    return value.strip() or None
+
+
+def _digest(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"(?:[0-9A-Fa-f]{64})?", value.strip()):
+        raise refused("is not 64 hexadecimal digits", "take the output of `printf %s KEY | sha256sum`")
+    return value.strip().lower() or None
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise refused(f"{name!r} is no name of an HTTP header", "use letters, digits and '-'")
+        if not re.fullmatch(r"[\t -~]*", value):
+            raise refused(f"the value of {name!r} holds characters that no HTTP header can carry", "leave them out")
+    return headers
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Origin = Annotated[str, AfterValidator(_origin)]
+Secret = Annotated[SecretStr | None, BeforeValidator(_secret)]
+Digest = Annotated[str | None, BeforeValidator(_digest)]
+HttpHeaders = Annotated[dict[str, str], AfterValidator(_headers)]

@@ -1,0 +1,208 @@
+"""YAML and environment → frozen models, cross-checked. Knows nothing of what is done with them.
+
+Laid over each other, mappings merged, everything else replaced: the providers whose key is in the environment (where
+the file has none), the file, `IMAGE_GATEWAY_…`, the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import PrivateAttr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.config.cross_checks import contradictions
+from app.config.errors import NO_ADDRESS, Fault, Located, SettingsError, closest, did_you_mean, translated, written
+from app.config.errors import Path as Place
+from app.config.schema import (
+    DataDirectory,
+    FilesSettings,
+    KeySettings,
+    LoggingSettings,
+    ModelSettings,
+    Name,
+    Preset,
+    ProfileSettings,
+    ProviderName,
+    ProviderSettings,
+    QueueSettings,
+    RunsSettings,
+    ServerSettings,
+)
+from app.config.sources import Variables, YamlFile, merged, preset_data, said
+
+__all__ = ["Fault", "Settings", "SettingsError", "filled_in", "load", "models_of", "preset_named"]
+
+PRESETS = ("netmind", "nebula", "nebul")  # in the order in which they are tried
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    server: ServerSettings = ServerSettings()
+    queue: QueueSettings = QueueSettings()
+    runs: RunsSettings = RunsSettings()
+    files: FilesSettings = FilesSettings()
+    logging: LoggingSettings = LoggingSettings()
+    data_dir: DataDirectory = Path("data")
+    providers: dict[ProviderName, ProviderSettings] = {}
+    models: dict[Name, ModelSettings] = {}
+    keys: tuple[KeySettings, ...] = ()
+
+    _presets: dict[str, Preset] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is pydantic's)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """`load` runs the sources, so that the environment is an argument."""
+        return (init_settings,)
+
+    @property
+    def sandbox(self) -> bool:
+        """Nothing is configured: the simulated providers are to be served."""
+        return not self.providers
+
+    def preset_profile(self, provider: str, model: str) -> ProfileSettings | None:
+        """What the provider's preset knows of one of the provider's models, under the provider's name for it."""
+        preset = self._presets.get(self.providers[provider].preset)
+        return preset.models.get(model) if preset else None
+
+    def offering(
+        self,
+        providers: Mapping[str, ProviderSettings],
+        models: Mapping[str, ModelSettings],
+        presets: Mapping[str, Preset],
+    ) -> Settings:
+        """The same with other providers and models; `presets` are those that the providers name."""
+        changed = self.model_copy(update={"providers": dict(providers), "models": dict(models)})
+        changed._presets = dict(presets)
+        return changed
+
+
+def load(
+    config: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any] = MappingProxyType({})
+) -> Settings:
+    """The settings of a file (or of the one that `IMAGE_GATEWAY_CONFIG` names), the environment and the command line.
+
+    `overrides` is nested like the file; what is None in it counts as not said. Raises SettingsError.
+    """
+    named = config or (Path(environ["IMAGE_GATEWAY_CONFIG"]) if environ.get("IMAGE_GATEWAY_CONFIG") else None)
+    source = YamlFile(Settings, named, environ)
+    variables = Variables(Settings, environ)
+    data = merged(source.yaml_data, variables.data)
+    if not source.yaml_data.get("providers"):
+        data = merged({"providers": _providers_by_key(environ)}, data)
+    data = merged(data, said(overrides))
+    unresolved = [fault for fault in source.faults if not variables.origin(fault.path)[0]]
+    located = [*unresolved, *_unknown_sections(data)]
+    presets, unknown = _take_presets(data)
+    located += unknown
+    _take_models(data, presets)
+    located += contradictions(data)
+    settings: Settings | None = None
+    try:
+        settings = Settings(**data)
+        settings._presets = presets
+    except ValidationError as error:
+        located += translated(error, Settings)
+    faults = [*source.refused, *variables.faults, *_first_per_place(located, variables)]
+    if faults or settings is None:
+        raise SettingsError(faults)
+    return settings
+
+
+# --- presets ---
+
+
+def _providers_by_key(environ: Mapping[str, str]) -> dict[str, Any]:
+    keys = {name: environ.get(f"{name.upper()}_API_KEY") for name in PRESETS}
+    return {name: {"api_key": key} for name, key in keys.items() if key}
+
+
+def preset_named(name: str) -> Preset:
+    return Preset.model_validate(preset_data(name))
+
+
+def filled_in(preset: Preset) -> dict[str, Any]:
+    """What a provider's entry leaves to its preset."""
+    return {name: getattr(preset, name) for name in ("base_url", "dialect", "models_path")}
+
+
+def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located]]:
+    """Fills into the providers what they leave to their presets. Returns those presets, and who names none."""
+    presets: dict[str, Preset] = {}
+    faults: list[Located] = []
+    entries = data.get("providers")
+    if not isinstance(entries, dict):
+        return presets, faults
+    for name, stated in list(entries.items()):
+        if not isinstance(stated, Mapping | None):
+            continue
+        entry = {key: value for key, value in (stated or {}).items() if value is not None or key == "models_path"}
+        faults += _misspelt(str(name), entry)
+        preset = entry.setdefault("preset", name if name in PRESETS else "none")
+        if preset in PRESETS:
+            presets[preset] = presets.get(preset) or preset_named(preset)
+            entry = {**filled_in(presets[preset]), **entry}
+        elif preset != "none":
+            remedy = did_you_mean(str(preset), (*PRESETS, "none"))
+            faults.append(Located(("providers", str(name), "preset"), f"no preset is called {preset!r}", remedy))
+            entry.setdefault("base_url", "https://unknown")  # the preset would have said it
+        if entry.get("dialect", "openai") != "openai":
+            entry.setdefault("models_path", None)  # the default is of the OpenAI shape
+        entries[name] = entry
+    return presets, faults
+
+
+def _misspelt(name: str, entry: Mapping[str, Any]) -> Iterator[Located]:
+    """An entry without an address was perhaps meant to have a preset's name."""
+    if "base_url" not in entry and "preset" not in entry and name not in PRESETS and (close := closest(name, PRESETS)):
+        remedy = f"did you mean {close!r}? If not, {NO_ADDRESS}"
+        yield Located(("providers", name, "base_url"), "is missing", remedy)
+
+
+def _take_models(data: dict[str, Any], presets: Mapping[str, Preset]) -> None:
+    """Where no models are stated: those of the providers' presets, in the order of the providers."""
+    entries = data.get("providers")
+    if data.get("models") or not isinstance(entries, dict):
+        return
+    taken = {name: entry["preset"] for name, entry in entries.items() if isinstance(entry, dict)}
+    data["models"] = models_of({name: presets[preset].models for name, preset in taken.items() if preset in presets})
+
+
+def models_of(offered: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """A section `models` of what each provider offers, tried in the order of the providers."""
+    models: dict[str, Any] = {}
+    for provider, names in offered.items():
+        for name in names:
+            models.setdefault(name, {"deployments": []})["deployments"].append({"provider": provider})
+    return models
+
+
+# --- faults ---
+
+
+def _unknown_sections(data: dict[str, Any]) -> Iterator[Located]:
+    """Takes them out: a key that is no field must not become an argument of the model's constructor."""
+    for name in [name for name in data if name not in Settings.model_fields]:
+        del data[name]
+        yield Located((name,), f"no section is called {name!r}", did_you_mean(name, Settings.model_fields))
+
+
+def _first_per_place(located: Iterable[Located], variables: Variables) -> Iterator[Fault]:
+    """What follows from a fault at the same place is left out."""
+    told: set[Place] = set()
+    for fault in located:
+        if fault.path not in told:
+            told.add(fault.path)
+            variable, rest = variables.origin(fault.path)
+            yield Fault(written((variable, *rest) if variable else rest), fault.problem, fault.remedy)

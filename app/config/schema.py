@@ -1,0 +1,293 @@
+"""The sections of the configuration as models: every setting with its default. Knows no file and no environment."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+import app.dialects
+from app.catalog.parameters import PARAMETERS
+from app.catalog.profiles import MaskConvention, SizeRule
+from app.config.errors import did_you_mean, refused
+from app.config.fields import Address, Digest, HttpHeaders, Origin, Secret
+from app.images import Operation, ResponseFormat, Size
+
+MEGABYTE = 1024 * 1024
+
+_MAPPABLE = ("prompt", "n", "size", "width", "height", *PARAMETERS)
+
+
+def _dialect(name: str) -> str:
+    known = dialects()
+    if name not in known:
+        raise refused(f"no dialect is called {name!r}", did_you_mean(name, known))
+    return name
+
+
+def dialects() -> tuple[str, ...]:
+    """The modules of `app.dialects` that are dialects, by name."""
+    names = (module.name for module in iter_modules(app.dialects.__path__))
+    return tuple(name for name in names if hasattr(import_module(f"app.dialects.{name}"), "encode"))
+
+
+def _size(value: Any) -> Any:
+    size = Size.parse(value) if isinstance(value, str) else value
+    if not isinstance(size, Size):
+        raise refused("is no size", "write WIDTHxHEIGHT in pixels, like 1024x768")
+    return size
+
+
+def _default_size(value: Any) -> Any:
+    return value if value in (None, "input") else _size(value)
+
+
+def _parameters(value: Any) -> Any:
+    """A list means: by the same names."""
+    mapping = dict.fromkeys(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
+    if isinstance(mapping, dict):
+        for name in mapping:
+            if name not in _MAPPABLE:
+                raise refused(f"no parameter is called {name!r}", did_you_mean(str(name), _MAPPABLE))
+        mapping = {ours: ours if theirs is None else theirs for ours, theirs in mapping.items()}
+    return mapping
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise refused("names a user who has no home", "write the path out") from None
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types in the union that an annotation may be."""
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation}
+
+
+# Names end up in response headers.
+Name = Annotated[str, StringConstraints(pattern=r"^[!-~]+( [!-~]+)*$")]
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
+# Of a list of models, below `base_url`; None: there is none.
+ModelsPath = Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")] | None
+FileFormat = Literal["png", "jpeg", "webp", "gif", "svg"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's `yes` is true, which Python takes for 1."""
+        if isinstance(value, bool) and _kinds(cls.model_fields[info.field_name or ""].annotation) & {int, float}:
+            raise refused(f"is {str(value).lower()}", "write a number")
+        return value
+
+
+class ServerSettings(Section):
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int = Field(8000, ge=0, le=65535)
+    max_upload_mb: PositiveFloat = 50
+    max_request_mb: PositiveFloat = 256
+    default_response_format: ResponseFormat = "b64_json"
+    keepalive_seconds: PositiveFloat = 15
+    json_keepalive_after: NonNegativeFloat | None = None
+    drain_seconds: NonNegativeFloat = 30
+    remote_images: bool = False
+    allow_anonymous: bool = False
+    forwarded_allow_ips: str = "127.0.0.1"
+    cors_origins: tuple[Origin, ...] = ()
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return int(self.max_upload_mb * MEGABYTE)
+
+    @property
+    def max_request_bytes(self) -> int:
+        return int(self.max_request_mb * MEGABYTE)
+
+
+class QueueSettings(Section):
+    max_length: int = Field(100, ge=0)
+    max_seconds: NonNegativeFloat = 60
+
+
+class RunsSettings(Section):
+    on_disconnect: Literal["finish", "cancel"] = "finish"
+    retain_seconds: NonNegativeFloat = 600
+    memory_mb: PositiveFloat = 256
+    disk_mb: NonNegativeFloat = 4096
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self.memory_mb * MEGABYTE)
+
+    @property
+    def disk_bytes(self) -> int:
+        return int(self.disk_mb * MEGABYTE)
+
+
+class FilesSettings(Section):
+    lifetime_seconds: PositiveFloat = 3600
+    public_url: Address | None = None
+    max_mb: PositiveFloat = 1024
+
+    @property
+    def max_bytes(self) -> int:
+        return int(self.max_mb * MEGABYTE)
+
+
+class LoggingSettings(Section):
+    format: Literal["auto", "text", "json"] = "auto"
+    requests: bool = True
+    prompts: bool = False
+
+
+class TimeoutSettings(Section):
+    """Seconds. What is not stated is that of the layer below."""
+
+    connect: PositiveFloat | None = None
+    read: PositiveFloat | None = None
+    total: PositiveFloat | None = None
+    first_byte: PositiveFloat | None = None
+
+
+class SizeSettings(Section):
+    """`list` alone, or bounds."""
+
+    list: tuple[Annotated[Size, BeforeValidator(_size)], ...] = ()
+    min: PositiveInt | None = None
+    max: PositiveInt | None = None
+    multiple_of: PositiveInt = 1
+    max_pixels: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> SizeSettings:
+        if self.list and self.model_fields_set - {"list"}:
+            raise refused("a list of sizes leaves nothing to bounds", "state either `list` or the bounds")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise refused("`min` is above `max`", "exchange them")
+        return self
+
+
+class ProfileSettings(Section):
+    """A layer over a profile: what is stated here goes over it, what is not stays as it is below."""
+
+    operations: frozenset[Operation] | None = Field(None, min_length=1)
+    parameters: Annotated[dict[str, str] | None, BeforeValidator(_parameters)] = None
+    size: SizeSettings | None = None
+    default_size: Annotated[Size | Literal["input"] | None, BeforeValidator(_default_size)] = None
+    max_n: PositiveInt | None = None
+    max_images: PositiveInt | None = None
+    image_field: str | None = Field(None, min_length=1)
+    input_formats: tuple[FileFormat, ...] | None = Field(None, min_length=1)
+    mask: MaskConvention | None = None
+    mask_required: bool | None = None
+    mask_field: str | None = Field(None, min_length=1)
+    output_formats: tuple[FileFormat, ...] | None = Field(None, min_length=1)
+    results: tuple[ResponseFormat, ...] | None = Field(None, min_length=1)
+    streaming: bool | None = None
+    extra: Literal["pass", "refuse"] | None = None
+    default_response_format: ResponseFormat | None = None
+    timeout: TimeoutSettings | None = None
+    price_per_image: NonNegativeFloat | None = None
+    typical_seconds: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> ProfileSettings:
+        if isinstance(self.default_size, Size) and self.size and self.size.model_fields_set:
+            rule = SizeRule(**{name: getattr(self.size, name) for name in self.size.model_fields_set})
+            if not rule.allows(self.default_size):
+                problem = f"`default_size` {self.default_size} is none that `size` allows ({rule})"
+                raise refused(problem, f"write {rule.nearest(self.default_size)}, say")
+        return self
+
+
+class ProviderSettings(Section):
+    """`preset`, `dialect` and `base_url` as they hold in the end: what the preset gives has been filled in."""
+
+    preset: str = "none"
+    dialect: Annotated[str, AfterValidator(_dialect)] = "openai"
+    base_url: Address
+    models_path: ModelsPath = "/models"
+    api_key: Secret = None
+    headers: HttpHeaders = Field(default_factory=dict, repr=False)
+    timeout: TimeoutSettings = TimeoutSettings()
+    max_concurrency: PositiveInt | None = None
+    retries: int = Field(1, ge=0, le=10)
+    retry_timeouts: bool = False
+    urls: Literal["store", "pass"] = "store"
+
+
+class DeploymentSettings(Section):
+    provider: str
+    model: Name | None = None
+    priority: int | None = None
+    weight: PositiveInt = 1
+    max_concurrency: PositiveInt | None = None
+    profile: ProfileSettings = ProfileSettings()
+
+
+class ModelSettings(Section):
+    aliases: tuple[Name, ...] = ()
+    deployments: tuple[DeploymentSettings, ...] = Field(min_length=1)
+    profile: ProfileSettings = ProfileSettings()
+
+
+class KeySettings(Section):
+    """A virtual key. `models` are globs."""
+
+    name: Name
+    key: Secret = Field(None, repr=False)
+    key_sha256: Digest = Field(None, repr=False)
+    models: tuple[str, ...] = Field(("*",), min_length=1)
+    requests_per_minute: PositiveInt | None = None
+    max_concurrency: PositiveInt | None = None
+    default_response_format: ResponseFormat | None = None
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> KeySettings:
+        if (self.key is None) == (self.key_sha256 is None):
+            problem = "has neither `key` nor `key_sha256`" if self.key is None else "has both `key` and `key_sha256`"
+            raise refused(problem, "state one of them")
+        return self
+
+    @property
+    def sha256(self) -> bytes:
+        """The key's digest."""
+        if self.key is not None:
+            return sha256(self.key.get_secret_value().encode()).digest()
+        return bytes.fromhex(self.key_sha256 or "")
+
+
+class Preset(Section):
+    """A provider as it ships: one file of `app/presets/`."""
+
+    base_url: Address
+    dialect: Annotated[str, AfterValidator(_dialect)]
+    models_path: ModelsPath = None
+    models: dict[Name, ProfileSettings]
+
+
+DataDirectory = Annotated[Path, AfterValidator(_expanded)]

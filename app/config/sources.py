@@ -1,0 +1,176 @@
+"""Where settings are said: a YAML file, variables, the files of the presets. The only reader of YAML; knows no setting
+by name."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping
+from importlib.abc import Traversable
+from importlib.resources import files
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+from pydantic_settings import BaseSettings, EnvSettingsSource, YamlConfigSettingsSource
+
+from app.config.errors import Fault, Located, Path, SettingsError, did_you_mean, written
+from app.config.interpolation import interpolate
+
+PREFIX = "IMAGE_GATEWAY_"
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class YamlFile(YamlConfigSettingsSource):
+    """A file's data with its references replaced. Raises SettingsError where there is no data to speak of.
+
+    `faults` are references that name nothing, `refused` what a mapping can no longer show: settings stated twice.
+    """
+
+    def __init__(self, settings: type[BaseSettings], path: FilePath | None, environ: Mapping[str, str]) -> None:
+        self.faults: list[Located] = []
+        self.refused: list[Fault] = []
+        self._environ = environ
+        if path is not None:
+            _check_file(path)
+        super().__init__(settings, yaml_file=path)
+
+    def _read_file(self, file_path: FilePath | Traversable) -> dict[str, Any]:
+        data = self._parsed(file_path)
+        if not isinstance(data, dict):
+            raise SettingsError([Fault(str(file_path), "is not a mapping", "begin with a section, like `server:`")])
+        data, self.faults = interpolate(data, self._environ)
+        # A section whose lines are all commented out is null.
+        return {str(name): section for name, section in data.items() if section is not None}
+
+    def _parsed(self, file_path: FilePath | Traversable) -> Any:
+        problem = remedy = ""
+        try:
+            text = file_path.read_text(encoding="utf-8")
+            tree = yaml.compose(text, _LOADER)
+            self.refused = list(_repeated(tree, ()))
+            return yaml.load(text, _LOADER) if tree is not None else {}  # noqa: S506 (a safe loader, in C)
+        except yaml.MarkedYAMLError as error:  # its text quotes the file, and so perhaps a secret
+            mark = error.problem_mark
+            where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            problem, remedy = f"{error.problem or error.context or 'no YAML'}{where}", "correct the YAML there"
+        except (yaml.YAMLError, ValueError):
+            problem, remedy = "holds bytes or dates that YAML does not allow", "save it as UTF-8 text, dates in quotes"
+        except RecursionError:
+            problem, remedy = "an anchor contains itself", "write its content out"
+        except OSError as error:
+            problem, remedy = _unreadable(error)
+        raise SettingsError([Fault(str(file_path), problem, remedy)])
+
+
+def _check_file(path: FilePath) -> None:
+    """Raises SettingsError where there is no file to be read."""
+    remedy = "correct --config or IMAGE_GATEWAY_CONFIG"
+    try:
+        mode = path.expanduser().stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # `~nobody` has no home
+        problem = "there is no such file"
+    except OSError as error:
+        problem, remedy = _unreadable(error)
+    else:
+        if stat.S_ISREG(mode):
+            return
+        problem = "is no regular file"
+        if stat.S_ISDIR(mode):
+            problem = "is a directory, not a file"
+            remedy = "name a file; of a mount whose file is missing on the host, Docker makes a directory"
+    raise SettingsError([Fault(str(path), problem, remedy)])
+
+
+def _unreadable(error: OSError) -> tuple[str, str]:
+    """Problem and remedy."""
+    return f"cannot be read: {error.strerror}", "let the gateway's user read it"
+
+
+def _repeated(node: Any, path: Path) -> Iterator[Fault]:
+    """YAML's loaders let the last of two equal keys win, silently."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _repeated(item, (*path, index))
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                where = f"twice in line {line}" if line == lines[name] else f"in line {lines[name]} and in line {line}"
+                yield Fault(written((*path, name)), f"stands {where}", "keep one")
+            lines.setdefault(name, line)
+            yield from _repeated(value, (*path, name))
+
+
+class Variables:
+    """What `IMAGE_GATEWAY_…` says, and which variable said what.
+
+    A variable without `__` that names no section is left alone: Kubernetes sets IMAGE_GATEWAY_PORT and others for a
+    service of the gateway's name.
+    """
+
+    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self.data: dict[str, Any] = {}
+        self._settings = settings
+        self.faults: list[Fault] = []
+        self._origins: dict[Path, tuple[str, int]] = {}  # name, and how deep its value begins
+        names = [name for name, value in environ.items() if name.upper().startswith(PREFIX) and value]
+        for name in sorted(names, key=len):
+            section, *deeper = name.upper().removeprefix(PREFIX).lower().split("__")
+            if section in settings.model_fields:
+                self._add(name, environ[name])
+            elif deeper:
+                remedy = did_you_mean(section, settings.model_fields)
+                self.faults.append(Fault(name, f"no section is called {section!r}", remedy))
+
+    def _add(self, name: str, value: str) -> None:
+        source = EnvSettingsSource(self._settings, env_prefix=PREFIX, env_nested_delimiter="__")
+        source.env_vars = {name.lower(): value}
+        try:
+            stated = source()
+        except ValueError:  # its text, and its cause's, hold the value
+            self.faults.append(Fault(name, "is no JSON", "write lists and mappings as JSON"))
+            return
+        self.data = merged(self.data, stated)
+        self._origins |= dict.fromkeys(_leaves(stated, ()), (name, name.count("__") + 1))
+
+    def origin(self, path: Path) -> tuple[str | None, Path]:
+        """The variable that said what stands at `path`, and the rest of the path within its value."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self._origins:
+                name, depth = self._origins[path[:end]]
+                return name, path[depth:]
+        return None, path
+
+
+def _leaves(value: Any, path: Path) -> Iterator[Path]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, key))
+    else:
+        yield path
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged, everything else is replaced by what lies above."""
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        result[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def said(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None."""
+    return {
+        key: said(value) if isinstance(value, Mapping) else value
+        for key, value in overrides.items()
+        if value is not None
+    }
+
+
+def preset_data(name: str) -> Any:
+    """What `app/presets/NAME.yaml` holds."""
+    text = files("app.config.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.load(text, _LOADER)  # noqa: S506 (a safe loader, in C)

@@ -1,0 +1,255 @@
+"""Decoders that the dialects share: a JSON answer with pictures under `data[].b64_json` or `data[].url`, and the
+choice between JSON and events by what the body begins with. Knows no provider."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from app.codecs.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
+from app.dialects import Decoder
+from app.dialects.failures import from_document
+from app.errors import Failure, UpstreamError
+from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+
+FACTS = ("background", "output_format", "quality", "safety_identifier", "size")
+LONGEST_LINK = 65_536  # bytes
+_DATA_URL = re.compile(rb"data:[^,]{0,256};base64,(?=.)", re.IGNORECASE | re.DOTALL)
+
+
+def garbled(reason: object) -> UpstreamError:
+    return UpstreamError(Failure.UNCERTAIN, f"the answer cannot be read: {reason}")
+
+
+def so_far(tap: JsonTap, begins: StringBegins) -> Any:
+    """The document as it was known when that string began. Raises UpstreamError."""
+    try:
+        return tap.so_far(begins)
+    except JsonTapError as error:
+        raise garbled(error) from None
+
+
+class JsonAnswer:
+    """`{"data": [{"b64_json": …, "revised_prompt": …, "seed": …} | {"url": …}], "usage": …}`, in any order of keys."""
+
+    done = False  # only its end shows that nothing contradicts it
+
+    def __init__(self) -> None:
+        self._tap = JsonTap(frozenset({"b64_json", "url"}))
+        self._told = 0  # entries of `data` of which all has been told
+        self._open = False  # the entry `_told` has begun to be told ...
+        self._from_url = False  # ... with what stood under `url`
+        self._passing = False  # we are inside a picture's text
+        self._address: Address | None = None  # we are inside of
+        self._links: dict[int, str] = {}  # of entries that have not been told, as far as they have any
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        try:
+            found = self._tap.feed(data)
+        except JsonTapError as error:
+            raise garbled(error) from None
+        if self._open and self._passing and len(found) == 1 and type(found[0]) is bytes:  # nearly every byte's path
+            return (ImageData(found[0]),)
+        return self._events(found)
+
+    def close(self) -> Iterable[Event]:
+        try:
+            document = self._tap.close()
+        except JsonTapError as error:
+            raise garbled(error) from None
+        entries = _entries(document)
+        delivered = bool(self._told or self._open or self._links)
+        if failure := from_document(document, delivered=delivered):
+            raise failure.alone()  # this frame holds the other one
+        if not delivered:
+            raise UpstreamError(Failure.UNCERTAIN, "the answer holds no image, and no reason")
+        usage = usage_of(document)
+        events = list(self._up_to(len(entries), entries, usage))
+        if self._open or self._told > len(entries):
+            raise garbled("'data' comes twice")
+        facts = {key: document[key] for key in FACTS if isinstance(document.get(key), str)}
+        if isinstance(document.get("svg_usage"), dict):
+            facts["svg_usage"] = document["svg_usage"]
+        return [*events, Done(usage, facts)]
+
+    def _events(self, found: Iterable[Any]) -> Iterator[Event]:
+        for item in found:
+            if type(item) is bytes:
+                text = item if self._passing else self._address.feed(item) if self._address else b""
+                if text:
+                    if not self._open:  # only now, since an empty text is no image
+                        self._open, self._from_url = True, not self._passing
+                        yield ImageBegins(self._told)
+                    yield ImageData(text)
+            elif type(item) is StringBegins:
+                match item.path:
+                    case ("data", int(index), "b64_json" | "url" as key):
+                        yield from self._string(index, key, item)
+            elif type(item) is StringEnds:
+                if self._address and (rest := self._address.close()):
+                    yield ImageData(rest)
+                elif self._address and self._address.link:
+                    self._links[self._told] = self._address.link
+                self._passing, self._address = False, None
+
+    def _string(self, index: int, key: str, begins: StringBegins) -> Iterator[Event]:
+        if index < self._told:
+            raise garbled("'data' comes twice")
+        yield from self._up_to(index, _entries(so_far(self._tap, begins)), None)
+        if key == "url" and not self._open:
+            self._address = Address()
+        elif key == "b64_json" and not self._open:
+            self._passing = True
+        elif key == "b64_json" and not self._from_url:
+            raise garbled("an image comes twice")
+
+    def _up_to(self, end: int, entries: list[Any], usage: Mapping[str, Any] | None) -> Iterator[Event]:
+        """Tells the rest of the entries before `end`: the end of the open one, and those that are only a link. Raises
+        UpstreamError for one that is neither: an answer with a piece missing must not look whole."""
+        while self._told < end:
+            entry = entries[self._told] if self._told < len(entries) and isinstance(entries[self._told], dict) else {}
+            if not self._open and (address := self._links.pop(self._told, None)):
+                yield ImageBegins(self._told)
+                yield ImageLink(address)
+                self._open = True
+            if not self._open:
+                raise UpstreamError(Failure.UNCERTAIN, f"image {self._told + 1} of the answer is missing")
+            self._told += 1
+            self._open = False
+            yield image_ends(entry, usage if self._told == len(entries) else None)
+
+
+def _entries(document: Any) -> list[Any]:
+    data = document.get("data") if isinstance(document, dict) else None
+    return data if isinstance(data, list) else []
+
+
+def link(entry: Any) -> str | None:
+    url = entry.get("url") if isinstance(entry, dict) else None
+    return url if isinstance(url, str) and url else None
+
+
+class Address:
+    """What stands under `url`, while it passes: a link, or, as a data URL, the image itself."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()  # of a link, or of what may become one
+        self._is_image = False
+        self._tail = b""  # the beginning of a character that is spelt %2B
+
+    def feed(self, text: bytes) -> bytes:
+        """What of it is base64 text of an image. Raises UpstreamError for a link without end."""
+        if not self._is_image:
+            self._text += text
+            prefix = _DATA_URL.match(self._text)
+            if prefix is None:
+                if len(self._text) > LONGEST_LINK:
+                    raise garbled(f"a link is longer than {LONGEST_LINK} bytes")
+                return b""
+            self._is_image, text = True, bytes(self._text[prefix.end() :])
+        text = self._tail + text
+        cut = text.rfind(b"%", max(0, len(text) - 2))
+        self._tail = text[cut:] if cut >= 0 else b""
+        return unquote_to_bytes(text[:cut] if cut >= 0 else text)
+
+    def close(self) -> bytes:
+        """The rest of an image's text."""
+        return self._tail
+
+    @property
+    def link(self) -> str | None:
+        return None if self._is_image else self._text.decode(errors="replace")
+
+
+def behind(address: str) -> ImageLink | ImageData:
+    """What a whole `url` stands for."""
+    whole = Address()
+    text = whole.feed(address.encode(errors="replace"))
+    return ImageLink(address) if whole.link is not None else ImageData(text + whole.close())
+
+
+def image_ends(entry: Mapping[str, Any], usage: Mapping[str, Any] | None) -> ImageEnds:
+    revised, seed = entry.get("revised_prompt"), entry.get("seed")
+    return ImageEnds(
+        revised_prompt=revised if isinstance(revised, str) and revised else None,
+        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
+        usage=usage,
+        facts={key: entry[key] for key in FACTS if isinstance(entry.get(key), str)},
+    )
+
+
+def usage_of(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Usage in OpenAI's shape, whatever the upstream calls its counts; None if it gives none."""
+    said = document.get("usage")
+    if not isinstance(said, dict):
+        return None
+    taken = _count(said, "input_tokens", "prompt_tokens")
+    total = _count(said, "total_tokens")
+    made = _count(said, "output_tokens", "completion_tokens")
+    if taken is None and total is None and made is None:
+        return None
+    if made is None:
+        made = max(0, (total or 0) - (taken or 0))
+    if taken is None:
+        taken = max(0, (total or 0) - made)
+    usage: dict[str, Any] = {
+        "total_tokens": taken + made if total is None else total,
+        "input_tokens": taken,
+        "output_tokens": made,
+        "input_tokens_details": _details(said.get("input_tokens_details") or said.get("prompt_tokens_details"), taken),
+    }
+    if isinstance(said.get("output_tokens_details"), dict):
+        usage["output_tokens_details"] = said["output_tokens_details"]
+    return usage
+
+
+def _count(said: Mapping[str, Any], *names: str) -> int | None:
+    found = (said[name] for name in names if isinstance(said.get(name), int) and not isinstance(said[name], bool))
+    return next(found, None)
+
+
+def _details(said: Any, taken: int) -> dict[str, int]:
+    """What the upstream's own split does not count as images, counts as text."""
+    said = said if isinstance(said, dict) else {}
+    image, text = _count(said, "image_tokens") or 0, _count(said, "text_tokens")
+    return {"text_tokens": max(0, taken - image) if text is None else text, "image_tokens": image}
+
+
+class ByFirstByte:
+    """Waits for the first byte that is not white space and lets it choose the decoder: labels have been seen to lie."""
+
+    def __init__(self, events: Callable[[], Decoder] | None = None) -> None:
+        self._chosen: Decoder | None = None
+        self._events = events
+        self._blank = 0
+
+    @property
+    def done(self) -> bool:
+        return self._chosen is not None and self._chosen.done
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        if self._chosen is not None:
+            return self._chosen.feed(data)
+        text = data.lstrip(b" \t\r\n\xef\xbb\xbf")
+        if not text:
+            self._blank += len(data)
+            if self._blank > 1_048_576:
+                raise garbled("nothing but white space")
+            return ()
+        self._chosen = self._choose(text)
+        return self._chosen.feed(text)
+
+    def close(self) -> Iterable[Event]:
+        if self._chosen is None:
+            raise UpstreamError(Failure.UNCERTAIN, "the answer is empty")
+        return self._chosen.close()
+
+    def _choose(self, text: bytes) -> Decoder:
+        if text[:1] == b"{":
+            return JsonAnswer()
+        if self._events and text[:1] in (b":", b"e", b"d", b"i", b"r"):
+            return self._events()
+        kind = "HTML" if text[:1] == b"<" else "neither JSON nor events"
+        raise garbled(f"it is {kind}")

@@ -1,0 +1,216 @@
+"""Pictures are checked and measured while their base64 text passes. Holds a head and a tail, never the picture."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import pybase64
+
+from app.errors import Failure, UpstreamError
+from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Size
+from app.imaging.formats import ENOUGH, FrameSearch, dimensions, format_name, has_alpha, media_type
+from app.upstream.addresses import resolved
+
+_WHITE = b" \t\r\n"
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_OF_AN_IMAGE = (ImageBegins, ImageData, ImageLink, ImageEnds)
+_TAIL = 256  # some encoders pad after the end marker
+LONGEST = 256 * 1_048_576  # bytes; several times what anybody draws, so it is no picture but a fault that never ends
+
+
+class Inspector:
+    """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is.
+
+    `seed` is the one that was sent for the first image: an upstream that took it need not repeat it. `most` is how
+    many images were asked for: what an upstream sends beyond them is passed over. `base_url` is where links that are
+    no full addresses begin.
+    """
+
+    def __init__(self, seed: int | None = None, most: int | None = None, base_url: str = "") -> None:
+        self._picture = Picture()
+        self._seed = seed
+        self._most = most
+        self._base_url = base_url
+        self._index = 0
+        self._unwanted = False
+
+    def __call__(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Raises UpstreamError (UNCERTAIN) at the piece that shows that a picture is broken."""
+        for event in events:
+            if type(event) is ImageBegins:
+                self._picture = Picture()
+                self._index = event.index
+                self._unwanted = self._most is not None and event.index >= self._most
+            if self._unwanted and type(event) in _OF_AN_IMAGE:
+                continue
+            if type(event) is ImageData:
+                clean = self._picture.piece(event.base64)
+                if clean is event.base64:
+                    yield event
+                elif clean:
+                    yield ImageData(clean)
+            elif type(event) is ImageEnds and self._picture.begun:
+                self._picture.end()
+                seed = self._seed if event.seed is None and self._index == 0 else event.seed
+                facts = {**event.facts, **self._picture.facts()}
+                yield replace(event, seed=seed, facts=facts, alpha=self._picture.alpha)
+            elif type(event) is ImageLink:
+                yield ImageLink(resolved(event.url, self._base_url))
+            else:
+                yield event
+
+
+class Picture:
+    """Feed it the text piece by piece; `piece` gives back what is to be passed on. Raises UpstreamError (UNCERTAIN)."""
+
+    def __init__(self) -> None:
+        self.media_type: str | None = None
+        self.size: Size | None = None
+        self.alpha: bool | None = None  # whether anything in it can be transparent; None: not known
+        self.length = 0  # bytes of the picture so far
+        self.begun = False  # some text has come
+        self._carry = b""  # of the text: what does not fill a group of four yet
+        self._prefix: bytes | None = b""  # of the text, until it is known whether it is a data URL; then None
+        self._padded = False
+        self._head: bytearray | None = bytearray()  # as long as more of it may tell more
+        self._frame: FrameSearch | None = None  # of a JPEG whose size has not come yet
+        self._tail = b""
+        self._riff = 0  # WebP's own word for its length
+
+    def facts(self) -> dict[str, str | None]:
+        """In the words of OpenAI's answers; None for what could not be found out, and so is nobody's to say."""
+        return {"output_format": format_name(self.media_type), "size": str(self.size) if self.size else None}
+
+    def piece(self, text: bytes) -> bytes:
+        self.begun = True
+        if self._prefix is not None:
+            text = self._without_prefix(text)
+        if not text:
+            return text
+        try:
+            self._take(text)
+        except binascii.Error:
+            clean = text.translate(None, _WHITE)
+            if len(clean) == len(text):
+                raise _broken("is not base64") from None
+            return self._retry(clean) if clean else b""
+        return text
+
+    def end(self) -> None:
+        """The text is complete. Raises if the picture is not."""
+        if self._prefix:
+            raise _broken("is no more than the beginning of a data URL")
+        if self._carry:
+            raise _broken("is cut: its base64 ends in the middle of a group")
+        if self._head is not None:
+            self._look(final=True)
+        if not self.length:
+            raise _broken("is empty")
+        self._check_tail()
+
+    def _retry(self, clean: bytes) -> bytes:
+        try:
+            self._take(clean)
+        except binascii.Error:
+            raise _broken("is not base64") from None
+        return clean
+
+    def _without_prefix(self, text: bytes) -> bytes:
+        """Drops `data:image/png;base64,`, which some hosts send."""
+        text = ((self._prefix or b"") + text).lstrip(_WHITE)
+        if text[:5] != b"data:"[: len(text)]:
+            self._prefix = None
+            return text
+        head, comma, rest = text.partition(b",")
+        if comma:
+            self._prefix = None
+            return rest
+        if len(head) > 256:
+            raise _broken("begins with a data URL that does not end")
+        self._prefix = text
+        return b""
+
+    def _take(self, text: bytes) -> None:
+        """All or nothing, so that a refused piece can be cleaned and given again."""
+        if self._padded:
+            raise binascii.Error("text after the padding")
+        group = self._carry + text[: -len(self._carry) % 4] if self._carry else b""
+        if group and len(group) < 4:
+            self._carry = _only_base64(group)
+            return
+        rest = memoryview(text)[len(group) - len(self._carry) :]
+        whole = len(rest) & ~3
+        carry = _only_base64(bytes(rest[whole:]))
+        first = pybase64.b64decode(group, validate=True) if group else b""
+        decoded = pybase64.b64decode(rest[:whole], validate=True)
+        self._padded = (rest[whole - 1 : whole] if whole else group[3:]) == b"="
+        if (group[3:] == b"=" and rest) or (self._padded and whole < len(rest)):
+            raise binascii.Error("text after the padding")
+        self._carry = carry
+        for data in filter(None, (first, decoded)):
+            self._passed(data)
+
+    def _passed(self, data: bytes) -> None:
+        self.length += len(data)
+        if self.length > LONGEST:
+            raise _broken(f"is longer than {LONGEST // 1_048_576} MiB")
+        self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
+        if self._head is not None:
+            room = ENOUGH - len(self._head)
+            self._head += data[:room]
+            self._look(final=len(self._head) >= ENOUGH)
+            data = data[room:]
+        if self._frame is not None:
+            self._search(self._frame, data)
+
+    def _look(self, *, final: bool) -> None:
+        head = bytes(self._head or b"")
+        if len(head) < 32 and not final:
+            return
+        self.media_type = media_type(head)
+        self.alpha = has_alpha(head)
+        self._riff = int.from_bytes(head[4:8], "little") if self.media_type == "image/webp" else 0
+        if self.media_type == "text/html" or (self.media_type is None and head.lstrip()[:1] in (b"<", b"{", b"[")):
+            raise _broken("is no picture but text")
+        if self.media_type == "image/jpeg":
+            self._frame = FrameSearch()
+            self._search(self._frame, head)
+        else:
+            self.size = dimensions(head)
+        if final or self._told_all():
+            self._head = None
+
+    def _told_all(self) -> bool:
+        if self.media_type == "image/png":
+            return self.size is not None and self.alpha is not None
+        return self.media_type != "image/webp" or self.size is not None
+
+    def _search(self, frame: FrameSearch, data: bytes) -> None:
+        self.size = frame.feed(data)
+        if frame.over:
+            self._frame = None
+
+    def _check_tail(self) -> None:
+        if self.media_type == "image/png":
+            whole = b"IEND\xaeB`\x82" in self._tail
+        elif self.media_type == "image/jpeg":
+            whole = b"\xff\xd9" in self._tail
+        elif self.media_type == "image/webp":
+            whole = self.length >= self._riff + 8
+        else:
+            whole = True
+        if not whole:
+            raise _broken("is cut: the end of the picture is missing")
+
+
+def _only_base64(text: bytes) -> bytes:
+    """What waits for the rest of its group is not decoded yet, but already passed on."""
+    if text.translate(None, _ALPHABET):
+        raise binascii.Error("not base64")
+    return text
+
+
+def _broken(how: str) -> UpstreamError:
+    return UpstreamError(Failure.UNCERTAIN, f"the image {how}")

@@ -1,0 +1,235 @@
+"""The process: allocator, listening, signals, the configuration's file, the first lines on the terminal. Knows no
+request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import math
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.config.cross_checks import is_loopback
+from app.config.errors import Fault
+from app.config.loading import Settings, SettingsError
+from app.errors import Unavailable
+from app.main import create_app, replace_settings
+from app.server.protocol import Protocol
+from app.wiring import Parts, new_log
+
+# From glibc's malloc.h. uvloop reads in blocks of 256 KiB, above the usual threshold for blocks that are mapped and
+# unmapped one by one: thousands of page faults for each upload. Blocks up to this size are taken from the heap.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE_BLOCK = 4 * 1_048_576
+_KEPT_FREE = 64 * 1_048_576
+
+NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, for load balancers to notice
+TELLING_SECONDS = 1.0  # for the last answers to leave, once the time for drawings is up
+GRACE_SECONDS = 5  # beyond the time for drawings, until uvicorn gives up
+WATCH_SECONDS = 2.0
+SETTLED_SECONDS = 0.2  # without a change: half a file may be a valid one, without some of its models, say
+
+
+def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -> None:
+    """Serves until told to stop. `reload` reads the configuration again, on SIGHUP or when `file` has changed; it may
+    raise SettingsError."""
+    _tune_allocator()
+    _raise_limit_on_files()
+    logging.getLogger("uvicorn.error").addFilter(_plainly)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the caller is told what is wrong with the form
+    log = new_log(settings)
+    app = create_app(settings, log)
+    config = uvicorn.Config(
+        app,
+        host=settings.server.host,
+        port=settings.server.port,
+        http=Protocol,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=75,  # seconds; longer than load balancers keep theirs, so that they close first
+        timeout_graceful_shutdown=math.ceil(settings.server.drain_seconds) + GRACE_SECONDS,
+        forwarded_allow_ips=settings.server.forwarded_allow_ips,
+    )
+    Server(config, app, reload, file, settings.server.drain_seconds).run()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a word to the operator when it listens, an orderly end, and a configuration that may change."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        reload: Callable[[], Settings],
+        file: Path | None,
+        drain_seconds: float,
+    ) -> None:
+        """`drain_seconds` are those of the start: uvicorn was told of them."""
+        super().__init__(config)
+        self._app = app
+        self._drain_seconds = drain_seconds
+        self._reload = reload
+        self._file = file
+        self._known = _version(file)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def _parts(self) -> Parts:
+        parts: Parts = self._app.state.parts
+        return parts
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGHUP, self.reconfigure)
+        await super().startup(sockets)
+        _tune_collector()
+        if self.started:
+            self._watcher = asyncio.create_task(self._watch())
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            print(welcome(self._parts, host, port), file=sys.stderr, flush=True)  # noqa: T201
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Told to end by a supervisor, the gateway first says that it is not ready and goes on for a moment, so that
+        nothing is sent to it any more when it stops listening."""
+        if sig == signal.SIGTERM and self.started and self._loop and not self._app.state.draining:
+            self._app.state.draining = True
+            self._captured_signals.append(sig)
+            self._loop.call_soon_threadsafe(self._loop.call_later, NOTICE_SECONDS, self._stop)
+        else:
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Runs have `drain_seconds` to finish; the rest is told why not."""
+        self._app.state.draining = True
+        if self._watcher:
+            self._watcher.cancel()
+        if hasattr(self._app.state, "parts"):
+            parts, loop = self._parts, asyncio.get_running_loop()
+            seconds = self._drain_seconds
+            loop.call_later(seconds, parts.ground.retention.give_up, _going_down)
+            loop.call_later(seconds + TELLING_SECONDS, self._break_off)
+        await super().shutdown(sockets)
+
+    def reconfigure(self) -> None:
+        """Applies the configuration as it is now; a bad one is refused, and the old one stays."""
+        if not hasattr(self._app.state, "parts"):
+            return  # it has only just begun: `_watch` will see what changed
+        log = self._parts.ground.log
+        self._known = _version(self._file)
+        try:
+            settings = self._reload()
+            self._check(settings)
+            replace_settings(self._app, settings)
+        except SettingsError as error:
+            log.warning("configuration refused, the old one stays", faults=str(error))
+        except Exception as error:
+            log.crash("configuration", error)
+        else:
+            log.event("configuration applied", models=len(self._parts.catalog.models))
+
+    def _check(self, settings: Settings) -> None:
+        """The socket stays where it is, whatever the new settings say, and half a file must not do away with the keys.
+        Raises SettingsError."""
+        if settings.sandbox != bool(self._parts.ground.sandbox_url):
+            raise SettingsError([Fault("providers", "change between simulated and real ones", "restart the gateway")])
+        closed = self._parts.settings.keys or not is_loopback(self.config.host)
+        if closed and not settings.keys and not settings.server.allow_anonymous:
+            remedy = "restart the gateway to serve without, or set `server.allow_anonymous: true`"
+            raise SettingsError([Fault("keys", "are gone", remedy)])
+
+    def _break_off(self) -> None:
+        """Who has not taken its answer by now, or is still sending, is left as if it had gone: uvicorn would cancel the
+        request instead, wherever it is, and print a traceback for each."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.abort()
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    async def _watch(self) -> None:
+        """A new file is applied without a signal: some platforms cannot send one into a container."""
+        while self._file is not None:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = _version(self._file)
+            if now is not None and now != self._known:
+                await asyncio.sleep(SETTLED_SECONDS)
+                if _version(self._file) == now:
+                    self.reconfigure()
+
+
+def _version(file: Path | None) -> tuple[int, int] | None:
+    """What changes when the file does; of the file that a link leads to, as mounted configurations are links."""
+    try:
+        stat = file.stat() if file else None
+    except OSError:
+        return None
+    return (stat.st_mtime_ns, stat.st_ino) if stat else None
+
+
+def _going_down() -> Unavailable:
+    return Unavailable("The gateway is going down, and the images were not finished in time.", code="shutting_down")
+
+
+def welcome(parts: Parts, host: str, port: int) -> str:
+    """Where it listens, what it serves, and a command that works."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(  # noqa: S104 (what is bound to everything is shown as loopback)
+        host, f"[{host}]" if ":" in host else host
+    )
+    base = f"http://{shown}:{port}"
+    models = parts.catalog.models
+    first = models[0].name if models else "MODEL"
+    key = '-H "Authorization: Bearer YOUR_KEY" ' if parts.settings.keys else ""
+    kind = "simulated providers (no configuration was given)" if parts.ground.sandbox_url else "its providers"
+    names = ", ".join(model.name for model in models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
+    return (
+        f"Image Gateway listens at {base}/v1 and serves {kind}: {names}.\n"
+        f"Try: curl -s {base}/v1/images/generations {key}-H 'Content-Type: application/json' "
+        f'-d \'{{"model":"{first}","prompt":"a red fox"}}\''
+    )
+
+
+def _plainly(record: logging.LogRecord) -> bool:
+    """Of a failed start the last line says what is wrong. An answer that broke in the middle is left unfinished on
+    purpose; the request's own log line tells why."""
+    message = record.getMessage()
+    if message.startswith("Traceback") and "DataDirError" in message:
+        record.msg, record.args = message.strip().splitlines()[-1].partition("DataDirError: ")[2], ()
+    return "returned without completing response" not in message
+
+
+def _tune_collector() -> None:
+    """What was imported stays for good and need not be looked through again. What is left to look through is little:
+    connections and the libraries' errors are cycles, collected often enough to stay few."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 2)
+
+
+def _raise_limit_on_files() -> None:
+    """Each connection is one, and so is each picture and recording on disk; the usual 1024 are few for a server."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _tune_allocator() -> None:
+    """Does nothing where the C library is not glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE)

@@ -1,0 +1,223 @@
+"""Places at deployments and their providers, and the queues for them: fair between keys, bounded in length and time.
+Knows no request, and does not choose where one goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from app.catalog.deployments import Deployment
+from app.errors import Unavailable
+
+GUESSED_SECONDS = 10.0  # how long a drawing holds its place, where nothing is known
+_QUEUE_FULL = "is busy and its queue is full"
+SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0  # OpenAI's Node SDK takes a Retry-After above 60 s for none
+
+
+class Slots:
+    """No place is free while somebody waits who could have it: a place that is given back goes straight to the next,
+    so nobody overtakes and nobody is woken in vain.
+
+    Counts are kept under names out of the configuration. Models that share a deployment share its count, each with the
+    limit that its own entry states. `clock` gives seconds; up to `max_length` requests wait for a deployment, each up
+    to `max_seconds`. When that many wait, a key that has fewer of them than another takes the other's last place.
+    """
+
+    def __init__(self, clock: Callable[[], float], max_length: int, max_seconds: float) -> None:
+        self._clock = clock
+        self._max_length = max_length
+        self._max_seconds = max_seconds
+        self._lanes: dict[str, _Lane] = {}
+        self._hosts: dict[str, _Host] = {}
+
+    def hold(self, deployment: Deployment, key: str) -> Hold:
+        """`async with`: a place while the block lasts, after waiting for it if need be. Raises Unavailable when the
+        queue is full or the time is up."""
+        return Hold(self, self._lane(deployment), deployment, key)
+
+    def in_flight(self, deployment: Deployment) -> int:
+        return self._lane(deployment).held
+
+    def waiting(self, deployment: Deployment) -> int:
+        return self._lane(deployment).waiting
+
+    def full(self, deployment: Deployment) -> bool:
+        """Whether a request would have to wait."""
+        return not self._lane(deployment).open_to(deployment)
+
+    def crowded(self, deployment: Deployment) -> bool:
+        """Whether a request would not even be let in to wait."""
+        lane = self._lane(deployment)
+        return lane.waiting >= self._max_length and not lane.open_to(deployment)
+
+    def _lane(self, deployment: Deployment) -> _Lane:
+        name = deployment.name
+        lane = self._lanes.get(name)
+        if lane is None:
+            host = self._hosts.setdefault(deployment.provider.name, _Host())
+            lane = self._lanes[name] = _Lane(host)
+        return lane
+
+    async def _wait(self, waiter: Waiter) -> None:
+        """Returns with the place taken."""
+        lane = waiter.lane
+        if lane.waiting >= self._max_length and not lane.make_room(waiter.key):
+            raise _unavailable(waiter, _QUEUE_FULL)
+        lane.join(waiter)
+        timer = asyncio.get_running_loop().call_later(self._max_seconds, _time_is_up, waiter)
+        try:
+            came = await waiter.place
+        except BaseException:
+            # Whoever leaves in the moment in which the place came hands it on.
+            if waiter.place.cancelled() or not waiter.place.done():
+                lane.leave(waiter)
+            elif waiter.place.result():
+                lane.give_back()
+            raise
+        finally:
+            timer.cancel()
+        if not came:
+            late = f"is busy: no place came free within {self._max_seconds:g} s"
+            raise _unavailable(waiter, _QUEUE_FULL if waiter.crowded_out else late)
+
+
+class Hold:
+    """One request's place at a deployment, or its turn in the queue for it."""
+
+    __slots__ = ("_deployment", "_key", "_lane", "_since", "_slots")
+
+    def __init__(self, slots: Slots, lane: _Lane, deployment: Deployment, key: str) -> None:
+        self._slots = slots
+        self._lane = lane
+        self._deployment = deployment
+        self._key = key
+        self._since = 0.0
+
+    async def __aenter__(self) -> None:
+        if self._lane.open_to(self._deployment):
+            self._lane.take()
+        else:
+            place = asyncio.get_running_loop().create_future()
+            await self._slots._wait(Waiter(self._deployment, self._key, self._lane, place))
+        self._since = self._slots._clock()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lane.learn(self._slots._clock() - self._since)
+        self._lane.give_back()
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    deployment: Deployment
+    key: str
+    lane: _Lane
+    place: asyncio.Future[bool]  # True: it came, and counts as taken already; False: it will not come
+    crowded_out: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Host:
+    """A provider: what is held there, and all who wait there, by key. The key whose turn is next comes first."""
+
+    held: int = 0
+    queues: OrderedDict[str, dict[Waiter, None]] = field(default_factory=OrderedDict)
+
+    def waiters(self) -> Iterator[Waiter]:
+        for queue in self.queues.values():
+            yield from queue
+
+    def next(self) -> Waiter | None:
+        """The first in turn who can use what is free. Who was cancelled, but has not noticed yet, is passed over."""
+        for waiter in self.waiters():
+            if waiter.lane.open_to(waiter.deployment) and not waiter.place.done():
+                return waiter
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """A deployment: what is held there, and how many wait."""
+
+    host: _Host
+    held: int = 0
+    waiting: int = 0
+    seconds: float | None = None  # for which places were held lately
+
+    def open_to(self, deployment: Deployment) -> bool:
+        most, most_there = deployment.max_concurrency, deployment.provider.max_concurrency
+        return (most is None or self.held < most) and (most_there is None or self.host.held < most_there)
+
+    def take(self) -> None:
+        self.held += 1
+        self.host.held += 1
+
+    def give_back(self) -> None:
+        """To the next in turn. One place can only serve one: nothing else was free that anybody could use."""
+        self.held -= 1
+        self.host.held -= 1
+        if self.host.queues and (waiter := self.host.next()):
+            waiter.lane.take()
+            waiter.lane.leave(waiter)
+            if waiter.key in self.host.queues:
+                self.host.queues.move_to_end(waiter.key)
+            waiter.place.set_result(True)
+
+    def join(self, waiter: Waiter) -> None:
+        self.waiting += 1
+        self.host.queues.setdefault(waiter.key, {})[waiter] = None
+
+    def leave(self, waiter: Waiter) -> None:
+        self.waiting -= 1
+        queue = self.host.queues[waiter.key]
+        del queue[waiter]
+        if not queue:
+            del self.host.queues[waiter.key]
+
+    def make_room(self, key: str) -> bool:
+        """Sends away the last of the key that has the most waiting here, if that leaves it no fewer than `key` then
+        has: a queue that one key has filled is not closed to the others."""
+        waiting = {name: [each for each in queue if each.lane is self] for name, queue in self.host.queues.items()}
+        longest = max(waiting.values(), key=len, default=[])
+        if len(longest) <= len(waiting.get(key, ())) + 1:
+            return False
+        last = longest[-1]
+        if last.place.done():  # it is leaving anyway, and counts until it has noticed
+            return False
+        self.leave(last)
+        last.crowded_out = True
+        last.place.set_result(False)
+        return True
+
+    def learn(self, seconds: float) -> None:
+        self.seconds = seconds if self.seconds is None else self.seconds + 0.2 * (seconds - self.seconds)
+
+
+def _time_is_up(waiter: Waiter) -> None:
+    if not waiter.place.done():
+        waiter.lane.leave(waiter)
+        waiter.place.set_result(False)
+
+
+def _unavailable(waiter: Waiter, why: str) -> Unavailable:
+    wait = _expected_wait(waiter.lane, waiter.deployment)
+    return Unavailable(
+        f"Provider {waiter.deployment.provider.name!r} {why}. Try again in {wait:.0f} s.",
+        code="server_is_overloaded",
+        retry_after=wait,
+    )
+
+
+def _expected_wait(lane: _Lane, deployment: Deployment) -> float:
+    """Seconds until those who wait now are through and one more is served."""
+    seconds = lane.seconds or deployment.profile.typical_seconds or GUESSED_SECONDS
+    queues = (
+        (lane.waiting, deployment.max_concurrency),
+        (sum(len(queue) for queue in lane.host.queues.values()), deployment.provider.max_concurrency),
+    )
+    longest = max((seconds * (waiting + 1) / places for waiting, places in queues if places), default=seconds)
+    return min(max(longest, SHORTEST_WAIT), LONGEST_WAIT)

@@ -1,0 +1,285 @@
+"""uvicorn's HTTP protocol with two copies of every upload less and one of every answer; it tells when a client leaves
+and when it has an answer, declines offers of other protocols, and sends HTTP/1.0 no chunks. Knows no request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import socket
+import struct
+import termios
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.server.h2c import headless
+from app.server.write_buffer import Cork
+
+EXTENSION = "image_gateway.connection"
+GARBLED = "image_gateway.garbled"  # in a request's scope: its body breaks HTTP's framing, and no more of it will come
+LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small writes
+LONGEST_HEAD = 65_536  # bytes; also of trailers, and of what stands between two chunks
+HEAD_SECONDS = 30.0
+TELLING_SECONDS = 1.0  # between a refusal and the end of its connection: a reset would eat it
+READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each such piece would cost two system calls
+
+
+class Protocol(HttpToolsProtocol):
+    """Each scope carries the protocol of its connection under `extensions`."""
+
+    _over = False  # what cannot be read has come: nothing after it is looked at
+    _barren = 0  # bytes in a row that brought neither a head to its end nor any of a body
+    _head_until: float | None = None  # the loop's time at which the head that is being read has to be complete
+    _when_gone: Callable[[], None] | None = None
+    _when_broken: Callable[[], None] | None = None
+    _cut = _broken = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._cork = Cork(transport, self.loop)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_until = self.loop.time() + HEAD_SECONDS
+        self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
+        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, which leaves out what follows the head of a request that offers another protocol."""
+        if self._over:
+            return
+        self._unset_keepalive_if_required()
+        self._barren += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._go_on(memoryview(data)[offer.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(b"400 Bad Request", "This is no HTTP request that can be read.")
+        if self._barren > LONGEST_HEAD and not self._over:
+            self._refuse(b"431 Request Header Fields Too Large", f"The head is longer than {LONGEST_HEAD} bytes.")
+        elif self._between and self.timeout_keep_alive_task is None:
+            self._await_head()
+
+    def _await_head(self) -> None:
+        """A connection on which no request comes, or no more of its head, is closed as an idle one is."""
+        now = self.loop.time()
+        if self._head_until is None or self._head_until <= now:  # it could not come while another was answered
+            self._head_until = now + HEAD_SECONDS
+        self.timeout_keep_alive_task = self.loop.call_at(self._head_until, self.timeout_keep_alive_handler)
+
+    @property
+    def _between(self) -> bool:
+        """No request is being read or answered."""
+        cycle: Any = self.cycle
+        return cycle is None or bool(cycle.response_complete)
+
+    @property
+    def closing(self) -> bool:
+        return self.transport.is_closing()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `receive` would return at once."""
+        cycle: Any = self.cycle
+        return bool(cycle.message_event.is_set())
+
+    @contextlib.contextmanager
+    def watched(self, gone: Callable[[], None]) -> Iterator[None]:
+        """Inside, `gone` is called as soon as the connection has ended, be it before."""
+        cycle: Any = self.cycle
+        self._when_gone = gone
+        self.flow.resume_reading()
+        if cycle.disconnected:
+            gone()
+        try:
+            yield
+        finally:
+            if self._when_gone is gone:  # and not the next request's, which may have been sent already
+                self._when_gone = None
+
+    def when_broken(self, tell: Callable[[], None]) -> None:
+        """`tell` is called if the connection ends before the client has had all that was sent, as far as can be known:
+        it was reset, or closed by a client that had not acknowledged everything."""
+        self._when_broken = tell
+        if self._broken:
+            tell()
+
+    def eof_received(self) -> None:
+        self._cork.flush()
+        whole = self._between and not self.transport.get_write_buffer_size()
+        self._cut = not whole or _unacknowledged(self.transport)
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        cycle: Any = self.cycle
+        self._broken = exc is not None or self._cut or (cycle is not None and cycle.disconnected)
+        gone, self._when_gone = self._when_gone, None
+        if gone:
+            gone()
+        tell, self._when_broken = self._when_broken, None
+        if tell and self._broken:
+            tell()
+
+    def _go_on(self, rest: memoryview) -> None:
+        """Java's client and `curl --http2` offer HTTP/2 with each request. Nothing else is spoken here, so the request
+        is answered as it is (RFC 9110, 7.8)."""
+        while True:
+            try:
+                self._expect_body()
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                rest = rest[offer.args[0] :]
+            except httptools.HttpParserError:
+                self._refuse(b"400 Bad Request", "This is no HTTP request that can be read.")
+                return
+            else:
+                return
+
+    def _expect_body(self) -> None:
+        """httptools takes the request for complete: its body needs a new parser, told how long it is, and the cycle,
+        which has not run yet, has to wait for it."""
+        framing = [line for line in self.headers if line[0] in (b"content-length", b"transfer-encoding")]
+        if not framing:
+            return
+        cycle: Any = self.cycle
+        if not cycle.keep_alive:
+            framing.append((b"connection", b"close"))
+        cycle.more_body = True
+        cycle.message_event.clear()
+        self.parser = headless(self, framing)
+
+    def _should_upgrade(self) -> bool:
+        """Not to WebSockets either, should a library for them be installed."""
+        return False
+
+    def _refuse(self, status: bytes, message: str) -> None:
+        """Between requests, with a word. In the middle of a body the application is told that it is garbled, and what
+        follows a request that is being answered must not disturb that."""
+        self._over = True
+        cycle: Any = self.cycle
+        if self._between:
+            self._cork.flush()
+            self.transport.write(_refusal(status, message))
+            self.loop.call_later(TELLING_SECONDS, self.transport.close)
+            return
+        cycle.keep_alive = False
+        if cycle.more_body:
+            cycle.scope[GARBLED], cycle.more_body = True, False
+            cycle.message_event.set()
+
+    def shutdown(self) -> None:
+        self._cork.flush()
+        super().shutdown()
+
+    def on_headers_complete(self) -> None:
+        self._barren, self._head_until = 0, None
+        super().on_headers_complete()
+        cycle: Any = self.cycle
+        cycle.transport = self._cork
+        if self.scope["http_version"] != "1.1":
+            cycle.keep_alive = cycle.waiting_for_100_continue = False
+            cycle.send = _unchunked(cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """uvicorn collects pieces in a bytearray and copies that again; a lone piece is handed on as it is."""
+        self._barren = 0
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.body and not cycle.response_complete:
+            cycle.body = body
+            if len(body) > READ_AHEAD:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+        else:
+            super().on_body(body)
+
+    async def write(self, piece: bytes) -> bool:
+        """A piece of a chunked answer that has begun, as it is; uvicorn would copy it to put its length before it.
+        False: this answer is not chunked, so `send` has to do it."""
+        cycle: Any = self.cycle
+        if not piece:
+            return True  # nothing to say, and no chunk: an empty one is the last
+        if not cycle.chunked_encoding or not cycle.response_started or cycle.scope["method"] == "HEAD":
+            return False
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if not cycle.disconnected:
+            if len(piece) < LARGE_PIECE:
+                self._cork.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            else:
+                self._cork.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+        return True
+
+    async def flushed(self) -> bool:
+        """Waits until the socket has taken all that was sent; whether it has."""
+        self._cork.flush()
+        transport = self.transport
+        if transport.get_write_buffer_size():
+            transport.set_write_buffer_limits(high=0)
+            await self.flow.drain()
+            if not transport.is_closing():
+                transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT)
+        return not (self._cut or self._broken)
+
+    def abort(self) -> None:
+        """Whoever has not had all of its answer has not had it."""
+        self._cut = True
+        self.transport.abort()
+
+
+def _refusal(status: bytes, message: str) -> bytes:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_http"}
+    body = json.dumps({"error": error}).encode()
+    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
+def _unacknowledged(transport: asyncio.BaseTransport) -> bool:
+    """Whether the kernel holds bytes that the other side has not acknowledged (tcp(7), SIOCOUTQ); False where it does
+    not tell."""
+    waiting = array("i", [0])
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+    return waiting[0] > 0
+
+
+def _unchunked(cycle: Any) -> Any:
+    """A `send` for HTTP/1.0, which knows no chunks (RFC 9112, 6.1): an answer of unknown length ends with the
+    connection. uvicorn is told of each piece that it is as long as was announced."""
+    send, announced = cycle.send, True
+
+    async def sent(message: Any) -> None:
+        nonlocal announced
+        if message["type"] == "http.response.start":
+            announced = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if not announced:
+                cycle.chunked_encoding = False
+        elif not announced:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return sent
+
+
+def connection(scope: Any) -> Protocol | None:
+    """The connection that a request came on; None under another server's protocol, which tells less."""
+    found: Protocol | None = scope.get("extensions", {}).get(EXTENSION)
+    return found
+
+
+def break_off(scope: Any) -> None:
+    """An answer that will not be whole must not look so: to an HTTP/1.0 client its end is that of the connection, which
+    is therefore reset."""
+    found = connection(scope)
+    if found and scope["http_version"] != "1.1" and not found.closing:
+        opened = found.transport.get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        found.abort()

@@ -1,0 +1,54 @@
+"""What is taken out of a provider's words before they are told or logged: credentials and prompts. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from app.catalog.deployments import Provider
+
+SHORTEST_SECRET = 6  # characters; shorter words of a header are no credential, and would be found in any text
+SHORTEST_PROMPT = 4  # characters; shorter ones say nothing, and would be found in any text
+QUOTED = 16  # characters in a row that a text shares with a prompt only if it quotes it
+LEFT_OUT = "[…]"
+
+
+def without_secrets(text: str, provider: Provider) -> str:
+    """Hosts quote the key that they refuse, and a team's own host may give out keys that look like any word."""
+    texts = (provider.api_key or "", *provider.headers.values())
+    words = {word for text in texts for word in (text, *text.split()) if len(word) >= SHORTEST_SECRET}
+    for word in sorted(words, key=len, reverse=True):
+        for spelt in {word, json.dumps(word)[1:-1], word.replace("/", r"\/")}:
+            text = text.replace(spelt, LEFT_OUT)
+    return text
+
+
+def body_without_secrets(body: bytes, provider: Provider) -> bytes:
+    return without_secrets(body.decode(errors="surrogateescape"), provider).encode(errors="surrogateescape")
+
+
+def without_quotes(text: str, prompts: Iterable[str | None]) -> str:
+    """`text` without what it quotes of these, whole or in part, in whatever case."""
+    for prompt in prompts:
+        if prompt and len(prompt.strip()) >= SHORTEST_PROMPT:
+            text = _unquoted(text, prompt.strip())
+    return text
+
+
+def _unquoted(text: str, prompt: str) -> str:
+    length = min(len(prompt), QUOTED)
+    lowered = prompt.lower()
+    quotes = {lowered[start : start + length] for start in range(len(lowered) - length + 1)}
+    kept, start = list[str](), 0
+    said = text.lower() if len(text.lower()) == len(text) else text
+    while start < len(text):
+        end = start
+        while end + length <= len(text) and said[end : end + length] in quotes:
+            end += 1
+        if end > start:
+            start = end + length - 1
+            kept.append(LEFT_OUT)
+        else:
+            kept.append(text[start])
+            start += 1
+    return "".join(kept)

@@ -1,0 +1,184 @@
+"""The only file that asks providers to draw: renders the recipe of a body in pieces, and tells a request that never
+left from one that may have been drawn. Knows no dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from email.utils import formatdate
+from functools import lru_cache
+
+import httpx
+import pybase64
+
+from app.catalog.deployments import Deployment, Provider
+from app.dialects import Base64, Ingredient, ResponseHead, UpstreamRequest
+from app.errors import Failure, UpstreamError
+
+USER_AGENT = "image-gateway"
+# A multiple of 3, so that pieces of base64 can be put together; below glibc's usual threshold for large blocks.
+PIECE = 3 * 65_536
+LONGEST_ERROR = 65_536
+ERROR_SECONDS = 5.0  # for the body of an error: the next deployment waits for it
+
+
+class Answer:
+    """An upstream's answer: its head, and its body in pieces as they arrive."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.head = ResponseHead(response.status_code, _plain(response.headers.raw))
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Raises UpstreamError when the connection fails or falls silent."""
+        encoding = self.head.headers.get("content-encoding", "identity").strip().lower()
+        try:
+            if encoding in ("identity", ""):
+                async for piece in self._response.stream:  # type: ignore[union-attr]
+                    yield piece
+            else:
+                async for piece in _inflated(self._response.stream, encoding):  # type: ignore[arg-type]
+                    yield piece
+        except httpx.HTTPError as error:
+            raise _failure(error, "in the middle of the answer") from error
+
+    async def text(self) -> bytes:
+        """The first 64 KiB of the body; what could be read of it in a few seconds, or until the connection fails."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(ERROR_SECONDS), aclosing(self.pieces()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) >= LONGEST_ERROR:
+                        break
+        except (UpstreamError, TimeoutError):
+            pass  # the status says enough
+        return bytes(body[:LONGEST_ERROR])
+
+
+class Upstream:
+    """Sends requests through one pool of connections, which the transport keeps."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    @asynccontextmanager
+    async def send(self, request: UpstreamRequest, deployment: Deployment) -> AsyncIterator[Answer]:
+        """Raises UpstreamError: NOT_SENT if the request never left, UNCERTAIN if it may have arrived."""
+        try:
+            response = await self._transport.handle_async_request(_rendered(request, deployment))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _failure(error, "before the answer began") from error
+        try:
+            yield Answer(response)
+        finally:
+            await response.stream.aclose()  # type: ignore[union-attr]
+
+
+def _plain(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    if "retry-after" in headers:  # it may be a date: whoever reads it knows no clock
+        headers.setdefault("date", formatdate(usegmt=True))
+    return headers
+
+
+def _rendered(request: UpstreamRequest, deployment: Deployment) -> httpx.Request:
+    length = sum(map(_length, request.body))
+    timeout = deployment.profile.timeout
+    whole = len(request.body) == 1 and isinstance(request.body[0], bytes)
+    return httpx.Request(
+        request.method,
+        _address(deployment.provider.base_url + request.path),
+        headers={
+            **_headers(deployment.provider),
+            "content-type": request.content_type,
+            "content-length": str(length),
+            **request.headers,
+        },
+        # As a stream nothing is added to the headers, and nothing looked for in them.
+        stream=httpx.ByteStream(request.body[0]) if whole else _Rendering(request.body),  # type: ignore[arg-type]
+        extensions={
+            "timeout": {
+                "connect": timeout.connect,
+                "read": timeout.read,
+                "total": timeout.total,
+                "first_byte": timeout.first_byte,
+            }
+        },
+    )
+
+
+@lru_cache(maxsize=256)
+def _address(url: str) -> httpx.URL:
+    """Parsing costs more than the rest of a small request's head, and there are few addresses."""
+    return httpx.URL(url)
+
+
+def _headers(provider: Provider) -> dict[str, str]:
+    headers = {
+        "accept": "application/json, text/event-stream",
+        "accept-encoding": "identity",
+        "user-agent": USER_AGENT,
+    }
+    if provider.api_key:
+        headers["authorization"] = f"Bearer {provider.api_key}"
+    return headers | {name.lower(): value for name, value in provider.headers.items()}
+
+
+def _length(ingredient: Ingredient) -> int:
+    if isinstance(ingredient, bytes):
+        return len(ingredient)
+    if isinstance(ingredient, Base64):
+        return (ingredient.blob.size + 2) // 3 * 4
+    return ingredient.size
+
+
+class _Rendering(httpx.AsyncByteStream):
+    """The recipe in pieces. Reading a piece of a file that was just written does not leave the page cache, so it is
+    not worth a thread."""
+
+    def __init__(self, body: Iterable[Ingredient]) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for ingredient in self._body:
+            if isinstance(ingredient, bytes):
+                yield ingredient
+            elif isinstance(ingredient, Base64):
+                for offset in range(0, ingredient.blob.size, PIECE):
+                    yield pybase64.b64encode(ingredient.blob.read(offset, PIECE))
+            else:
+                for offset in range(0, ingredient.size, PIECE):
+                    yield ingredient.read(offset, PIECE)
+
+
+async def _inflated(stream: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
+    """Some hosts compress although they were asked not to. Inflated in bounded pieces, so that a bomb cannot grow."""
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise UpstreamError(Failure.UNCERTAIN, f"the answer's Content-Encoding is {encoding!r}, which nobody asked for")
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        async for piece in stream:
+            data = inflate.decompress(piece, PIECE)
+            while data:
+                yield data
+                data = inflate.decompress(inflate.unconsumed_tail, PIECE)
+    except zlib.error as error:
+        raise UpstreamError(Failure.UNCERTAIN, f"the compressed answer is garbled: {error}") from None
+    if not inflate.eof:
+        raise UpstreamError(Failure.UNCERTAIN, "the compressed answer is cut")
+
+
+def _failure(error: Exception, when: str) -> UpstreamError:
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL):
+        return UpstreamError(
+            Failure.NOT_SENT, "it could not be reached", timed_out=isinstance(error, httpx.ConnectTimeout)
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return UpstreamError(Failure.UNCERTAIN, f"it fell silent {when}", timed_out=True)
+    return UpstreamError(Failure.UNCERTAIN, f"the connection was lost {when}")

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from app.api.requests import remote_images as remote
+from app.errors import InvalidRequest, TooLarge, Unavailable
+from app.images import Size, Upload
+from app.storage.spool import Spool, Uploads
+from app.upstream.downloads import Fetcher, FetchError, Reason
+from tests.api.requests.feeding import png
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Fetched:
+    data: bytes
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        for at in range(0, len(self.data), 10):
+            yield self.data[at : at + 10]
+
+
+@dataclass
+class Fetching:
+    """A fetcher that gives this, or fails with it."""
+
+    result: bytes | FetchError
+    max_bytes: int | None = None
+
+    @asynccontextmanager
+    async def open(self, url: str, *, max_bytes: int) -> AsyncIterator[Fetched]:
+        self.max_bytes = max_bytes
+        if isinstance(self.result, FetchError):
+            raise self.result
+        yield Fetched(self.result)
+
+
+async def upload(result: bytes | FetchError, uploads: Uploads) -> Upload:
+    fetching = Fetching(result)
+    url, place = "https://h.test/x", "images[1].image_url"
+    found = await remote.upload(cast(Fetcher, fetching), url, uploads, param=place, max_bytes=1000, memory_bytes=20)
+    assert fetching.max_bytes == 1000
+    return found
+
+
+async def test_a_picture_at_an_address_is_as_good_as_one_that_was_sent() -> None:
+    picture = png(8, 6)
+    with Uploads() as uploads:
+        found = await upload(picture, uploads)
+        assert found.blob.read(0, 1000) == picture
+        assert (found.media_type, found.filename, found.size) == ("image/png", "image.png", Size(8, 6))
+
+
+async def test_what_is_not_known_is_left_to_others_to_judge() -> None:
+    with Uploads() as uploads:
+        assert (await upload(b"unknown", uploads)).media_type == "application/octet-stream"
+
+
+async def test_a_failure_is_the_callers_and_names_the_field() -> None:
+    error = FetchError(Reason.PRIVATE, "at 'h.test' is not fetched")
+    with Uploads() as uploads, pytest.raises(InvalidRequest, match=r"The image at 'h.test' is not fetched\.") as told:
+        await upload(error, uploads)
+    assert (told.value.status, told.value.param, told.value.code) == (400, "images[1].image_url", "invalid_image_url")
+
+
+async def test_a_picture_that_is_too_large_is_told_as_one_that_was_sent() -> None:
+    error = FetchError(Reason.TOO_LARGE, "at 'h.test' is larger than 1 MB")
+    with Uploads() as uploads, pytest.raises(TooLarge) as told:
+        await upload(error, uploads)
+    assert (told.value.status, told.value.param, told.value.code) == (413, "images[1].image_url", "file_too_large")
+
+
+async def test_a_full_disk_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Spool, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Spool, "write", full)
+    with Uploads() as uploads, pytest.raises(Unavailable, match="No space left"):
+        await upload(b"x", uploads)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.catalog.deployments import Model
+from app.catalog.profiles import Profile, SizeRule, Timeouts
+from app.config.inventory import laid_over, models
+from app.config.loading import load
+from app.config.schema import ProfileSettings
+from app.images import Operation, Size
+
+OPENAI = Profile(extra="pass", max_n=9)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Any:
+    def serve(text: str, environ: Mapping[str, str] | None = None) -> dict[str, Model]:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        profiles = {"openai": OPENAI, "nebula_block": Profile(mask="white", streaming=False)}
+        return {model.name: model for model in models(load(path, environ or {}), profiles.__getitem__)}
+
+    return serve
+
+
+HOSTS = "providers: {a: {base_url: 'http://a'}, b: {base_url: 'http://b'}, c: {base_url: 'http://c'}}\n"
+
+
+def order(model: Model) -> list[str]:
+    return [deployment.provider.name for deployment in model.deployments]
+
+
+def test_deployments_are_tried_in_the_order_of_the_list(serve: Any) -> None:
+    model = serve(HOSTS + "models: {m: {deployments: [{provider: c}, {provider: a}, {provider: b}]}}")["m"]
+    assert order(model) == ["c", "a", "b"]
+    assert [deployment.priority for deployment in model.deployments] == [1, 2, 3]
+
+
+def test_priority_goes_before_the_place_in_the_list_and_equals_keep_their_order(serve: Any) -> None:
+    text = (
+        "models: {m: {deployments: [{provider: a, priority: 5}, {provider: b, priority: 5, weight: 3}, {provider: c}]}}"
+    )
+    model = serve(HOSTS + text)["m"]
+    assert order(model) == ["c", "a", "b"]
+    assert [(d.priority, d.weight) for d in model.deployments] == [(3, 1), (5, 1), (5, 3)]
+
+
+def test_the_upstream_model_is_the_same_unless_stated(serve: Any) -> None:
+    text = (
+        "models: {m: {aliases: [n, o], deployments: [{provider: a}, {provider: b, model: other, max_concurrency: 2}]}}"
+    )
+    model = serve(HOSTS + text)["m"]
+    assert [deployment.name for deployment in model.deployments] == ["a/m", "b/other"]
+    assert model.aliases == ("n", "o")
+    assert model.deployments[1].max_concurrency == 2
+
+
+def test_a_provider_is_what_its_entry_says(serve: Any) -> None:
+    text = (
+        "providers: {a: {base_url: 'http://a/', api_key: k, headers: {x: y}, max_concurrency: 3, retries: 0,"
+        " retry_timeouts: true, urls: pass}}\nmodels: {m: {deployments: [{provider: a}]}}"
+    )
+    provider = serve(text)["m"].deployments[0].provider
+    assert (provider.name, provider.dialect, provider.base_url, provider.api_key) == ("a", "openai", "http://a", "k")
+    assert (provider.headers, provider.max_concurrency, provider.retries) == ({"x": "y"}, 3, 0)
+    assert (provider.retry_timeouts, provider.urls) == (True, "pass")
+
+
+def test_profiles_lie_over_each_other_field_by_field(serve: Any) -> None:
+    text = (
+        HOSTS + "models: {m: {deployments: [{provider: a, profile: {max_images: 2, mask: black}}, {provider: b}],"
+        " profile: {max_images: 4, mask_required: true}}}"
+    )
+    first, second = (deployment.profile for deployment in serve(text)["m"].deployments)
+    assert (first.max_n, first.extra, first.mask_required, first.max_images, first.mask) == (
+        9,
+        "pass",
+        True,
+        2,
+        "black",
+    )
+    assert (second.max_n, second.max_images, second.mask) == (9, 4, "alpha")
+
+
+def test_the_presets_profile_stays_known_under_another_name(serve: Any) -> None:
+    text = (
+        "providers: {nebula: {api_key: a}}\nmodels: {fill: {deployments: [{provider: nebula,"
+        " model: black-forest-labs/FLUX.1-Fill-dev}], profile: {max_images: 3}}}"
+    )
+    can = serve(text)["fill"].deployments[0].profile
+    assert (can.operations, can.mask_required, can.default_size, can.max_images) == (
+        {Operation.EDITS},
+        True,
+        "input",
+        3,
+    )
+
+
+def test_a_model_that_the_preset_does_not_know_has_the_dialects_default(serve: Any) -> None:
+    text = "providers: {nebula: {api_key: a}}\nmodels: {new: {deployments: [{provider: nebula}]}}"
+    assert serve(text)["new"].deployments[0].profile == Profile(mask="white", streaming=False)
+
+
+def test_timeouts_lie_over_each_other_each_by_itself(serve: Any) -> None:
+    text = (
+        "providers: {nebula: {api_key: a, timeout: {connect: 2, total: 100}}}\nmodels: {fill: {deployments: [{provider:"
+        " nebula, model: black-forest-labs/FLUX.1-Fill-dev, profile: {timeout: {first_byte: 7}}}],"
+        " profile: {timeout: {total: 90, first_byte: 8}}}}"
+    )
+    timeouts = serve(text)["fill"].deployments[0].profile.timeout
+    assert timeouts == Timeouts(connect=2, read=300, total=90, first_byte=7)
+
+
+def test_a_providers_timeout_goes_over_its_presets(serve: Any) -> None:
+    served = serve("providers: {nebula: {api_key: a, timeout: {read: 33}}}")
+    assert {d.profile.timeout.read for model in served.values() for d in model.deployments} == {33}
+
+
+def test_what_may_be_nothing_can_be_set_back_to_nothing() -> None:
+    base = Profile(parameters={"size": "size"}, streaming=False, default_size="input", output_formats=("png",))
+    layer = {"parameters": None, "streaming": None, "default_size": None, "output_formats": None, "max_n": None}
+    profile = laid_over(base, ProfileSettings.model_validate(layer))
+    assert profile == Profile()
+
+
+def test_sizes_become_a_rule() -> None:
+    layer = ProfileSettings.model_validate({"size": {"list": ["512x512", "1024x768"]}, "default_size": "512x512"})
+    profile = laid_over(Profile(size=SizeRule(multiple_of=16)), layer)
+    assert profile.size == SizeRule(list=(Size(512, 512), Size(1024, 768)))
+    assert profile.default_size == Size(512, 512)
+
+
+@pytest.mark.parametrize(
+    ("below", "stated", "together"),
+    [
+        (SizeRule(multiple_of=16), {"max": 1024}, SizeRule(max=1024, multiple_of=16)),
+        (SizeRule(min=512, max=2048), {"min": None, "multiple_of": 8}, SizeRule(max=2048, multiple_of=8)),
+        (SizeRule(list=(Size(512, 512),)), {"max": 1024}, SizeRule(max=1024)),
+        (SizeRule(min=512), {"list": ["512x512"]}, SizeRule(list=(Size(512, 512),))),
+        (SizeRule(min=512), {}, SizeRule()),
+    ],
+)
+def test_the_bounds_of_sizes_lie_over_each_other_each_by_itself(
+    below: SizeRule, stated: dict[str, Any], together: SizeRule
+) -> None:
+    layer = ProfileSettings.model_validate({"size": stated})
+    assert laid_over(Profile(size=below), layer).size == together
+
+
+LAYERS: dict[str, st.SearchStrategy[Any]] = {
+    "max_n": st.integers(1, 9),
+    "max_images": st.integers(1, 9),
+    "mask": st.sampled_from(["alpha", "white", "black", "none"]),
+    "mask_required": st.booleans(),
+    "streaming": st.none() | st.booleans(),
+    "image_field": st.none() | st.sampled_from(["image", "image[]"]),
+    "price_per_image": st.none() | st.floats(0, 1),
+}
+layers = st.fixed_dictionaries({}, optional=LAYERS)
+
+
+@given(layers, layers)
+def test_the_upper_layer_wins_where_it_speaks_and_only_there(lower: dict[str, Any], upper: dict[str, Any]) -> None:
+    profile = laid_over(
+        laid_over(Profile(), ProfileSettings.model_validate(lower)), ProfileSettings.model_validate(upper)
+    )
+    for name in LAYERS:
+        stated = [layer[name] for layer in (lower, upper) if name in layer]
+        assert getattr(profile, name) == (stated or [getattr(Profile(), name)])[-1]

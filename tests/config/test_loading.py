@@ -1,0 +1,738 @@
+from __future__ import annotations
+
+import errno
+import os
+import re
+import traceback
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from app.catalog.profiles import Profile, SizeRule, Timeouts
+from app.config.loading import Fault, Settings, SettingsError, load
+from app.config.schema import ProfileSettings
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "config.example.yaml"
+EXAMPLE_ENVIRON = {name: "secret-" + name for name in ("NETMIND_API_KEY", "NEBULA_API_KEY", "MY_KEY", "CI_GATEWAY_KEY")}
+HOST = "providers: {mine: {base_url: 'http://10.0.0.7/v1'}}\n"
+MODEL = HOST + "models: {m: {deployments: [{provider: mine}]}}\n"
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    def read(text: str, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        path = tmp_path / "config.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load(path, environ or {}, overrides)
+
+    return read
+
+
+@pytest.fixture
+def faults(read: Any) -> Any:
+    def faults(text: str, environ: Mapping[str, str] | None = None) -> list[Fault]:
+        with pytest.raises(SettingsError) as caught:
+            read(text, environ)
+        assert all(fault.path and fault.problem and fault.remedy for fault in caught.value.faults)
+        return caught.value.faults
+
+    return faults
+
+
+# --- what is there without a file ---
+
+
+def test_nothing_configured_is_the_sandbox() -> None:
+    settings = load(None, {})
+    assert settings.sandbox
+    assert settings.models == {}
+    assert settings.server.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "base_url", "dialect", "model"),
+    [
+        (
+            "NETMIND_API_KEY",
+            "netmind",
+            "https://api.netmind.ai/inference-api/openai/v1",
+            "openai",
+            "black-forest-labs/FLUX.1-Redux-dev",
+        ),
+        (
+            "NEBULA_API_KEY",
+            "nebula",
+            "https://api.nebulablock.com/api/v1",
+            "nebula_block",
+            "Bytedance/seedream-3-0-t2i-250415",
+        ),
+        (
+            "NEBUL_API_KEY",
+            "nebul",
+            "https://api.inference.nebul.io/v1",
+            "openai",
+            "black-forest-labs/FLUX.1-Kontext-dev",
+        ),
+    ],
+)
+def test_a_key_in_the_environment_alone_serves_that_providers_models(
+    variable: str, name: str, base_url: str, dialect: str, model: str
+) -> None:
+    settings = load(None, {variable: "secret"})
+    assert not settings.sandbox
+    [(found, provider)] = settings.providers.items()
+    assert (found, provider.preset, provider.base_url, provider.dialect) == (name, name, base_url, dialect)
+    assert provider.api_key and provider.api_key.get_secret_value() == "secret"
+    assert settings.models[model].deployments[0].provider == name
+
+
+def test_an_empty_key_in_the_environment_is_none() -> None:
+    assert load(None, {"NETMIND_API_KEY": "", "IMAGE_GATEWAY_SERVER__PORT": "", "IMAGE_GATEWAY_CONFIG": ""}).sandbox
+
+
+def test_a_model_that_two_providers_offer_is_tried_at_both() -> None:
+    settings = load(None, {"NEBULA_API_KEY": "a", "NETMIND_API_KEY": "b"})
+    deployments = settings.models["black-forest-labs/FLUX.1-schnell"].deployments
+    assert [deployment.provider for deployment in deployments] == ["netmind", "nebula"]
+
+
+def test_a_file_without_providers_leaves_them_to_the_environment(read: Any) -> None:
+    settings = read("server: {port: 1}", {"NEBUL_API_KEY": "a"})
+    assert list(settings.providers) == ["nebul"]
+    assert settings.server.port == 1
+
+
+def test_a_file_with_providers_is_not_added_to(read: Any) -> None:
+    assert list(read(HOST, {"NEBUL_API_KEY": "a"}).providers) == ["mine"]
+
+
+def test_a_provider_from_its_key_can_be_changed_by_variables() -> None:
+    settings = load(None, {"NEBULA_API_KEY": "a", "IMAGE_GATEWAY_PROVIDERS__NEBULA__TIMEOUT__READ": "9"})
+    assert settings.providers["nebula"].timeout.read == 9
+    assert settings.providers["nebula"].api_key is not None
+
+
+# --- layers ---
+
+
+def test_the_command_line_goes_over_the_environment_and_that_over_the_file(read: Any) -> None:
+    environ = {"IMAGE_GATEWAY_SERVER__PORT": "2", "IMAGE_GATEWAY_SERVER__DRAIN_SECONDS": "7"}
+    text = "server: {port: 1, drain_seconds: 1, keepalive_seconds: 1}"
+    server = read(text, environ, server={"port": 3, "host": None}).server
+    assert (server.port, server.drain_seconds, server.keepalive_seconds) == (3, 7, 1)
+    assert server.host == "127.0.0.1"
+
+
+def test_the_environment_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "named.yaml"
+    path.write_text("server: {port: 5}")
+    assert load(None, {"IMAGE_GATEWAY_CONFIG": str(path)}).server.port == 5
+
+
+def test_lists_and_mappings_are_json_in_the_environment(read: Any) -> None:
+    environ = {
+        "IMAGE_GATEWAY_SERVER__CORS_ORIGINS": '["https://a.example"]',
+        "IMAGE_GATEWAY_KEYS": '[{"name": "a", "key": "k"}]',
+        "IMAGE_GATEWAY_MODELS": '{"other": {"deployments": [{"provider": "mine"}]}}',
+        "IMAGE_GATEWAY_PROVIDERS__MINE": '{"retries": 3}',
+        "IMAGE_GATEWAY_PROVIDERS__MINE__URLS": "pass",
+    }
+    settings = read(MODEL, environ)
+    assert settings.server.cors_origins == ("https://a.example",)
+    assert settings.keys[0].name == "a"
+    assert set(settings.models) == {"m", "other"}
+    assert (settings.providers["mine"].retries, settings.providers["mine"].urls) == (3, "pass")
+
+
+def test_a_whole_section_in_json_lies_below_its_single_settings() -> None:
+    environ = {"IMAGE_GATEWAY_SERVER__PORT": "2", "IMAGE_GATEWAY_SERVER": '{"port": 1, "host": "::1"}'}
+    assert (load(None, environ).server.port, load(None, environ).server.host) == (2, "::1")
+
+
+def test_what_kubernetes_sets_for_a_service_of_this_name_is_left_alone() -> None:
+    environ = {"IMAGE_GATEWAY_PORT": "tcp://10.0.0.1:8000", "IMAGE_GATEWAY_SERVICE_HOST": "10.0.0.1"}
+    assert load(None, environ).server.port == 8000
+
+
+def test_the_process_environment_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGE_GATEWAY_SERVER__PORT", "1234")
+    monkeypatch.setenv("NEBULA_API_KEY", "a")
+    settings = load(None, {})
+    assert settings.sandbox
+    assert settings.server.port == 8000
+
+
+def test_references_in_the_file_take_the_type_of_their_setting(read: Any) -> None:
+    text = "server: {port: '${PORT}', remote_images: '${REMOTE:-true}'}"
+    server = read(text, {"PORT": "7"}).server
+    assert (server.port, server.remote_images) == (7, True)
+
+
+def test_a_missing_variable_that_the_environment_overrides_is_no_fault(read: Any) -> None:
+    text = "providers: {nebula: {api_key: '${GONE}'}}"
+    settings = read(text, {"IMAGE_GATEWAY_PROVIDERS__NEBULA__API_KEY": "secret"})
+    assert settings.providers["nebula"].api_key.get_secret_value() == "secret"
+
+
+def test_sections_whose_lines_are_commented_out_have_their_defaults(read: Any) -> None:
+    assert read("server:\nproviders:\nkeys:\n").sandbox
+    assert read("# nothing\n").sandbox
+
+
+# --- presets ---
+
+
+def test_an_entry_takes_the_preset_of_its_name_and_overrides_it(read: Any) -> None:
+    providers = read("providers: {nebula: {api_key: a, base_url: 'http://here/v1/'}, netmind: }").providers
+    assert (providers["nebula"].dialect, providers["nebula"].base_url) == ("nebula_block", "http://here/v1")
+    assert providers["netmind"].api_key is None
+
+
+def test_an_entry_may_name_another_preset(read: Any) -> None:
+    settings = read("providers: {second: {preset: nebula, api_key: a}}")
+    assert settings.providers["second"].dialect == "nebula_block"
+    assert settings.models["black-forest-labs/FLUX.1-schnell"].deployments[0].provider == "second"
+
+
+def test_an_entry_may_take_none(read: Any) -> None:
+    settings = read("providers: {nebul: {preset: none, base_url: 'http://here'}}")
+    assert settings.providers["nebul"].preset == "none"
+    assert settings.models == {}
+
+
+def test_where_models_are_listed_is_known_of_presets_and_of_the_openai_shape(read: Any) -> None:
+    text = (
+        "providers: {netmind: , nebula: , nebul: , mine: {base_url: 'http://a'}, none: {base_url: 'http://a',"
+        " models_path: null}, own: {base_url: 'http://a', dialect: nebula_block}, open: {preset: nebula,"
+        " models_path: /list}, shut: {preset: nebula, models_path: null}}"
+    )
+    assert {name: provider.models_path for name, provider in read(text).providers.items()} == {
+        "netmind": "/models",
+        "nebula": "/serverless/models",
+        "nebul": "/model/info",
+        "mine": "/models",
+        "none": None,
+        "own": None,
+        "open": "/list",
+        "shut": None,
+    }
+
+
+def test_stated_models_replace_the_presets(read: Any) -> None:
+    text = "providers: {nebula: {api_key: a}}\nmodels: {fill: {deployments: [{provider: nebula, model: x}]}}"
+    assert list(read(text).models) == ["fill"]
+
+
+# --- values ---
+
+
+def test_megabytes_are_also_told_in_bytes(read: Any) -> None:
+    settings = read("server: {max_upload_mb: 0.5}\nfiles: {max_mb: 2}")
+    assert (settings.server.max_upload_bytes, settings.server.max_request_bytes) == (524288, 256 * 1048576)
+    assert (settings.runs.memory_bytes, settings.runs.disk_bytes) == (256 * 1048576, 4096 * 1048576)
+    assert settings.files.max_bytes == 2 * 1048576
+
+
+def test_origins_are_taken_as_browsers_write_them(read: Any) -> None:
+    stated = [
+        "https://Studio.Example.com/",
+        "http://localhost:5173",
+        "https://a:443",
+        "http://[::1]:80",
+        "app://x",
+        "null",
+        "*",
+    ]
+    assert read(f"server: {{cors_origins: {stated}}}").server.cors_origins == (
+        "https://studio.example.com",
+        "http://localhost:5173",
+        "https://a",
+        "http://[::1]",
+        "app://x",
+        "null",
+        "*",
+    )
+
+
+def test_a_key_and_its_digest_are_the_same_key(read: Any) -> None:
+    digest = sha256(b"secret").hexdigest()
+    first, second = read(f"keys: [{{name: a, key: 'secret '}}, {{name: b, key_sha256: {'a' * 64}}}]").keys
+    assert first.sha256.hex() == digest
+    assert second.sha256 == b"\xaa" * 32
+    assert first.models == ("*",)
+
+
+def test_profiles_read_sizes_and_parameters_in_every_form(read: Any) -> None:
+    text = MODEL.replace(
+        "{provider: mine}",
+        "{provider: mine, profile: {size: {list: [512x512, '1024X768']}, default_size: 512x512,"
+        " parameters: {steps: num_steps, seed: }}}, {provider: mine, profile: {default_size: input,"
+        " parameters: [size, seed]}}",
+    )
+    first, second = (deployment.profile for deployment in read(text).models["m"].deployments)
+    assert [str(size) for size in first.size.list] == ["512x512", "1024x768"]
+    assert str(first.default_size) == "512x512"
+    assert first.parameters == {"steps": "num_steps", "seed": "seed"}
+    assert (second.default_size, second.parameters) == ("input", {"size": "size", "seed": "seed"})
+
+
+# --- faults ---
+
+A64 = "a" * 64
+FAULTS = [
+    ("server: {prot: 1}", "server.prot", "no setting is called 'prot' here", "did you mean 'port'?"),
+    ("sever: {port: 1}", "sever", "no section is called 'sever'", "did you mean 'server'?"),
+    ("1: 2", "1", "no section is called '1'", "known: 'data_dir', 'files', 'keys', 'logging'"),
+    ("server: {port: many}", "server.port", "should be a valid integer", "write a whole number"),
+    ("server: {port: 70000}", "server.port", "should be less than or equal to 65535", "choose a smaller number"),
+    ("server: {max_upload_mb: 0}", "server.max_upload_mb", "greater than 0", "choose a larger number"),
+    ("server: {remote_images: perhaps}", "server.remote_images", "valid boolean", "write true or false"),
+    ("server: {cors_origins: a}", "server.cors_origins", "should be a list", "write a list"),
+    *(
+        (f"server: {{cors_origins: ['*', '{origin}']}}", "server.cors_origins[1]", "is no origin", "without a path")
+        for origin in (
+            "app.example.com",
+            "https://app.example.com/studio",
+            "https://*.example.com",
+            "https://user@app.example.com",
+            "https://app.example.com:x",
+            "https://app.example.com?",
+            "https://",
+            "",
+        )
+    ),
+    ("server: {host: 1}", "server.host", "should be a valid string", "put it in quotes"),
+    ("data_dir: ~nobody-of-this-name/data", "data_dir", "names a user who has no home", "write the path out"),
+    ("server: [1]", "server", "should be a mapping", "write a mapping"),
+    ("queue: {max_seconds: .inf}", "queue.max_seconds", "finite number", "write a finite number"),
+    ("logging: {format: xml}", "logging.format", "'auto', 'text' or 'json'", "choose one of these"),
+    ("files: {public_url: example.com}", "files.public_url", "is no http:// or https:// address", "https://api"),
+    ("providers: {mine: {api_key: a}}", "providers.mine.base_url", "is missing", "or take a preset"),
+    (
+        "providers: {nebua: {api_key: a}}",
+        "providers.nebua.base_url",
+        "is missing",
+        "did you mean 'nebula'? If not, state",
+    ),
+    ("providers: {Netmind: }", "providers.Netmind.base_url", "is missing", "did you mean 'netmind'?"),
+    (
+        "providers: {nebua: {preset: none}}",
+        "providers.nebua.base_url",
+        "is missing",
+        "state the provider's address, or take a preset",
+    ),
+    (
+        "providers: {x: {base_url: 'http://a', models_path: models}}",
+        "providers.x.models_path",
+        "should match pattern",
+        "other characters",
+    ),
+    ("providers: {mine: a}", "providers.mine", "should be a mapping", "write a mapping"),
+    ("providers: [mine]", "providers", "should be a mapping", "write a mapping"),
+    ("providers: {a b: {base_url: 'http://a'}}", 'providers."a b"', "should match pattern", "other characters"),
+    (
+        "providers: {x: {preset: nebulla}}",
+        "providers.x.preset",
+        "no preset is called 'nebulla'",
+        "did you mean 'nebula'?",
+    ),
+    (
+        "providers: {x: {base_url: 'http://a', dialect: nebula-block}}",
+        "providers.x.dialect",
+        "no dialect is called 'nebula-block'",
+        "did you mean 'nebula_block'?",
+    ),
+    (
+        "providers: {x: {base_url: 'http://a', dialect: json_tap}}",
+        "providers.x.dialect",
+        "no dialect is called 'json_tap'",
+        "known: 'nebula_block', 'openai'",
+    ),
+    (
+        "providers: {x: {base_url: 'http://u:hidden@a'}}",
+        "providers.x.base_url",
+        "holds a name or a password",
+        "api_key",
+    ),
+    ("providers: {x: {base_url: 'http://a?b=c'}}", "providers.x.base_url", "holds a '?' or a '#'", "up to its path"),
+    ("providers: {x: {base_url: 'http://a:x'}}", "providers.x.base_url", "ort could not be cast", "correct it"),
+    (
+        "providers: {nebula: {api_key: 'hid den'}}",
+        "providers.nebula.api_key",
+        "no HTTP header can carry",
+        "copied whole",
+    ),
+    ("providers: {nebula: {headers: {'a b': c}}}", "providers.nebula.headers", "'a b' is no name", "use letters"),
+    (
+        "providers: {nebula: {headers: {a: 'hid\u00e9den'}}}",
+        "providers.nebula.headers",
+        "the value of 'a'",
+        "leave them out",
+    ),
+    ("providers: {nebula: {timeout: {raed: 1}}}", "providers.nebula.timeout.raed", "called 'raed'", "mean 'read'?"),
+    (
+        HOST + "models: {fill: {deployments: [{provider: mein}]}}",
+        "models.fill.deployments[0].provider",
+        "no provider is called 'mein'",
+        "did you mean 'mine'?",
+    ),
+    (
+        "models: {fill: {deployments: [{provider: nebula}]}}",
+        "models.fill.deployments[0].provider",
+        "no provider is called 'nebula'",
+        "add it under `providers`",
+    ),
+    (HOST + "models: {m: {}}", "models.m.deployments", "is missing", "list at least one"),
+    (HOST + "models: {m: {deployments: []}}", "models.m.deployments", "is empty", "list at least one"),
+    (
+        HOST + "models: {m: {deployments: [{model: x}]}}",
+        "models.m.deployments[0].provider",
+        "is missing",
+        "name an entry",
+    ),
+    (
+        HOST + "models: {m.1: {deployments: [{provider: mine, wieght: 2}]}}",
+        'models."m.1".deployments[0].wieght',
+        "no setting is called 'wieght' here",
+        "did you mean 'weight'?",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {mask_requried: true}, deployments"),
+        "models.m.profile.mask_requried",
+        "no setting is called 'mask_requried' here",
+        "did you mean 'mask_required'?",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {parameters: {guidence: x}}, deployments"),
+        "models.m.profile.parameters",
+        "no parameter is called 'guidence'",
+        "did you mean 'guidance'?",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {default_size: big}, deployments"),
+        "models.m.profile.default_size",
+        "is no size",
+        "like 1024x768",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {size: {list: [1024]}}, deployments"),
+        "models.m.profile.size.list[0]",
+        "is no size",
+        "like 1024x768",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {size: {list: [8x8], max: 9}}, deployments"),
+        "models.m.profile.size",
+        "leaves nothing to bounds",
+        "either `list` or the bounds",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {size: {min: 9, max: 8}}, deployments"),
+        "models.m.profile.size",
+        "`min` is above `max`",
+        "exchange them",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {operations: [edit]}, deployments"),
+        "models.m.profile.operations[0]",
+        "'generations', 'edits' or 'variations'",
+        "choose one of these",
+    ),
+    (
+        HOST + "models: {a: {aliases: [b], deployments: [{provider: mine}]}, b: {deployments: [{provider: mine}]}}",
+        "models.a.aliases[0]",
+        "'b' is taken by models.b",
+        "choose another alias",
+    ),
+    (
+        HOST + "models: {a: {aliases: [c, c], deployments: [{provider: mine}]}}",
+        "models.a.aliases[1]",
+        "'c' is taken by models.a.aliases[0]",
+        "choose another alias",
+    ),
+    (
+        HOST + "models:\n  a: {deployments: [{provider: mine}]}\n  a: {deployments: [{provider: mine}]}",
+        "models.a",
+        "stands in line 3 and in line 4",
+        "keep one",
+    ),
+    (
+        "providers:\n  nebula: {api_key: x, api_key: y}",
+        "providers.nebula.api_key",
+        "stands twice in line 2",
+        "keep one",
+    ),
+    ("keys: [{name: a}]", "keys[0]", "has neither `key` nor `key_sha256`", "state one of them"),
+    ("keys: [{name: a, key: ''}]", "keys[0]", "has neither", "state one of them"),
+    (f"keys: [{{name: a, key: b, key_sha256: {A64}}}]", "keys[0]", "has both", "state one of them"),
+    ("keys: [{name: a, key_sha256: hidden}]", "keys[0].key_sha256", "is not 64 hexadecimal digits", "sha256sum"),
+    ("keys: [{key: a}]", "keys[0].name", "is missing", "give the key a name"),
+    ("keys: [{name: a, key: b, models: []}]", "keys[0].models", "is empty", "leave the setting out"),
+    ("keys: [{name: a, key: b, limit: 1}]", "keys[0].limit", "no setting is called 'limit' here", "known: 'default"),
+    ("keys: {a: b}", "keys", "should be a list", "write a list"),
+    ("keys: [{name: a, key: b}, {name: a, key: c}]", "keys[1].name", "the name of keys[0] too", "choose another name"),
+    (
+        f"keys: [{{name: a, key_sha256: {sha256(b'hidden').hexdigest().upper()}}}, {{name: b, key: hidden}}]",
+        "keys[1]",
+        "is the same key as keys[0]",
+        "give each its own",
+    ),
+    ("keys: [{name: a, key: '${GONE}'}]", "keys[0].key", "variable 'GONE' is not set", "${GONE:-default}"),
+    ("server: {port: yes}", "server.port", "is true", "write a number"),
+    (
+        "keys: [{name: a, key: b, requests_per_minute: true}]",
+        "keys[0].requests_per_minute",
+        "is true",
+        "write a number",
+    ),
+    (
+        HOST + "models: {m: {deployments: [{provider: mine, weight: no}]}}",
+        "models.m.deployments[0].weight",
+        "is false",
+        "write a number",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {price_per_image: on}, deployments"),
+        "models.m.profile.price_per_image",
+        "is true",
+        "write a number",
+    ),
+    (
+        MODEL.replace("{deployments", "{profile: {default_size: 100x100, size: {multiple_of: 64}}, deployments"),
+        "models.m.profile",
+        "`default_size` 100x100 is none that `size` allows (edges divisible by 64)",
+        "write 128x128, say",
+    ),
+    ("server: {port: '${GONE}'}", "server.port", "variable 'GONE' is not set", "set it"),
+    ("server: {host: '${GONE'}", "server.host", "begins no reference", "$${"),
+    (HOST + "server: {host: 0.0.0.0}", "server.host", "'0.0.0.0' is not a loopback address", "add `keys`"),
+    (HOST + "server: {host: example.com}", "server.host", "is not a loopback address", "allow_anonymous"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "problem", "remedy"), FAULTS)
+def test_a_fault_tells_its_place_and_its_remedy(faults: Any, text: str, path: str, problem: str, remedy: str) -> None:
+    [fault] = faults(text)
+    assert fault.path == path
+    assert problem in fault.problem
+    assert remedy in fault.remedy
+    assert "hid" not in str(fault).replace("hidden'", "")
+
+
+def test_faults_read_as_sentences(faults: Any) -> None:
+    text = "providers: {nebula: {}}\nmodels: {fill: {deployments: [{provider: nebulla}]}}"
+    [fault] = faults(text)
+    told = "models.fill.deployments[0].provider: no provider is called 'nebulla'; did you mean 'nebula'?"
+    assert str(fault) == told
+
+
+def test_all_faults_are_told_at_once(faults: Any) -> None:
+    text = (
+        "server: {port: many, host: 0.0.0.0}\nsever: {}\nproviders: {mine: {}}\nkeys: [{name: a}, {name: a, key: x}]\n"
+        "models: {m: {deployments: [{provider: mien}, {provider: mine}], aliases: [m]}}\ndata_dir: '${GONE}'"
+    )
+    assert {fault.path for fault in faults(text)} == {
+        "server.port",
+        "sever",
+        "providers.mine.base_url",
+        "keys[0]",
+        "keys[1].name",
+        "models.m.deployments[0].provider",
+        "models.m.aliases[0]",
+        "data_dir",
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "path", "problem", "remedy"),
+    [
+        ("IMAGE_GATEWAY_SERVER__PORT", "x", "IMAGE_GATEWAY_SERVER__PORT", "valid integer", "whole number"),
+        ("IMAGE_GATEWAY_SERVER__PROT", "1", "IMAGE_GATEWAY_SERVER__PROT", "called 'prot'", "did you mean 'port'?"),
+        ("IMAGE_GATEWAY_SERVR__PORT", "1", "IMAGE_GATEWAY_SERVR__PORT", "section is called 'servr'", "mean 'server'?"),
+        ("IMAGE_GATEWAY_KEYS", "hidden", "IMAGE_GATEWAY_KEYS", "is no JSON", "as JSON"),
+        ("IMAGE_GATEWAY_KEYS", '[{"key": "hidden"}]', "IMAGE_GATEWAY_KEYS[0].name", "is missing", "a name"),
+        ("IMAGE_GATEWAY_SERVER", '{"port": "x"}', "IMAGE_GATEWAY_SERVER.port", "valid integer", "whole number"),
+    ],
+)
+def test_a_fault_in_the_environment_names_the_variable(
+    variable: str, value: str, path: str, problem: str, remedy: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(None, {variable: value})
+    [fault] = caught.value.faults
+    assert fault.path == path
+    assert problem in fault.problem
+    assert remedy in fault.remedy
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"server: {port: hidden", "did not find expected"),
+        (b"server:\n\tport: 1", "in line 2, column 1"),
+        (b"a: *nothing", "undefined alias"),
+        (b"a: &a [*a]", "itself"),
+        (b"a: !python/object hidden", "could not determine a constructor"),
+        (b"- a", "is not a mapping"),
+        (b"just text", "is not a mapping"),
+        (b"a: \xff", "does not allow"),
+        (b"a: 2020-13-45", "does not allow"),
+        (b"a: 1\n---\nb: 1", "in line"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_without_quoting_it(tmp_path: Path, content: bytes, problem: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        load(path, {})
+    [fault] = caught.value.faults
+    assert fault.path == str(path)
+    assert problem in fault.problem
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_missing_file_is_told_by_its_path(tmp_path: Path) -> None:
+    for gone in (tmp_path / "gone.yaml", tmp_path / "gone" / "config.yaml"):
+        with pytest.raises(SettingsError, match=r"\.yaml: there is no such file; correct --config"):
+            load(gone, {})
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="there is no such file"):
+        load(tmp_path / "file" / "config.yaml", {})
+
+
+def test_a_directory_in_the_place_of_the_file_is_told_as_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match="is a directory, not a file; name a file; of a mount whose file is missing"
+    ):
+        load(tmp_path, {})
+
+
+def test_what_is_no_file_with_an_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    with pytest.raises(SettingsError, match="is no regular file"):
+        load(tmp_path / "config.yaml", {})
+
+
+@pytest.mark.parametrize("method", ["stat", "read_text"])
+def test_a_file_that_may_not_be_read_is_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "config.yaml").write_text("server: {}")
+    monkeypatch.setattr(Path, method, refuse)  # root may read and enter whatever there is
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path / "config.yaml", {})
+    assert str(caught.value).endswith("config.yaml: cannot be read: Permission denied; let the gateway's user read it")
+
+
+# --- who may be let in ---
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1"])
+def test_a_loopback_address_needs_no_keys(read: Any, host: str) -> None:
+    assert read(HOST, server={"host": host}).server.host == host
+
+
+def test_any_address_may_be_listened_on_with_keys_or_on_demand(read: Any) -> None:
+    keys = "keys: [{name: a, key: b}]"
+    assert read(HOST + keys, server={"host": "0.0.0.0"}).keys
+    assert read(HOST, server={"host": "0.0.0.0", "allow_anonymous": True}).server.allow_anonymous
+    assert read(HOST, {"IMAGE_GATEWAY_SERVER__ALLOW_ANONYMOUS": "true"}, server={"host": "::"}).server.allow_anonymous
+
+
+def test_the_sandbox_may_listen_anywhere() -> None:
+    assert load(None, {}, {"server": {"host": "0.0.0.0"}}).sandbox
+
+
+# --- secrets ---
+
+
+def test_no_secret_is_shown(read: Any) -> None:
+    text = (
+        "providers: {nebula: {api_key: '${A}', headers: {x-token: hidden}}}\n"
+        f"keys: [{{name: a, key: hidden}}, {{name: b, key_sha256: {A64}}}]"
+    )
+    settings = read(text, {"A": "hidden"})
+    shown = repr(settings) + str(settings) + repr(settings.keys) + repr(settings.providers)
+    assert "hidden" not in shown
+    assert A64 not in shown
+
+
+def test_no_secret_is_in_the_traceback_of_a_fault(read: Any) -> None:
+    text = "providers: {nebula: {api_key: hidden, retries: hidden}}\nkeys: [{key: hidden}]"
+    with pytest.raises(SettingsError) as caught:
+        read(text)
+    assert "hidden" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
+
+
+def test_settings_are_frozen(read: Any) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        read("").server.port = 1
+
+
+# --- the example and the documentation ---
+
+
+def settings_of(annotation: Any) -> set[tuple[str, str]]:
+    """Every setting at or below an annotation, with the model that it is of."""
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return {setting for argument in get_args(annotation) for setting in settings_of(argument)}
+    below = {setting for field in annotation.model_fields.values() for setting in settings_of(field.annotation)}
+    return below | {(annotation.__name__, name) for name in annotation.model_fields}
+
+
+def stated_in(value: Any, annotation: Any) -> set[tuple[str, str]]:
+    """Those of them that a file's data states."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = {name: field.annotation for name, field in annotation.model_fields.items() if name in (value or {})}
+        below = {setting for name, inner in fields.items() for setting in stated_in(value[name], inner)}
+        return below | {(annotation.__name__, name) for name in fields}
+    held = value.values() if isinstance(value, dict) and get_origin(annotation) is dict else [value]
+    held = value if isinstance(value, list) else held
+    return {setting for argument in get_args(annotation) for item in held for setting in stated_in(item, argument)}
+
+
+def test_the_example_loads_and_holds_every_setting() -> None:
+    settings = load(EXAMPLE, EXAMPLE_ENVIRON)
+    assert set(settings.providers) == {"netmind", "nebula", "mine"}
+    data = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    assert list(data) == list(Settings.model_fields)
+    assert {("ServerSettings", "port"), ("SizeSettings", "max_pixels")} <= settings_of(Settings)
+    assert settings_of(Settings) - stated_in(data, Settings) == set()
+
+
+def test_the_example_states_the_defaults() -> None:
+    settings, plain = load(EXAMPLE, EXAMPLE_ENVIRON), Settings()
+    for section in ("server", "queue", "runs", "files", "logging", "data_dir"):
+        assert getattr(settings, section) == getattr(plain, section), section
+    mine = settings.providers["mine"]
+    for name in ("preset", "dialect", "models_path", "headers", "max_concurrency", "retries", "retry_timeouts", "urls"):
+        assert getattr(mine, name) == type(mine).model_fields[name].get_default(call_default_factory=True), name
+    assert mine.timeout.model_dump() == {name: getattr(Timeouts(), name) for name in type(mine.timeout).model_fields}
+    deployment = settings.models["black-forest-labs/FLUX.1-schnell"].deployments[1]
+    assert (deployment.weight, deployment.max_concurrency, deployment.profile) == (1, None, ProfileSettings())
+
+
+def test_the_example_states_the_assumptions_for_an_openai_shaped_host() -> None:
+    stated = load(EXAMPLE, EXAMPLE_ENVIRON).models["house-style"].profile
+    assumed = Profile(extra="pass")
+    for name in ProfileSettings.model_fields.keys() - {"size", "timeout"}:
+        assert getattr(stated, name) == getattr(assumed, name), name
+    assert stated.size is not None
+    assert SizeRule(**stated.size.model_dump()) == SizeRule()
+
+
+def test_the_readme_names_every_setting() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"[a-z0-9_]+", text))
+    assert {name for _, name in settings_of(Settings)} - words == set()

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import AvifImagePlugin, Image
+
+from app.errors import Unavailable
+from app.images import Size
+from app.imaging.operations import Redraw, RedrawMask, Undrawable, WithoutAlpha
+from app.imaging.workers import BYTES_PER_PIXEL, WRITING_WEBP, Studio
+from app.storage.spool import Spool
+from tests.pixels import bomb, corners, encoded, opened, spool
+
+pytestmark = pytest.mark.anyio
+
+PNG = encoded(corners((40, 30)))  # 1,200 pixels
+
+
+class Gated:
+    """A picture that is read only once the test lets it; every reading of its pixels is counted."""
+
+    def __init__(self, data: bytes = PNG) -> None:
+        self._data = data
+        self._open = threading.Event()
+        self._main = threading.get_ident()
+        self.started = threading.Event()
+        self.size = len(data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        if threading.get_ident() != self._main:
+            self.started.set()
+            assert self._open.wait(5)
+        return self._data[offset : offset + length]
+
+    def release(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def studio() -> Iterator[Studio]:
+    with Studio(spool, threads=2, waiting=2, max_pixels=10_000) as studio:
+        yield studio
+
+
+def drawing(studio: Studio, source: Gated, *, paid: bool = False) -> asyncio.Task[Size]:
+    return asyncio.create_task(studio.redraw(source, spool(), Redraw("jpeg"), paid=paid))
+
+
+async def started(source: Gated) -> None:
+    assert await asyncio.to_thread(source.started.wait, 5)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_picture_is_redrawn_in_another_thread(studio: Studio) -> None:
+    target = spool()
+    assert await studio.redraw(spool(PNG), target, Redraw("webp", size=Size(20, 10))) == Size(20, 10)
+    assert opened(target).format == "WEBP"
+
+
+async def test_a_mask_is_redrawn(studio: Studio) -> None:
+    target = spool()
+    await studio.redraw(spool(PNG), target, RedrawMask("white", "alpha"))
+    assert opened(target).mode == "RGBA"
+    with pytest.raises(WithoutAlpha):
+        await studio.redraw(spool(PNG), spool(), RedrawMask("alpha", "white"))
+
+
+async def test_beyond_the_line_there_is_no_room_at_once_and_the_line_moves_on(studio: Studio) -> None:
+    sources = [Gated() for _ in range(4)]
+    tasks = [drawing(studio, source) for source in sources]
+    await settle()
+    with pytest.raises(Unavailable) as refused:
+        await studio.redraw(spool(PNG), spool(), Redraw("jpeg"))
+    assert (refused.value.status, refused.value.retry_after) == (503, 5)
+    await started(sources[1])
+    assert not sources[2].started.is_set()
+    for source in sources:
+        source.release()
+    assert await asyncio.gather(*tasks) == [Size(40, 30)] * 4
+    assert await studio.redraw(spool(PNG), spool(), Redraw("jpeg")) == Size(40, 30)
+
+
+async def test_what_is_paid_for_stands_in_line_however_long_it_is(studio: Studio) -> None:
+    sources = [Gated() for _ in range(9)]
+    tasks = [drawing(studio, source, paid=True) for source in sources]
+    await settle()
+    for source in sources:
+        source.release()
+    assert await asyncio.gather(*tasks) == [Size(40, 30)] * 9
+
+
+async def test_who_leaves_the_line_makes_room_in_it(studio: Studio) -> None:
+    sources = [Gated() for _ in range(5)]
+    tasks = [drawing(studio, source) for source in sources[:4]]
+    await settle()
+    tasks[2].cancel()
+    await settle()
+    tasks.append(drawing(studio, sources[4]))
+    for source in sources:
+        source.release()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [Size, Size, asyncio.CancelledError, Size, Size]
+    assert not sources[2].started.is_set()
+
+
+async def test_who_leaves_just_when_the_turn_comes_gives_it_on(studio: Studio) -> None:
+    sources = [Gated() for _ in range(4)]
+    tasks = [drawing(studio, source) for source in sources]
+    await started(sources[1])
+    sources[0].release()
+    await asyncio.wait([tasks[0]])
+    tasks[2].cancel()
+    for source in sources:
+        source.release()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert await asyncio.gather(*(studio.redraw(spool(PNG), spool(), Redraw("png")) for _ in range(2)))
+
+
+async def test_work_that_has_begun_is_over_before_its_caller_is_cancelled(studio: Studio) -> None:
+    source = Gated()
+    task = drawing(studio, source)
+    await started(source)
+    task.cancel()
+    await settle()
+    task.cancel()
+    await settle()
+    assert not task.done()
+    source.release()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_large_pictures_are_not_in_work_together(studio: Studio) -> None:
+    large = encoded(Image.new("RGB", (100, 60)))  # 6,000 of the 10,000 pixels
+    sources = [Gated(large), Gated(large), Gated()]
+    tasks = [drawing(studio, source) for source in sources]
+    await started(sources[0])
+    await settle()
+    assert not sources[1].started.is_set()
+    assert not sources[2].started.is_set()  # nobody overtakes
+    sources[0].release()
+    await started(sources[1])
+    await started(sources[2])
+    for source in sources:
+        source.release()
+    await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize(
+    ("data", "order"),
+    [
+        (bomb(), Redraw("png")),
+        (encoded(Image.new("L", (101, 100))), Redraw("png")),
+        (PNG, Redraw("png", size=Size(200, 100))),
+        (encoded(Image.new("L", (10, 900))), Redraw("png", size=Size(900, 10))),  # and 900x900 in between
+    ],
+)
+async def test_more_pixels_than_there_may_be_are_refused_before_anything_is_read(
+    studio: Studio, data: bytes, order: Redraw
+) -> None:
+    with pytest.raises(Undrawable, match="10,000 pixels"):
+        await studio.redraw(spool(data), spool(), order)
+
+
+async def test_a_header_that_hides_its_size_does_not_hide_a_bomb(studio: Studio) -> None:
+    jpeg = encoded(Image.new("RGB", (200, 100)), "JPEG")
+    with pytest.raises(Undrawable, match="10,000 pixels"):
+        await studio.redraw(spool(jpeg[:20] + b"\0" + jpeg[20:]), spool(), Redraw("png"))
+
+
+async def test_a_look_needs_no_decoding(studio: Studio) -> None:
+    assert (await studio.look(spool(PNG[:60]))).size == Size(40, 30)
+
+
+async def test_closing_sends_those_in_line_away_and_waits_for_the_rest() -> None:
+    studio = Studio(spool, threads=1)
+    first, second = Gated(), Gated()
+    tasks = [drawing(studio, first), drawing(studio, second)]
+    await started(first)
+    threading.Timer(0.05, first.release).start()
+    studio.close()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [Size, Unavailable]
+    with pytest.raises(Unavailable, match="going down"):
+        await studio.redraw(spool(PNG), spool(), Redraw("png"))
+
+
+async def test_too_little_memory_is_told_as_what_it_is(studio: Studio) -> None:
+    class Greedy(Spool):
+        def read(self, offset: int, length: int) -> bytes:
+            if threading.current_thread() is not threading.main_thread():
+                raise MemoryError
+            return super().read(offset, length)
+
+    source = Greedy(1 << 20)
+    source.write(PNG)
+    with pytest.raises(Unavailable, match="memory"):
+        await studio.redraw(source, spool(), Redraw("png"))
+
+
+MEASURED = """
+import asyncio, re, sys
+from PIL import Image
+from app.images import Size
+from app.imaging.operations import Redraw, RedrawMask
+from app.storage.spool import Spool
+from app.imaging.workers import Studio
+
+def peak():  # getrusage would count what the parent had before exec
+    with open("/proc/self/status") as file:
+        return int(re.search(r"VmHWM:\\s*([0-9]+) kB", file.read())[1]) * 1024
+
+async def main(path, count):
+    source = Spool(0)
+    with open(path, "rb") as file:
+        source.write(file.read())
+    orders = [eval(sys.argv[3])] * count
+    with Studio(lambda: Spool(0), waiting=count) as studio:
+        from app.imaging import pixels as media
+        before = peak()
+        targets = [Spool(0) for _ in orders]
+        await asyncio.gather(*(studio.redraw(source, t, o) for t, o in zip(targets, orders)))
+        print(peak() - before)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def measured(path: Path, count: int, order: str) -> int:
+    """Bytes of memory that so many of these at once take at the most."""
+    command = [sys.executable, "-c", MEASURED, str(path), str(count), order]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+KINDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "png": ("RGBA", "PNG", {}, "Redraw('jpeg')"),
+    "jpeg": ("RGB", "JPEG", {"progressive": True, "subsampling": 0}, "Redraw('png', 95, 6)"),
+    "webp": ("RGBA", "WEBP", {"method": 0}, "Redraw('webp', 95, 6, Size({1}, {0}))"),
+    "from_webp": ("RGBA", "WEBP", {"lossless": True, "method": 0}, "Redraw('png', 95, 6, Size({1}, {0}))"),
+    "mask": ("RGBA", "PNG", {"compress_level": 1}, "RedrawMask('alpha', 'alpha', (6, 6), Size({0}, {1}))"),
+    "from_tiff": ("RGBA", "TIFF", {"compression": "tiff_deflate"}, "Redraw('jpeg')"),
+    "from_bmp": ("RGBA", "BMP", {}, "Redraw('jpeg')"),
+    **({"from_avif": ("RGBA", "AVIF", {"speed": 10}, "Redraw('png')")} if AvifImagePlugin.SUPPORTED else {}),
+}
+
+
+def picture(folder: Path, kind: str, edge: int) -> tuple[Path, str]:
+    mode, format, options, order = KINDS[kind]
+    noise = Image.effect_noise((edge // 4, edge // 4), 60).resize((edge, edge))
+    image = Image.merge(mode, [noise] * len(mode))
+    path = folder / kind
+    path.write_bytes(encoded(image, format, **options))
+    return path, order.format(edge - 16, edge - 32)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells how much memory was held")
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_memory_for_each_pixel_is_bounded(tmp_path: Path, kind: str) -> None:
+    edge = 1200
+    path, order = picture(tmp_path, kind, edge)
+    allowed = BYTES_PER_PIXEL * edge * edge * (WRITING_WEBP if "webp" in order else 1) + 2 * path.stat().st_size
+    assert measured(path, 1, order) <= allowed + 8_388_608
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells how much memory was held")
+@pytest.mark.parametrize(("kind", "count"), [("png", 32), ("jpeg", 4), ("webp", 3), ("from_webp", 4), ("mask", 4)])
+def test_many_large_pictures_at_once_stay_within_the_bound(tmp_path: Path, kind: str, count: int) -> None:
+    path, order = picture(tmp_path, kind, 4096)
+    allowed = BYTES_PER_PIXEL * 50_000_000 + 4 * path.stat().st_size
+    assert measured(path, count, order) <= allowed
+
+
+async def test_a_failure_does_not_hold_the_picture(studio: Studio) -> None:
+    with pytest.raises(Undrawable) as failed:
+        await studio.redraw(spool(encoded(Image.effect_noise((90, 90), 90))[:4000]), spool(), Redraw("png"))
+    assert failed.value.__cause__ is failed.value.__context__ is None
+    frames = [str(entry.path) for entry in failed.traceback]
+    assert not any(frame.endswith("app/media.py") for frame in frames)

@@ -1,0 +1,74 @@
+"""What makes two requests the same."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.images import ImageRequest, Operation, Size, Upload
+from app.runs.fingerprint import identity
+from app.storage.spool import Spool
+
+
+def upload(data: bytes, filename: str = "a.png", memory: int = 1_000_000) -> Upload:
+    spool = Spool(memory)
+    spool.write(data)
+    return Upload(spool, filename, "image/png")
+
+
+def edit(**fields: Any) -> ImageRequest:
+    given = {"prompt": "a fox", "images": (upload(b"one"), upload(b"two")), "size": Size(64, 64), "n": 2, **fields}
+    return ImageRequest(Operation.EDITS, "flux", parameters={"quality": "high", "seed": 7}, **given)
+
+
+def test_the_same_fields_and_files_are_the_same_request() -> None:
+    assert identity(edit()) == identity(edit())
+
+
+def test_neither_names_of_files_nor_where_they_lie_make_a_difference() -> None:
+    on_disk = upload(b"one", "renamed.png", memory=0)
+    assert identity(edit()) == identity(edit(images=(on_disk, upload(b"two"))))
+    assert isinstance(on_disk.blob, Spool)
+    on_disk.blob.close()
+
+
+def test_the_order_of_parameters_makes_no_difference() -> None:
+    first, second = {"quality": "high", "seed": 7}, {"seed": 7, "quality": "high"}
+    assert identity(replace(edit(), parameters=first)) == identity(replace(edit(), parameters=second))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prompt": "a hen"},
+        {"model": "flux-2"},
+        {"operation": Operation.VARIATIONS},
+        {"images": (upload(b"two"), upload(b"one"))},
+        {"images": (upload(b"onetwo"),)},
+        {"images": (upload(b"one"),), "mask": upload(b"two")},
+        {"images": (upload(b"one"),), "markup": upload(b"two")},
+        {"size": Size(64, 65)},
+        {"size": None},
+        {"n": 1},
+        {"stream": True},
+        {"raw": True},
+        {"response_format": "url"},
+        {"parameters": {"quality": "high", "seed": "7"}},
+        {"parameters": {"quality": "high"}},
+        {"extra": (("lora", 1),)},
+        {"mask_convention": "white"},
+        {"partial_images": 1},
+    ],
+    ids=str,
+)
+def test_whatever_else_differs_makes_another_request(other: dict[str, Any]) -> None:
+    assert identity(edit()) != identity(replace(edit(), **other))
+
+
+def test_files_that_were_closed_cannot_be_told() -> None:
+    request = edit(images=(upload(b"one"),))
+    for each in filter(None, (*request.images, request.mask, request.markup)):
+        assert isinstance(each.blob, Spool)
+        each.blob.close()
+    with pytest.raises(ValueError, match="closed"):
+        identity(request)

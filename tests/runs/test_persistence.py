@@ -1,0 +1,297 @@
+"""Runs in files: whole or not there, and the same after a restart."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Operation, Served, Size
+from app.runs.entry import Kept
+from app.runs.persistence import RunShelf, Stored
+from app.storage.recording import Meter, Span
+from tests.drawings import PICTURE, A, Clock, drawing, paid, read, wanted
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Shelves:
+    """Shelves on one directory, as processes follow each other."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.wall, self.clock = Clock(), Clock()
+        self.meter = Meter(1 << 30)
+
+    def new(self) -> RunShelf:
+        self.meter = Meter(1 << 30)
+        self.wall.now = os.stat(self.directory).st_mtime
+        return RunShelf(self.directory, self.meter, self.wall)
+
+    async def kept(self, *steps: Any, **more: Any) -> Kept:
+        """A run that has ended."""
+        drawn = drawing(*(steps or PICTURE), meter=self.meter, **more)
+        await drawn.run.finish()
+        return Kept(drawn.run, None, [drawn.run.id])
+
+    def load(self, shelf: RunShelf, seconds: float = 600) -> list[Kept]:
+        return list(shelf.load(seconds, self.clock))
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(self.directory.iterdir())
+
+
+@pytest.fixture
+def shelves(tmp_path: Path) -> Shelves:
+    return Shelves(tmp_path)
+
+
+def joined(events: list[Event]) -> list[Event]:
+    """Image data put together, however it was cut."""
+    found: list[Event] = []
+    for event in events:
+        last = found[-1] if found else None
+        if isinstance(event, ImageData) and isinstance(last, ImageData):
+            found[-1] = ImageData(last.base64 + event.base64)
+        elif not (isinstance(event, ImageData) and not event.base64):
+            found.append(event)
+    return found
+
+
+TEXT = st.text(max_size=10)
+FACTS = st.dictionaries(TEXT, TEXT | st.integers() | st.lists(st.integers(), max_size=2), max_size=2)
+EVENTS: st.SearchStrategy[Event] = st.one_of(
+    st.builds(Served, TEXT, TEXT, st.integers(1, 9), st.lists(TEXT, max_size=2).map(tuple), st.just(("size=1x1",))),
+    st.builds(ImageBegins, st.integers(0, 9), st.none() | st.integers(0, 3)),
+    st.binary(max_size=200).map(ImageData),
+    st.builds(ImageLink, TEXT),
+    st.builds(ImageEnds, st.none() | TEXT, st.none() | st.integers(), st.none() | FACTS, FACTS),
+    st.builds(Done, st.none() | FACTS, FACTS),
+)
+
+
+@given(events=st.lists(EVENTS, max_size=20), on_disk=st.booleans())
+def test_what_was_saved_is_read_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, events: list[Event], on_disk: bool
+) -> None:
+    shelves = Shelves(tmp_path_factory.mktemp("runs"))
+
+    async def there_and_back() -> list[list[Event]]:
+        shelf = shelves.new()
+        drawn = drawing(*events, meter=shelves.meter)
+        if on_disk:
+            drawn.run.recording.spill()
+        await read(drawn.run)
+        kept = Kept(drawn.run, None, ["run"])
+        await shelf.save(kept)
+        saved = await read(kept.run)
+        assert (shelves.meter.memory, drawn.run.recording.in_memory) == (0, 0)
+        kept.run.forget()
+        assert (shelves.meter.memory, shelves.meter.disk) == (0, 0)
+        [found] = shelves.load(shelves.new())
+        loaded = await read(found.run)
+        found.run.forget()
+        assert (shelves.meter.disk, shelves.meter.growing) == (0, 0)
+        return [saved, loaded]
+
+    for found in asyncio.run(there_and_back()):
+        assert joined(found) == joined(events)
+
+
+async def test_a_run_is_known_again_by_all_that_matters(shelves: Shelves) -> None:
+    shelf = shelves.new()
+    request = wanted(n=2, size=Size(64, 32), stream=True, raw=False, parameters={"quality": "high", "seed": 7})
+    kept = await shelves.kept(request=request, id="first")
+    kept.idempotency_key, kept.ids, kept.run.identity = "k", ["first", "second"], b"\x01\x02"
+    await shelf.save(kept)
+    kept.run.forget()
+    [found] = shelves.load(shelves.new())
+    run = found.run
+    assert (found.idempotency_key, found.ids, run.id) == ("k", ["first", "second"], "first")
+    assert (run.identity, run.created, run.call.key.name, run.ended) == (b"\x01\x02", kept.run.created, A.name, True)
+    known = run.call.request
+    assert (known.operation, known.model, known.n, known.stream) == (Operation.GENERATIONS, "flux", 2, True)
+    assert (known.size, known.parameters) == (Size(64, 32), {"quality": "high"})
+    run.forget()
+
+
+async def test_nothing_of_the_request_but_its_shape_is_written_and_only_for_the_user(shelves: Shelves) -> None:
+    kept = await shelves.kept(request=wanted("an unmistakable prompt", parameters={"user": "somebody"}))
+    await shelves.new().save(kept)
+    [file] = shelves.files
+    assert b"unmistakable" not in file.read_bytes()
+    assert b"somebody" not in file.read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o600
+    kept.run.forget()
+
+
+async def test_an_error_is_told_again(shelves: Shelves) -> None:
+    kept = await shelves.kept(paid())
+    await shelves.new().save(kept)
+    kept.run.forget()
+    [found] = shelves.load(shelves.new())
+    error = found.run.recording.error
+    assert error is not None
+    assert (error.message, error.status, error.should_retry, error.perhaps_paid) == ("cut", 502, False, True)
+    assert error.envelope() == paid().envelope()
+    found.run.forget()
+
+
+async def test_what_is_too_old_half_or_garbled_is_removed(shelves: Shelves) -> None:
+    shelf = shelves.new()
+    kept = await shelves.kept()
+    await shelf.save(kept)
+    [file] = shelves.files
+    whole = file.read_bytes()
+    kept.run.forget()
+    file.unlink()
+    for name, content in {
+        "empty.run": b"",
+        "cut.run": whole[:-1],
+        "long.run": whole + b"x",
+        "headless.run": whole[:20],
+        "other.run": whole.replace(b"ImageBegins", b"ImageBegans"),
+        "list.run": (2).to_bytes(8, "big") + b"[]",
+        "endless.run": b"\xff" * 8 + whole[8:],
+        "large.run": (1 << 44).to_bytes(8, "big") + whole[8:],
+        "deep.run": (200_000).to_bytes(8, "big") + b"[" * 200_000,
+        "nameless.run": whole.replace(b'"ids": ["', b'"ids": [], "s": ["'),
+        "odd.run": whole.replace(b'"events": [', b'"events": [1.5, '),
+        "left.half": whole,
+        "old.run": whole,
+        "good.run": whole,
+    }.items():
+        (shelves.directory / name).write_bytes(content)
+    shelf = shelves.new()
+    os.utime(shelves.directory / "old.run", (shelves.wall.now - 601, shelves.wall.now - 601))
+    [found] = shelves.load(shelf)
+    assert [path.name for path in shelves.files] == ["good.run"]
+    assert await read(found.run) == list(PICTURE)
+    found.run.forget()
+    assert shelves.meter.disk == 0
+
+
+async def test_the_newest_comes_last_with_the_time_that_it_has_left(shelves: Shelves) -> None:
+    shelf = shelves.new()
+    for age, id in ((10, "younger"), (300, "older")):
+        kept = await shelves.kept(id=id)
+        before = set(shelves.files)
+        await shelf.save(kept)
+        [file] = set(shelves.files) - before
+        kept.run.forget()
+        os.utime(file, (shelves.wall.now - age, shelves.wall.now - age))
+    found = shelves.load(RunShelf(shelves.directory, Meter(1), shelves.wall))
+    assert [kept.run.id for kept in found] == ["older", "younger"]
+    ages = [shelves.clock() - (kept.run.ended_at or 0) for kept in found]
+    assert ages == pytest.approx([300, 10], abs=0.1)
+
+
+async def test_saving_twice_at_once_writes_one_file(shelves: Shelves) -> None:
+    shelf, kept = shelves.new(), await shelves.kept()
+    await asyncio.gather(*(shelf.save(kept) for _ in range(4)))
+    assert len(shelves.files) == 1
+    kept.run.forget()
+
+
+async def test_no_file_is_open_while_nobody_reads(shelves: Shelves) -> None:
+    shelf, kept = shelves.new(), await shelves.kept()
+    await shelf.save(kept)
+    stored = kept.place
+    assert isinstance(stored, Stored)
+    assert stored._descriptor is None
+    assert await read(kept.run) == list(PICTURE)
+    assert stored._descriptor is not None
+    stored.rest()
+    assert stored._descriptor is None
+    assert await read(kept.run) == list(PICTURE)
+    kept.run.forget()
+    assert stored._descriptor is None
+
+
+async def test_what_somebody_has_had_is_known_as_such_by_the_next_process(shelves: Shelves) -> None:
+    shelf = shelves.new()
+    for number in range(2):
+        kept = await shelves.kept()
+        kept.idempotency_key = str(number)
+        await shelf.save(kept)
+        if number:
+            assert isinstance(kept.place, Stored)
+            kept.place.received()
+            kept.place.received()
+            assert await read(kept.run) == list(PICTURE)
+        kept.run.forget()
+    found = {kept.idempotency_key: kept for kept in shelves.load(shelves.new())}
+    assert {key: kept.run.delivered for key, kept in found.items()} == {"0": False, "1": True}
+    for kept in found.values():
+        assert await read(kept.run) == list(PICTURE)
+        assert kept.place
+        kept.place.remove()
+        kept.run.forget()
+    assert shelves.files == []
+
+
+async def test_what_is_removed_can_be_read_to_its_end_but_not_by_the_next_process(shelves: Shelves) -> None:
+    shelf, kept = shelves.new(), await shelves.kept()
+    await shelf.save(kept)
+    assert isinstance(kept.place, Stored)
+    kept.place.remove()
+    kept.place.rest()
+    kept.place.remove()
+    assert shelves.files == []
+    assert await read(kept.run) == list(PICTURE)
+    kept.run.forget()
+    assert kept.place._descriptor is None
+
+
+async def test_without_room_on_disk_it_stays_with_the_process_and_leaves_no_half_file(shelves: Shelves) -> None:
+    kept = await shelves.kept()
+    shelf = RunShelf(shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory")
+    await shelf.save(kept)
+    assert kept.place is None
+    assert await read(kept.run) == list(PICTURE)
+
+    def cut(span: Span) -> bytes:
+        raise OSError(28, f"No space left on device for {span}")
+
+    kept.run.recording.read = cut  # type: ignore[method-assign]
+    await shelves.new().save(kept)
+    assert shelves.files == []
+    assert kept.place is None
+    kept.run.forget()
+
+
+async def test_what_cannot_be_written_as_json_is_lost_with_the_process_only(shelves: Shelves) -> None:
+    kept = await shelves.kept(*PICTURE, Done({"cost": object()}))
+    await shelves.new().save(kept)
+    assert (shelves.files, kept.place) == ([], None)
+    kept.run.forget()
+
+
+async def test_the_head_tells_what_the_file_holds(shelves: Shelves) -> None:
+    kept = await shelves.kept()
+    await shelves.new().save(kept)
+    [file] = shelves.files
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "big")
+    assert [
+        event["kind"] if isinstance(event, dict) else event for event in json.loads(content[8:][:length])["events"]
+    ] == [
+        "Served",
+        "ImageBegins",
+        8,
+        "ImageEnds",
+    ]
+    assert content[8 + length :] == b"aGVsbG8="
+    with pytest.raises(ValueError, match="has ended"):
+        Stored(file, 8 + length).write(b"more")
+    kept.run.forget()

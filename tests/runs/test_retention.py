@@ -1,0 +1,501 @@
+"""What is kept, for whom and how long; and who is answered from it."""
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.access.keys import Key
+from app.errors import Conflict, NotFound, Unavailable
+from app.gateway.fanout import Drawn
+from app.images import Event, ImageData, ImageRequest
+from app.runs import entry as kept_runs
+from app.runs import retention as module
+from app.runs.entry import Kept
+from app.runs.retention import Retention, Room
+from app.runs.run import Run
+from app.storage.recording import Meter
+from app.storage.spool import Uploads
+from tests.drawings import PICTURE, A, B, Clock, Drawing, drawing, edit, paid, read, unpaid, wanted
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1_048_576
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Place:
+    def __init__(self) -> None:
+        self.rested = 0
+        self.removed = self.was_received = False
+
+    def rest(self) -> None:
+        self.rested += 1
+
+    def received(self) -> None:
+        self.was_received = True
+
+    def remove(self) -> None:
+        self.removed = True
+
+
+class Shelf:
+    """`pause` is waited for while something is saved."""
+
+    def __init__(self) -> None:
+        self.saved: list[Kept] = []
+        self.pause: asyncio.Event | None = None
+
+    async def save(self, kept: Kept) -> None:
+        if self.pause:
+            await self.pause.wait()
+        if kept.place is None:
+            self.saved.append(kept)
+            kept.place = Place()
+
+
+class House:
+    """A retention and what it stands on."""
+
+    def __init__(self, memory: int = 100 * MEGABYTE, disk: int = 100 * MEGABYTE, seconds: float = 600) -> None:
+        self.clock, self.meter, self.shelf = Clock(), Meter(1 << 30), Shelf()
+        self.retention = Retention(Room(memory, disk, seconds), self.meter, self.shelf, self.clock)
+
+    def begin(self, *steps: Any, idempotency_key: str | None = None, **more: Any) -> tuple[Kept, Drawing]:
+        drawn = drawing(*(steps or PICTURE), meter=self.meter, clock=self.clock, **more)
+        return self.retention.add(drawn.run, idempotency_key), drawn
+
+    async def ended(self, *steps: Any, delivered: bool = False, **more: Any) -> Kept:
+        """As the endpoint does it: somebody follows, and has it or leaves."""
+        kept, _ = self.begin(*steps, **more)
+        await self.serve(kept, delivered=delivered)
+        return kept
+
+    async def serve(self, kept: Kept, *, delivered: bool) -> list[Event]:
+        run, found = kept.run, list[Event]()
+        run.followers += 1
+        with suppress(Exception):
+            found = await read(run)
+        if delivered and not run.recording.error:
+            self.retention.delivered(kept)
+        run.followers -= 1
+        await self.retention.settled(kept)
+        return found
+
+    async def find(
+        self,
+        request: ImageRequest | None = None,
+        key: Key = A,
+        idempotency_key: str | None = None,
+        *,
+        retry: bool = False,
+    ) -> Kept | None:
+        return await self.retention.find(
+            request or wanted(), key, idempotency_key=idempotency_key, is_retry=retry or idempotency_key is None
+        )
+
+    @property
+    def kept(self) -> list[Kept]:
+        return list(self.retention._kept.values())
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[Callable[..., House]]:
+    houses: list[House] = []
+
+    def new(**room: Any) -> House:
+        houses.append(House(**room))
+        return houses[-1]
+
+    yield new
+    for each in houses:
+        await each.retention.close()
+        assert (each.meter.memory, each.meter.disk, each.meter.growing) == (0, 0, 0)
+
+
+New = Callable[..., House]
+
+# --- who comes back ---
+
+
+async def test_a_retry_finds_the_newest_run_that_was_not_delivered(house: New) -> None:
+    home = house()
+    await home.ended(id="old")
+    newer = await home.ended(id="newer")
+    await home.ended(id="delivered", delivered=True)
+    await home.ended(id="another", request=wanted("a hen"))
+    await home.ended(id="another key's", key=B)
+    assert await home.find() is newer
+    assert await home.find(wanted("a cat")) is None
+    assert await home.retention.find(wanted(), A, idempotency_key=None, is_retry=False) is None
+
+
+async def test_a_run_whose_caller_is_gone_is_found_before_one_whose_caller_is_there(house: New) -> None:
+    home = house()
+    left, _ = home.begin(id="left")
+    waited_for, _ = home.begin(id="waited for")
+    waited_for.run.present = 1
+    assert await home.find() is left
+    left.joined = 1
+    assert await home.find() is waited_for
+
+
+async def test_each_run_is_found_by_one_at_a_time(house: New) -> None:
+    home = house()
+    kept = await home.ended()
+    with home.retention.joined(kept, "second"):
+        assert await home.find() is None
+    assert await home.find() is kept
+
+
+async def test_uploads_that_are_the_same_are_found_and_others_are_not(house: New) -> None:
+    home, uploads, mine = house(), Uploads(), Uploads()
+    kept = await home.ended(request=edit(uploads, b"one"), uploads=uploads)
+    assert uploads._spools == []  # their digest is enough
+    with mine:
+        assert await home.find(edit(mine, b"one")) is kept
+        assert await home.find(edit(mine, b"two")) is None
+
+
+async def test_an_idempotency_key_finds_its_run_also_after_delivery_and_while_it_is_drawn(house: New) -> None:
+    home, mine = house(), Uploads()
+    with mine:
+        for delivered in (True, False):
+            uploads, name = Uploads(), f"k{delivered}"
+            request = edit(uploads)
+            kept = await home.ended(request=request, uploads=uploads, idempotency_key=name, delivered=delivered)
+            assert await home.find(edit(mine), idempotency_key=name) is kept
+            assert uploads._spools == []
+        kept, _ = home.begin(idempotency_key="drawn")
+        assert await home.find(idempotency_key="drawn") is kept
+        assert await home.find(idempotency_key="drawn", key=B) is None
+
+
+async def test_an_idempotency_key_under_another_request_is_a_conflict(house: New) -> None:
+    home = house()
+    await home.ended(idempotency_key="k")
+    with pytest.raises(Conflict) as caught:
+        await home.find(wanted("a hen"), idempotency_key="k")
+    assert (caught.value.status, caught.value.should_retry) == (409, False)
+
+
+async def test_a_run_that_is_forgotten_while_it_is_compared_is_not_found(
+    house: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = house()
+    kept = await home.ended(idempotency_key="k")
+
+    async def slow(run: Run, identity: bytes | None) -> bool:
+        home.retention._forget(kept)
+        return True
+
+    monkeypatch.setattr(Run, "is_for", slow)
+    assert await home.find(idempotency_key="k") is None
+    kept = await home.ended()
+    assert await home.find() is None
+
+
+async def test_two_who_are_compared_at_once_do_not_lose_what_is_known(house: New) -> None:
+    """Whoever is first closes the uploads under the second."""
+    home, uploads, mine = house(), Uploads(), Uploads()
+    request = edit(uploads, b"x" * 3_000_000)
+    kept, _ = home.begin(request=request, uploads=uploads, idempotency_key="k")
+    await read(kept.run)
+    with mine:
+        same = edit(mine, b"x" * 3_000_000)
+        found = await asyncio.gather(*(home.find(same, idempotency_key="k") for _ in range(4)))
+    assert found == [kept] * 4
+
+
+async def test_a_run_has_the_names_of_all_who_were_answered_from_it(house: New) -> None:
+    home = house()
+    kept = await home.ended(id="first")
+    for number in range(100):
+        with home.retention.joined(kept, f"again-{number}"):
+            pass
+    assert home.retention.get("first", A) is home.retention.get("again-0", A) is kept
+    assert len(kept.ids) == module.NAMES
+    for id, key in [("first", B), ("none", A)]:
+        with pytest.raises(NotFound, match="Runs are kept for 600 seconds") as caught:
+            home.retention.get(id, key)
+        assert caught.value.code == "run_not_found"
+
+
+async def test_of_two_runs_of_one_name_the_newer_is_given(house: New) -> None:
+    home = house()
+    await home.ended(id="x")
+    newer = await home.ended(id="x")
+    assert home.retention.get("x", A) is newer
+
+
+# --- failures ---
+
+
+async def test_what_failed_unpaid_is_forgotten_and_what_may_have_been_paid_is_not(house: New) -> None:
+    home = house()
+    await home.ended(unpaid())
+    assert home.kept == []
+    kept = await home.ended(paid())
+    assert await home.find() is kept
+    assert not kept.run.failed_unpaid
+    assert home.shelf.saved == [kept]
+
+
+async def test_what_failed_unpaid_stays_while_somebody_is_being_told(house: New) -> None:
+    home = house()
+    kept, _ = home.begin(unpaid())
+    kept.run.followers += 1
+    await home.serve(kept, delivered=False)
+    assert home.kept == [kept]
+    await home.serve(kept, delivered=False)
+    kept.run.followers -= 1
+    await home.retention.settled(kept)
+    assert home.kept == []
+
+
+async def test_what_failed_unpaid_stays_where_an_older_failure_would_be_told_for_it(house: New) -> None:
+    home = house()
+    older = await home.ended(paid(), id="older")
+    for number in range(3):
+        await home.ended(unpaid(), id=f"refused {number}")
+    newest = home.kept[-1]
+    assert await home.find() is newest
+    assert newest.run.failed_unpaid
+    await home.ended(unpaid(), id="of another model", request=replace(wanted(), model="other"))
+    await home.ended(unpaid(), id="of another prompt", request=wanted("a hen"))
+    await home.ended(unpaid(), id="keyed", idempotency_key="k")
+    assert await home.find(idempotency_key="k", request=wanted("corrected")) is None
+    assert home.kept == [older, newest]
+
+
+async def test_of_what_is_known_by_its_identity_no_prompt_is_kept(house: New) -> None:
+    home = house()
+    kept = await home.ended(delivered=True, idempotency_key="k", request=wanted("a long prompt", n=2, stream=True))
+    request = kept.run.call.request
+    assert (request.prompt, request.n, request.stream) == (None, 2, True)
+    assert await home.find(idempotency_key="k", request=wanted("a long prompt", n=2, stream=True)) is kept
+
+
+async def test_what_failed_unpaid_with_images_hands_them_on_when_it_is_drawn_afresh(house: New) -> None:
+    home = house()
+    kept, _ = home.begin(unpaid(), request=wanted(n=2))
+    image = kept.run.call.drawn.recordings[0] = kept.run.recording.fresh()
+    image.append(ImageData(b"abcd"))
+    image.end()
+    await home.serve(kept, delivered=False)
+    assert home.kept == [kept]
+    assert home.shelf.saved == []  # an error that may be tried again needs no restart
+    assert await home.find(wanted(n=2)) is kept
+    assert kept.run.failed_unpaid
+    images: Drawn = kept.run.call.drawn
+    home.retention.replace(kept)
+    assert home.kept == []
+    assert [event async for event in images.recordings[0].follow()] == [ImageData(b"abcd")]
+    images.close()
+
+
+# --- room ---
+
+
+async def test_what_was_delivered_is_forgotten_first_to_make_room_on_disk(house: New) -> None:
+    home = house(disk=10)
+    delivered, undelivered = home.begin(id="delivered")[0], home.begin(id="undelivered")[0]
+    for kept in (delivered, undelivered):
+        await kept.run.finish()
+        await home.serve(kept, delivered=kept is delivered)
+    home.retention.make_room()
+    assert home.kept == [undelivered]
+    home.begin(id="one more")[0].run.recording.spill()
+    await home.kept[-1].run.finish()
+    with pytest.raises(Unavailable) as caught:
+        home.retention.make_room()
+    assert caught.value.code == "no_room"
+    assert caught.value.retry_after == 30
+    assert len(home.kept) == 2
+
+
+async def test_when_too_many_runs_are_known_failed_ones_go_and_images_nobody_has_had_stay(
+    house: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUNS", 3)
+    home = house()
+    await home.ended(id="delivered", delivered=True)
+    failed = [await home.ended(paid(), id=name) for name in ("failed first", "failed next")]
+    home.retention.make_room()
+    assert home.kept == failed
+    undelivered = await home.ended(id="undelivered")
+    home.retention.make_room()
+    assert home.kept == [failed[1], undelivered]
+    drawn, _ = home.begin(id="drawn")
+    home.retention.make_room()
+    assert home.kept == [undelivered, drawn]
+    other = await home.ended(id="other")
+    with pytest.raises(Unavailable) as caught:
+        home.retention.make_room()
+    assert caught.value.code == "no_room"
+    assert home.kept == [undelivered, drawn, other]
+
+
+async def test_what_was_delivered_is_forgotten_first_to_make_room_in_memory(house: New) -> None:
+    home = house(memory=10)
+    first, second = await home.ended(id="1", delivered=True), await home.ended(id="2", delivered=True)
+    home.retention.make_room()
+    assert home.kept == [second]
+    assert first.run.recording.closed
+
+
+async def test_little_room_is_left_for_what_was_delivered(house: New, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = house()
+    for number in range(10):
+        await home.ended(ImageData(b"a" * MEGABYTE), id=str(number), delivered=True)
+    assert [kept.run.id for kept in home.kept] == ["6", "7", "8", "9"]
+    monkeypatch.setattr(kept_runs, "DELIVERED_RUNS", 2)
+    await home.ended(id="small", delivered=True)
+    assert [kept.run.id for kept in home.kept] == ["9", "small"]
+
+
+async def test_what_was_delivered_stays_for_its_idempotency_key_while_there_is_room(house: New) -> None:
+    home = house()
+    kept = [await home.ended(ImageData(b"a" * MEGABYTE), idempotency_key=str(n), delivered=True) for n in range(9)]
+    assert home.kept == home.shelf.saved == kept
+    assert all(isinstance(p, Place) and p.was_received and not p.removed for p in (each.place for each in kept))
+    for number, each in enumerate(kept):
+        assert await home.find(idempotency_key=str(number)) is each
+    assert await home.find() is None  # it was delivered
+
+
+async def test_what_an_earlier_process_has_delivered_makes_room_too(house: New) -> None:
+    before = house()
+    owed = await before.ended(id="owed", idempotency_key="a")
+    had = await before.ended(id="had", idempotency_key="b", delivered=True)
+    after = Retention(Room(1, 0, 600), before.meter, before.shelf, before.clock, [owed, had])
+    for kept in (owed, had):
+        kept.run.recording.spill()
+    with pytest.raises(Unavailable):
+        after.make_room()
+    assert list(after._kept.values()) == [owed]
+
+
+async def test_what_was_delivered_and_has_an_idempotency_key_goes_when_the_disk_is_full(house: New) -> None:
+    home = house()
+    kept = [await home.ended(idempotency_key=str(number), delivered=True) for number in range(3)]
+    free = iter((0, 0, 1 << 40))
+    home.retention._free = lambda: next(free)
+    home.retention.make_room()
+    assert home.kept == kept[2:]
+
+
+async def test_few_files_stay_open_for_what_was_delivered(house: New, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_runs, "DELIVERED_FILES", 3)
+    home = house()
+    for number in range(6):
+        kept, _ = home.begin(id=str(number))
+        await kept.run.finish()
+        await home.serve(kept, delivered=True)
+    assert [kept.run.id for kept in home.kept] == ["3", "4", "5"]
+
+
+# --- time ---
+
+
+async def test_runs_are_forgotten_in_time_but_not_while_they_are_read_or_drawn(house: New) -> None:
+    home = house(seconds=60)
+    await home.ended(id="old")
+    read_now = await home.ended(id="read")
+    drawn, _ = home.begin(id="drawn")
+    read_now.run.followers += 1
+    home.clock.now += 61
+    home.retention.make_room()
+    assert home.kept == [read_now, drawn]
+    read_now.run.followers -= 1
+    home.clock.now += 2
+    home.retention.make_room()
+    assert home.kept == [drawn]
+
+
+async def test_what_nobody_asks_for_is_forgotten_all_the_same(house: New) -> None:
+    home = house(seconds=0.05)
+    kept = await home.ended()
+    home.clock.now += 1
+    await asyncio.sleep(0.15)
+    assert home.kept == []
+    assert isinstance(kept.place, Place) and kept.place.removed
+
+
+# --- what outlives the process ---
+
+
+async def test_what_ended_undelivered_is_saved_and_what_was_delivered_is_removed(house: New) -> None:
+    home = house()
+    kept = await home.ended()
+    assert home.shelf.saved == [kept]
+    assert isinstance(kept.place, Place)
+    assert (kept.place.removed, kept.place.rested) == (False, 1)
+    await home.serve(kept, delivered=True)
+    assert kept.place.removed
+
+
+async def test_what_is_delivered_while_it_is_saved_is_removed(house: New) -> None:
+    home = house()
+    home.shelf.pause = asyncio.Event()
+    saving = asyncio.create_task(home.ended())
+    await asyncio.sleep(0.01)
+    [kept] = home.kept
+    home.retention.delivered(kept)
+    home.shelf.pause.set()
+    await saving
+    assert isinstance(kept.place, Place) and kept.place.removed
+
+
+async def test_what_is_forgotten_while_it_is_saved_is_closed_afterwards(house: New) -> None:
+    home = house()
+    home.shelf.pause = asyncio.Event()
+    saving = asyncio.create_task(home.ended())
+    await asyncio.sleep(0.01)
+    [kept] = home.kept
+    home.retention._forget(kept)
+    assert not kept.run.recording.closed
+    home.shelf.pause.set()
+    await saving
+    assert kept.run.recording.closed
+    assert isinstance(kept.place, Place) and kept.place.removed
+
+
+async def test_at_the_end_what_is_drawn_is_ended_and_told_again_after_it(house: New) -> None:
+    home = house()
+    sent, sent_drawing = home.begin(PICTURE[0], asyncio.Event(), id="sent")
+    queued, _ = home.begin(PICTURE[0], asyncio.Event(), id="queued", sent=False)
+    ended = await home.ended(id="ended")
+    followers = [asyncio.create_task(home.serve(kept, delivered=True)) for kept in (sent, queued)]
+    await asyncio.sleep(0.01)
+    await home.retention.close()
+    await asyncio.gather(*followers)
+    assert set(home.shelf.saved) == {ended, sent}
+    assert sent.run.recording.error and queued.run.recording.error
+    assert (sent.run.recording.error.perhaps_paid, sent.run.recording.error.should_retry) == (True, False)
+    assert not queued.run.recording.error.perhaps_paid
+    assert (sent.run.recording.error.attempts, queued.run.recording.error.attempts) == (1, 0)
+    assert sent_drawing.closed == ["events", "resources"]
+    assert home.kept == []
+
+
+async def test_a_disk_that_is_full_keeps_nobody_from_being_answered(house: New) -> None:
+    home = house()
+    piece = ImageData(b"a" * MEGABYTE)
+    kept, _ = home.begin(*[piece] * 5, idempotency_key="k")
+    kept.run.recording._memory_bytes = 1 << 30
+
+    def full() -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept.run.recording._make_spool = full
+    assert len(await home.serve(kept, delivered=True)) == 5
+    assert home.kept == [kept]

@@ -1,0 +1,126 @@
+"""Whether an answer has arrived, as far as a server can know."""
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from app.server.protocol import Protocol, connection
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1_048_576
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@asynccontextmanager
+async def serving(application: Application) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        application, port=0, http=Protocol, lifespan="off", log_level="warning", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await running
+
+
+async def answer(send: Any, body: bytes) -> None:
+    length = str(len(body)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def test_an_answer_that_was_broken_off_has_not_arrived() -> None:
+    seen: list[bool] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        found = connection(scope)
+        assert found
+        await answer(send, bytes(20 * MEGABYTE))
+        asyncio.get_running_loop().call_later(0.1, found.abort)
+        seen.append(await found.flushed())
+
+    async with serving(application) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+        writer.write(ASK)
+        await reader.readexactly(100)
+        async with asyncio.timeout(5):
+            while not seen:
+                await asyncio.sleep(0.01)
+        writer.transport.abort()
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_who_leaves_in_the_moment_of_the_answer_may_not_have_had_it(reset: bool) -> None:
+    seen: list[object] = []
+    busy = threading.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        found = connection(scope)
+        assert found
+        await asyncio.sleep(0.05)
+        busy.set()
+        time.sleep(0.2)
+        await answer(send, b"x" * 500)
+        seen.append(await found.flushed())
+        found.when_broken(lambda: seen.append("broken"))
+
+    def leave(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as opened:
+            opened.sendall(ASK)
+            assert busy.wait(5)
+            time.sleep(0.05)
+            if reset:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async with serving(application) as port:
+        await asyncio.to_thread(leave, port)
+        async with asyncio.timeout(5):
+            while not seen:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+    assert seen == [False] or seen[-1] == "broken"
+
+
+async def test_who_takes_all_of_it_has_had_it() -> None:
+    seen: list[object] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        found = connection(scope)
+        assert found
+        await answer(send, bytes(5 * MEGABYTE))
+        seen.append(await found.flushed())
+        found.when_broken(lambda: seen.append("broken"))
+
+    async with serving(application) as port:
+        for closing in (b"", b"connection: close\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(ASK[:-2] + closing + b"\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(5 * MEGABYTE)
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.05)
+    assert seen == [True, True]

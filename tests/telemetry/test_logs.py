@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import io
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from app.catalog.deployments import Deployment, Provider
+from app.catalog.profiles import Profile
+from app.errors import Failure, UpstreamError
+from app.images import ImageRequest, Operation
+from app.telemetry.logs import Log
+
+DEPLOYMENT = Deployment(
+    Provider("netmind", "openai", "https://host.test", api_key="our-secret", headers={"x-key": "our-header"}),
+    "flux",
+    Profile(),
+)
+REQUEST = ImageRequest(Operation.GENERATIONS, "flux", prompt="a golden cat", parameters={"negative_prompt": "no dogs"})
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def logged(out: io.StringIO) -> list[dict[str, Any]]:
+    """The lines, each without its time."""
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    for line in lines:
+        assert datetime.fromisoformat(line.pop("timestamp")).tzinfo is not None
+    return lines
+
+
+def new() -> tuple[Log, io.StringIO]:
+    out = io.StringIO()
+    return Log("json", requests=True, stream=out), out
+
+
+def test_a_request_is_one_line_of_json() -> None:
+    log, out = new()
+    log.request({"request_id": "r-1", "status": 200, "ms": 1.5, "prompt": 'a\n"cat" \u00e9'})
+    [line] = logged(out)
+    assert line == {"event": "request", "level": "info", "request_id": "r-1", "status": 200, "ms": 1.5,
+                    "prompt": 'a\n"cat" \u00e9'}  # fmt: skip
+
+
+def test_requests_can_be_left_out_and_nothing_else() -> None:
+    out = io.StringIO()
+    log = Log("json", requests=False, stream=out)
+    log.request({"request_id": "r-1"})
+    assert out.getvalue() == ""
+    log.event("the configuration was read", path="a.yaml")
+    assert logged(out) == [{"event": "the configuration was read", "level": "info", "path": "a.yaml"}]
+
+
+@pytest.mark.parametrize("failure", [each for each in Failure if each not in (Failure.CREDENTIAL, Failure.REFUSED)])
+def test_a_failed_attempt_is_a_warning_with_its_reason(failure: Failure) -> None:
+    log, out = new()
+    log.attempt_failed(DEPLOYMENT, UpstreamError(failure, "it fell silent", 503), REQUEST)
+    [line] = logged(out)
+    assert (line["event"], line["level"], line["reason"]) == ("attempt failed", "warning", "it fell silent")
+    assert (line["provider"], line["model"], line["status"]) == ("netmind", "flux", 503)
+    assert line["failure"] == failure.name.lower()
+
+
+def test_a_refused_account_stands_out() -> None:
+    log, out = new()
+    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.CREDENTIAL, "Authentication failed", 401), REQUEST)
+    [line] = logged(out)
+    assert (line["level"], line["provider"]) == ("error", "netmind")
+    assert line["event"] == "provider refused the gateway's account"
+
+
+def test_the_words_of_a_refusal_may_hold_the_prompt_and_are_not_logged() -> None:
+    log, out = new()
+    refusal = UpstreamError(Failure.REFUSED, "the prompt 'a secret cat' is not allowed", 400)
+    log.attempt_failed(DEPLOYMENT, refusal, REQUEST)
+    assert "cat" not in out.getvalue()
+    assert logged(out)[0].get("reason") is None
+
+
+def test_what_a_failure_quotes_of_the_prompt_is_logged_only_if_prompts_are() -> None:
+    log, out = new()
+    error = UpstreamError(Failure.FAILED, "out of memory at 'A golden cat' without no dogs")
+    log.attempt_failed(DEPLOYMENT, error, REQUEST)
+    assert logged(out)[0]["reason"] == "out of memory at '[…]' without […]"
+    log, out = new()
+    log.attempt_failed(DEPLOYMENT, error, REQUEST, prompts=True)
+    assert logged(out)[0]["reason"] == error.message
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (ConnectionRefusedError(111, "at alice:s3cret@proxy"), "connect: nobody listens there"),
+        (OSError(101, "at alice:s3cret@proxy"), "Network is unreachable"),
+        (ValueError("http://alice:s3cret@proxy"), None),
+    ],
+)
+def test_a_cause_is_told_in_words_of_our_own_for_those_of_libraries_quote_passwords(
+    cause: Exception, told: str | None
+) -> None:
+    log, out = new()
+    try:
+        raise UpstreamError(Failure.NOT_SENT, "it could not be reached") from cause
+    except UpstreamError as error:
+        log.attempt_failed(DEPLOYMENT, error, REQUEST)
+    assert logged(out)[0].get("cause") == told
+    assert "s3cret" not in out.getvalue()
+
+
+def test_a_reason_is_short() -> None:
+    log, out = new()
+    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.FAILED, "word " * 500), REQUEST)
+    assert len(logged(out)[0]["reason"]) == 300
+
+
+def test_no_line_about_a_deployment_holds_a_credential() -> None:
+    log, out = new()
+    for failure in Failure:
+        log.attempt_failed(DEPLOYMENT, UpstreamError(failure, "no"), REQUEST)
+    log.event("checked", deployment=repr(DEPLOYMENT))
+    try:
+        raise ValueError(f"about {DEPLOYMENT!r}")
+    except ValueError as error:
+        log.crash("r-1", error)
+    assert "our-secret" not in out.getvalue()
+    assert "our-header" not in out.getvalue()
+
+
+def test_an_unexpected_error_is_one_line_with_its_traceback() -> None:
+    log, out = new()
+    try:
+        raise KeyError("missing")
+    except KeyError as error:
+        log.crash("r-1", error)
+    [line] = logged(out)
+    assert (line["level"], line["event"], line["request_id"]) == ("error", "unexpected error", "r-1")
+    assert "Traceback" in line["exception"] and "KeyError: 'missing'" in line["exception"]
+
+
+@pytest.mark.parametrize(
+    ("format", "out", "text"),
+    [
+        ("auto", Terminal(), True), ("auto", io.StringIO(), False), ("json", Terminal(), False),
+        ("text", io.StringIO(), True), ("text", Terminal(), True),
+    ],
+)  # fmt: skip
+def test_a_terminal_gets_text_and_everything_else_json(format: Any, out: io.StringIO, text: bool) -> None:
+    Log(format, requests=True, stream=out).request({"status": 200})
+    assert out.getvalue().startswith("{") is not text
+    assert "request" in out.getvalue() and "200" in out.getvalue()
+    assert out.getvalue().count("\n") == 1
+
+
+def test_text_that_is_no_terminals_has_no_colours() -> None:
+    out = io.StringIO()
+    Log("text", requests=True, stream=out).request({"status": 200})
+    assert "\x1b" not in out.getvalue()

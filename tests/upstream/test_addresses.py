@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.upstream.addresses import (
+    FetchError,
+    Reason,
+    address_of,
+    is_disguised,
+    is_local_name,
+    is_public,
+    literal,
+    resolved,
+)
+
+PRIVATE = [
+    "0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.100.100.200", "100.127.255.255", "127.0.0.1",
+    "127.255.255.254", "168.63.129.16", "169.254.0.1", "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.1",
+    "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "198.19.255.255", "198.51.100.7",
+    "203.0.113.9", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255",
+    "::", "::1", "::127.0.0.1", "::8.8.8.8", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
+    "64:ff9b::127.0.0.1", "64:ff9b::a00:1", "64:ff9b::169.254.169.254", "64:ff9b:1::8.8.8.8", "100::1", "2001::1",
+    "2001:0:808:808::1", "2001:10::1", "2001:20::1", "2001:db8::1", "2002:7f00:1::", "2002:808:808::1", "3fff::1",
+    "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "ff0e::1",
+]  # fmt: skip
+PUBLIC = [
+    "8.8.8.8", "1.1.1.1", "100.63.255.255", "100.128.0.1", "172.15.255.255", "172.32.0.1", "192.0.1.1", "198.17.0.1",
+    "223.255.255.255", "2606:4700::1111", "2a00:1450::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2001:200::1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PRIVATE)
+def test_what_only_some_can_reach_is_not_public(text: str) -> None:
+    assert not is_public(ip_address(text))
+
+
+@pytest.mark.parametrize("text", PUBLIC)
+def test_what_everybody_can_reach_is_public(text: str) -> None:
+    assert is_public(ip_address(text))
+
+
+@given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
+def test_nothing_is_public_that_python_itself_knows_as_private(address: object) -> None:
+    found = ip_address(str(address))
+    translated = found.version == 6 and found in __import__("ipaddress").IPv6Network("64:ff9b::/96")
+    if is_public(found) and not translated and getattr(found, "ipv4_mapped", None) is None:
+        assert found.is_global
+        assert not found.is_multicast
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["2130706433", "127.1", "127.0.1", "0177.0.0.1", "0x7f.0.0.1", "0x7f000001", "0X7F.1", "017700000001", "127.0.0.1.",
+     "1.2.3.4.5", "256.1.1.1", "127.0.0.01", "0", "0x", "foo.0x7f", "127.0.0.1.."],
+)  # fmt: skip
+def test_an_address_written_in_another_way_is_a_disguise(host: str) -> None:
+    assert is_disguised(host)
+    assert literal(host) is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "8.8.8.8", "::1", "example.com", "1e100.net", "a.0xg", "3m.com", "x1"])
+def test_names_and_plain_addresses_are_none(host: str) -> None:
+    assert not is_disguised(host)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "printer", "metadata.google.internal"])
+def test_names_of_some_network_are_local(host: str) -> None:
+    assert is_local_name(host)
+
+
+@pytest.mark.parametrize("host", ["example.com", "internal.example.com", "localhost.example.com", "8.8.8.8"])
+def test_names_of_everybodys_network_are_not(host: str) -> None:
+    assert not is_local_name(host)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "/v1/x", "ftp://h/x", "file:///etc/passwd", "data:image/png;base64,AAAA", "javascript:1", "https://",
+     "https:///x", "https://h:0/", "https://h:99999/", "https://h:x/", "https://[::1", "https://[zz]/",
+     "https://h\\@evil.test/", "https://h/\x00", "https://u@h/", "https://u:p@h/", "https://:p@h/",
+     "https://h/" + "x" * 9000, "gopher://h/", "unix:///var/run/docker.sock"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(FetchError) as refused:
+        address_of(text)
+    assert refused.value.reason is Reason.URL
+    assert "p@h" not in str(refused.value)
+
+
+def test_a_signed_address_stays_as_it_is_and_an_unsigned_one_is_spelt_out() -> None:
+    signed = "https://h.test/a%2Fb/c%20d?X-Sig=%41%2b+/=&x"
+    assert str(address_of(signed)) == signed
+    assert address_of(" https://h.test/bild ü.png\n").raw_path == "/bild%20%C3%BC.png"
+    assert address_of("https://①②⑦.0.0.1/").host == "127.0.0.1"
+    assert address_of("HTTPS://H.TEST/").scheme == "https"
+
+
+def test_a_part_of_an_address_lies_at_its_base() -> None:
+    assert str(address_of("/v1/images/1", "http://10.0.0.1:8000/v1")) == "http://10.0.0.1:8000/v1/images/1"
+    assert str(address_of("//other.test/x", "http://10.0.0.1:8000/v1")) == "http://other.test/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("/v1/images/1/content?sig=a%2Fb", "https://h.example/v1/images/1/content?sig=a%2Fb"),
+        ("images/1", "https://h.example/images/1"),
+        ("//cdn.example/1", "https://cdn.example/1"),
+        ("https://cdn.example/a/../1?#", "https://cdn.example/a/../1?#"),
+        ("data:image/png;base64,AAAA", "data:image/png;base64,AAAA"),
+        ("http://[bad", "http://[bad"),
+    ],
+)
+def test_only_what_is_no_full_address_is_read_at_a_base(text: str, address: str) -> None:
+    assert resolved(text, "https://h.example/v1") == address

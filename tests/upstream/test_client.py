@@ -1,0 +1,314 @@
+"""Sending to providers, over raw sockets: recipes, failures, silence and compressed answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import os
+import time
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pytest
+
+from app.catalog.deployments import Deployment, Provider
+from app.catalog.profiles import Profile, Timeouts
+from app.dialects import Base64, Ingredient, UpstreamRequest
+from app.errors import Failure, UpstreamError
+from app.upstream.client import LONGEST_ERROR, PIECE, USER_AGENT, Upstream
+from app.upstream.transport import AiohttpTransport
+from tests.dialects.asking import Memory
+from tests.live.loops import dead_port
+from tests.live.scripted import End, Scripted, answer, head
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}  # as the gateway itself runs
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Scripted]:
+    async with Scripted() as running:
+        yield running
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with AiohttpTransport() as transport:
+        yield Upstream(transport)
+
+
+def deployed(base_url: str, timeout: Timeouts | None = None, **provider: Any) -> Deployment:
+    profile = Profile(timeout=timeout or Timeouts(connect=2.0, read=2.0, total=5.0))
+    return Deployment(Provider("host", "openai", base_url, **provider), "model", profile)
+
+
+def request(*body: Ingredient, **more: Any) -> UpstreamRequest:
+    return UpstreamRequest("/images", "application/json", body or (b"{}",), **more)
+
+
+async def sent(upstream: Upstream, deployment: Deployment, what: UpstreamRequest | None = None) -> tuple[int, bytes]:
+    async with upstream.send(what or request(), deployment) as found, aclosing(found.pieces()) as pieces:
+        return found.head.status, b"".join([piece async for piece in pieces])
+
+
+async def failed(upstream: Upstream, deployment: Deployment) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        await sent(upstream, deployment)
+    assert caught.value.message
+    return caught.value
+
+
+# --- recipes ---
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 2])
+async def test_a_recipe_has_exactly_the_length_that_was_announced(
+    server: Scripted, upstream: Upstream, size: int
+) -> None:
+    data = os.urandom(size)
+    what = request(b'{"image":"', Base64(Memory(data)), b'","raw":', Memory(data), b"}")
+    assert await sent(upstream, deployed(server.at("a", answer(b"said"))), what) == (200, b"said")
+    [received] = server.received("a")
+    assert received.body == b'{"image":"' + base64.b64encode(data) + b'","raw":' + data + b"}"
+    assert received.headers["content-length"] == str(len(received.body))
+    assert "transfer-encoding" not in received.headers
+
+
+async def test_a_recipe_of_text_alone_is_sent_at_once(server: Scripted, upstream: Upstream) -> None:
+    await sent(upstream, deployed(server.at("a", answer(b""))), request(b'{"model":"m"}'))
+    [received] = server.received("a")
+    assert (received.method, received.target, received.json) == ("POST", "/a/v1/images", {"model": "m"})
+
+
+async def test_a_recipe_may_be_cooked_again(server: Scripted, upstream: Upstream) -> None:
+    what, deployment = request(b"<", Base64(Memory(b"picture")), b">"), deployed(server.at("a", answer(b"")))
+    await sent(upstream, deployment, what)
+    await sent(upstream, deployment, what)
+    first, second = server.received("a")
+    assert first.body == second.body
+
+
+async def test_an_upload_is_read_in_pieces(server: Scripted, upstream: Upstream) -> None:
+    lengths: list[int] = []
+
+    class Noting(Memory):
+        def read(self, offset: int, length: int) -> bytes:
+            lengths.append(length)
+            return super().read(offset, length)
+
+    await sent(upstream, deployed(server.at("a", answer(b""))), request(Base64(Noting(b"x" * 1_000_000))))
+    assert max(lengths) == PIECE
+    assert len(lengths) == -(-1_000_000 // PIECE)
+
+
+# --- headers ---
+
+
+async def test_a_request_carries_the_credential_and_wants_nothing_compressed(
+    server: Scripted, upstream: Upstream
+) -> None:
+    deployment = deployed(server.at("a", answer(b"")), api_key="secret", headers={"X-Team": "art"})
+    await sent(upstream, deployment, request(headers={"x-more": "1"}))
+    headers = server.received("a")[0].headers
+    host = headers.pop("host")
+    assert deployment.provider.base_url.startswith(f"http://{host}")
+    assert headers == {
+        "accept": "application/json, text/event-stream", "accept-encoding": "identity", "user-agent": USER_AGENT,
+        "authorization": "Bearer secret", "x-team": "art", "x-more": "1", "content-type": "application/json",
+        "content-length": "2",
+    }  # fmt: skip
+
+
+async def test_headers_of_the_configuration_take_the_place_of_our_own(server: Scripted, upstream: Upstream) -> None:
+    headers = {"Authorization": "Key abc", "User-Agent": "team"}
+    await sent(upstream, deployed(server.at("a", answer(b"")), api_key="secret", headers=headers))
+    received = server.received("a")[0].headers
+    assert (received["authorization"], received["user-agent"]) == ("Key abc", "team")
+
+
+async def test_without_a_credential_none_is_sent(server: Scripted, upstream: Upstream) -> None:
+    await sent(upstream, deployed(server.at("a", answer(b""))))
+    assert "authorization" not in server.received("a")[0].headers
+
+
+async def test_the_head_of_an_answer_has_its_names_in_lower_case(server: Scripted, upstream: Upstream) -> None:
+    deployment = deployed(server.at("a", b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"))
+    async with upstream.send(request(), deployment) as found:
+        assert (found.head.status, found.head.headers["retry-after"]) == (429, "7")
+
+
+async def test_an_answer_that_says_when_to_come_back_has_a_date_to_count_from(
+    server: Scripted, upstream: Upstream
+) -> None:
+    told = b"HTTP/1.1 429 Slow\r\n%bRetry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\nContent-Length: 0\r\n\r\n"
+    async with upstream.send(request(), deployed(server.at("a", told % b""))) as found:
+        date = parsedate_to_datetime(found.head.headers["date"])
+        assert abs(date.timestamp() - time.time()) < 60
+    own = b"Date: Wed, 21 Oct 2026 07:27:00 GMT\r\n"
+    async with upstream.send(request(), deployed(server.at("b", told % own))) as found:
+        assert found.head.headers["date"] == "Wed, 21 Oct 2026 07:27:00 GMT"
+
+
+# --- failures ---
+
+
+@pytest.mark.parametrize("url", [f"http://127.0.0.1:{dead_port()}", "http://no-such-host.invalid"])
+async def test_without_a_connection_nothing_was_sent(upstream: Upstream, url: str) -> None:
+    error = await failed(upstream, deployed(url))
+    assert (error.failure, error.timed_out, error.status) == (Failure.NOT_SENT, False, None)
+
+
+@pytest.mark.parametrize(
+    ("steps", "where"),
+    [
+        ((End.CLOSE,), "before the answer began"),
+        ((End.RESET,), "before the answer began"),
+        ((b"nonsense\r\n\r\n", End.CLOSE), "before the answer began"),
+        ((head(content_length="9") + b"12345", End.CLOSE), "in the middle of the answer"),
+        ((head(content_length="9") + b"12345", 0.05, End.RESET), "in the middle of the answer"),
+        ((head(transfer_encoding="chunked") + b"5\r\n12345\r\n", End.CLOSE), "in the middle of the answer"),
+    ],
+)
+async def test_what_is_lost_after_sending_may_have_been_drawn(
+    server: Scripted, upstream: Upstream, steps: tuple[Any, ...], where: str
+) -> None:
+    error = await failed(upstream, deployed(server.at("a", *steps)))
+    assert (error.failure, error.timed_out) == (Failure.UNCERTAIN, False)
+    assert where in error.message
+    assert len(server.received("a")) == 1
+
+
+@pytest.mark.parametrize(
+    ("timeout", "steps", "where"),
+    [
+        (Timeouts(read=0.1), (End.HANG,), "before the answer began"),
+        (Timeouts(first_byte=0.1), (End.HANG,), "before the answer began"),
+        (Timeouts(total=0.1), (End.HANG,), "before the answer began"),
+        (Timeouts(read=0.1), (head(content_length="9") + b"1", End.HANG), "in the middle of the answer"),
+        (Timeouts(read=0.1, first_byte=9), (head(content_length="9") + b"1", End.HANG), "in the middle of the answer"),
+        (Timeouts(total=0.2), (head(content_length="9") + b"1", End.HANG), "in the middle of the answer"),
+    ],
+)
+async def test_silence_after_sending_may_have_been_drawn(
+    server: Scripted, upstream: Upstream, timeout: Timeouts, steps: tuple[Any, ...], where: str
+) -> None:
+    error = await failed(upstream, deployed(server.at("a", *steps), timeout))
+    assert (error.failure, error.timed_out) == (Failure.UNCERTAIN, True)
+    assert where in error.message
+
+
+async def test_no_failure_tells_the_credential(upstream: Upstream) -> None:
+    deployment = deployed(f"http://127.0.0.1:{dead_port()}", api_key="secret-of-ours")
+    assert "secret-of-ours" not in str(await failed(upstream, deployment))
+    assert "secret-of-ours" not in repr(deployment)
+
+
+# --- compressed answers ---
+
+BODY = os.urandom(500_000) + b"\0" * 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(BODY)), ("x-gzip", gzip.compress(BODY)), ("GZIP", gzip.compress(BODY)),
+        ("deflate", zlib.compress(BODY)), ("identity", BODY), ("", BODY),
+    ],
+)  # fmt: skip
+async def test_a_compressed_answer_is_inflated_in_small_pieces(
+    server: Scripted, upstream: Upstream, encoding: str, body: bytes
+) -> None:
+    half = len(body) // 2
+    steps = (head(content_length=str(len(body)), content_encoding=encoding) + body[:half], 0.01, body[half:])
+    async with upstream.send(request(), deployed(server.at("a", *steps))) as found, aclosing(found.pieces()) as pieces:
+        got = [piece async for piece in pieces]
+    assert b"".join(got) == BODY
+    assert max(map(len, got)) <= PIECE or body is BODY
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "words"),
+    [
+        ("gzip", gzip.compress(BODY)[:-9], "cut"),
+        ("gzip", b"", "cut"),
+        ("gzip", b"{}" * 20, "garbled"),
+        ("deflate", b"x\x9c" + b"\xff" * 100, "garbled"),
+        ("br", b"\x0b\x02\x80{}\x03", "'br'"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"{}")), "'gzip, gzip'"),
+    ],
+    ids=["without its end", "empty", "plain", "wrong inside", "unknown", "twice"],
+)
+async def test_what_cannot_be_inflated_may_have_been_drawn(
+    server: Scripted, upstream: Upstream, encoding: str, body: bytes, words: str
+) -> None:
+    error = await failed(upstream, deployed(server.at("a", answer(body, content_encoding=encoding))))
+    assert error.failure is Failure.UNCERTAIN
+    assert words in error.message
+
+
+# --- the text of an error ---
+
+
+async def test_of_an_error_so_much_is_read_as_its_words_need(server: Scripted, upstream: Upstream) -> None:
+    deployment = deployed(server.at("a", answer(b"x" * 10_000_000, 500)))
+    async with upstream.send(request(), deployment) as found:
+        assert await found.text() == b"x" * LONGEST_ERROR
+    async with asyncio.timeout(5):
+        while server.connections:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("steps", [(End.CLOSE,), (End.HANG,)])
+async def test_of_an_error_that_breaks_off_what_came_is_read(
+    server: Scripted, upstream: Upstream, steps: tuple[Any, ...]
+) -> None:
+    deployment = deployed(server.at("a", head(500, content_length="99") + b"half of", *steps), Timeouts(read=0.2))
+    async with upstream.send(request(), deployment) as found:
+        assert await found.text() == b"half of"
+
+
+async def test_an_error_in_a_strange_encoding_has_no_words(server: Scripted, upstream: Upstream) -> None:
+    async with upstream.send(request(), deployed(server.at("a", answer(b"?", 500, content_encoding="br")))) as found:
+        assert (found.head.status, await found.text()) == (500, b"")
+
+
+# --- leaving ---
+
+
+async def test_who_leaves_in_the_middle_leaves_no_connection(server: Scripted, upstream: Upstream) -> None:
+    deployment = deployed(server.at("a", head(content_length="9") + b"1", End.HANG))
+    with pytest.raises(KeyError):
+        async with upstream.send(request(), deployment) as found, aclosing(found.pieces()) as pieces:
+            async for _ in pieces:
+                raise KeyError
+    async with asyncio.timeout(5):
+        while server.connections:
+            await asyncio.sleep(0.005)
+    assert server.received("a")[0].left.is_set()
+
+
+async def test_an_answer_that_was_read_leaves_its_connection_to_the_next(server: Scripted, upstream: Upstream) -> None:
+    server.at("a", answer(gzip.compress(b"said"), content_encoding="gzip"))
+    deployment = deployed(server.at("a", answer(b"no", 500)))
+    assert await sent(upstream, deployment) == (200, b"said")
+    async with upstream.send(request(), deployment) as found:
+        assert await found.text() == b"no"
+    assert await sent(upstream, deployment) == (500, b"no")
+    assert server.connections == 1
+
+
+async def test_deployments_differ_in_patience(server: Scripted, upstream: Upstream) -> None:
+    url = server.at("a", 0.3, answer(b"said"))
+    patient = deployed(url)
+    hasty = replace(patient, profile=Profile(timeout=Timeouts(read=0.1)))
+    assert (await failed(upstream, hasty)).timed_out
+    assert await sent(upstream, patient) == (200, b"said")
