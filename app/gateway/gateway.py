@@ -159,6 +159,8 @@ class Gateway:
         """One request to one deployment, and its answer. Raises UpstreamError."""
         deployment, request = candidate.deployment, candidate.request
         dialect = self._dialect(deployment.provider.dialect)
+        if call.announce is not None:
+            await call.announce()
         call.sent += 1
         async with self._sender.send(dialect.encode(request, deployment, self._nonce()), deployment) as answer:
             if answer.head.status // 100 != 2:

@@ -24,6 +24,21 @@ class Place(Protocol):
     def remove(self) -> None: ...
 
 
+class Note(Protocol):
+    """The file that tells the next process that a run was sent, while nothing tells what became of it."""
+
+    @property
+    def name(self) -> str:
+        """That of the run's own file, too."""
+        ...
+
+    async def written(self) -> None:
+        """Waits until the disk has it."""
+        ...
+
+    def remove(self) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class Kept:
     """`ids` are those of the requests that are answered from the run."""
@@ -33,6 +48,7 @@ class Kept:
     ids: list[str]
     joined: int = 0  # by how many who came back and are still there
     place: Place | None = None
+    note: Note | None = None
     delivered_at: float = 0.0  # the clock's time, seconds
     returned: bool = False  # it was delivered, but its connection broke
 

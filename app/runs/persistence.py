@@ -1,5 +1,6 @@
 """Runs that ended before their caller had the answer, or that have an idempotency key, as files: one a run, whole or
-not there. Holds no prompt and no upload, since only the answer is needed again."""
+not there. Of the latter also that they were sent, while they have not ended. Holds no prompt and no upload, since only
+the answer is needed again."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.access.keys import Key
-from app.errors import ApiError
+from app.errors import ApiError, UpstreamFailed
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, ImageRequest, Operation, Served, Size
 from app.runs.entry import Kept
 from app.runs.run import Call, Run
@@ -39,6 +40,8 @@ _TOLD = (
     "attempts",
 )
 _OWED, _RECEIVED = ".run", ".had"  # whether somebody has had the answer
+_SENT = ".sent"  # the answer is not known yet
+_HALF = ".half"
 _LENGTH = 8  # bytes that say how long the head is
 
 
@@ -58,60 +61,75 @@ class RunShelf:
         self._new_name = new_name
         self._one_at_a_time = asyncio.Lock()
 
+    def note(self, kept: Kept) -> SentNote:
+        """Writes down that the run is about to be sent: a process that is killed then tells the next one. Best effort,
+        as `save` is."""
+        return SentNote(self._directory / f"{self._new_name()}{_SENT}", kept)
+
     async def save(self, kept: Kept) -> None:
-        """From then on the images lie in the file only. Best effort: a run that finds no room on disk is lost with the
-        process."""
+        """From then on the images lie in the file only, and the run's note is gone. Best effort: a run that finds no
+        room on disk is lost with the process; its note stays, if it has one."""
+        if kept.note is not None:
+            await kept.note.written()
         async with self._one_at_a_time:
             if kept.place is None:
+                name = self._new_name() if kept.note is None else kept.note.name
                 with suppress(OSError, ValueError, TypeError):
-                    stored = await asyncio.to_thread(self._write, kept, self._directory / f"{self._new_name()}{_OWED}")
+                    stored = await asyncio.to_thread(self._write, kept, self._directory / f"{name}{_OWED}")
                     kept.run.recording.move(stored)
                     kept.place = stored
+        if kept.place is not None and kept.note is not None:
+            kept.note.remove()
+            kept.note = None
 
     def load(self, retain_seconds: float, clock: Callable[[], float]) -> Iterator[Kept]:
-        """What earlier processes left and is not too old, the oldest first. Half, damaged and old files are removed."""
-        found: list[tuple[float, Path]] = []
+        """Yields what earlier processes left, the oldest first, and at last what they had sent when they were killed:
+        that ends now. Removes files of ours that are too old, half or damaged."""
+        now, runs, notes = self._wall(), list[tuple[float, Path]](), list[Path]()
         for path in self._directory.iterdir():
-            since = path.stat().st_mtime
-            if path.suffix not in (_OWED, _RECEIVED) or self._wall() - since > retain_seconds:
+            if path.suffix == _SENT:
+                notes.append(path)
+            elif path.suffix not in (_OWED, _RECEIVED) or now - path.stat().st_mtime > retain_seconds:
                 path.unlink()
             else:
-                found.append((since, path))
-        for since, path in sorted(found):
+                runs.append((path.stat().st_mtime, path))
+        known = {path.stem for _, path in runs}
+        for path in notes:
+            if path.stem in known:  # it ended, and its note was to be removed next
+                path.unlink()
+            else:
+                os.utime(path, (now, now))
+                runs.append((now, path.rename(path.with_suffix(_OWED))))
+        for since, path in sorted(runs):
             try:
-                yield self._read(path, clock() - (self._wall() - since), clock)
+                yield self._read(path, clock() - (now - since), clock)
             except Exception:  # damage may look like anything, and must not keep the gateway from starting
                 path.unlink(missing_ok=True)
 
     def _write(self, kept: Kept, path: Path) -> Stored:
+        """The disk has all of a run before its note goes."""
         run = kept.run
         log = run.recording.log()
-        head = json.dumps(
-            {
-                "ids": kept.ids,
-                "created": run.created,
-                "key": run.call.key.name,
-                "idempotency_key": kept.idempotency_key,
-                "identity": run.identity.hex() if run.identity else None,
-                "request": _request(run.call.request),
-                "error": _error(run.recording.error),
-                "events": [_event(event) for event in log],
-            }
-        ).encode()
-        half = path.with_suffix(".half")
+        head = _head(kept, run.recording.error, log)
+        half = path.with_suffix(_HALF)
         try:
             with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(len(head).to_bytes(_LENGTH, "big") + head)
+                file.write(head)
                 for event in log:
                     if isinstance(event, Span):
                         file.write(run.recording.read(event))
                     elif isinstance(event, ImageData):
                         file.write(event.base64)
+                if kept.note is not None:
+                    file.flush()
+                    os.fsync(file.fileno())
             half.rename(path)
+            if kept.note is not None:
+                _sync(path.parent)
         except BaseException:
             half.unlink(missing_ok=True)
             raise
-        return Stored(path, _LENGTH + len(head))
+        return Stored(path, len(head))
 
     def _read(self, path: Path, ended_at: float, clock: Callable[[], float]) -> Kept:
         with path.open("rb") as file:
@@ -141,6 +159,47 @@ class RunShelf:
         run.named = head["idempotency_key"] is not None
         run.delivered = path.suffix == _RECEIVED
         return Kept(run, head["idempotency_key"], ids=head["ids"], place=stored)
+
+
+class SentNote:
+    """A file that says that a run was sent: its head, with the error that the next process tells. Made within a running
+    loop, where writing begins at once, in a thread."""
+
+    def __init__(self, path: Path, kept: Kept) -> None:
+        self._path = path
+        self._removed = False
+        self._writing = asyncio.create_task(self._write(kept))
+
+    @property
+    def name(self) -> str:
+        return self._path.stem
+
+    async def written(self) -> None:
+        """Goes on writing when the waiting is cancelled: others may wait, too."""
+        await asyncio.shield(self._writing)
+
+    def remove(self) -> None:
+        """May be called at any time."""
+        self._removed = True
+        with suppress(OSError):
+            self._path.unlink()
+
+    async def _write(self, kept: Kept) -> None:
+        await kept.run.identify()
+        try:
+            await asyncio.to_thread(self._put, _head(kept, _interrupted(), []))
+        except (OSError, ValueError, TypeError):
+            self.remove()
+
+    def _put(self, head: bytes) -> None:
+        """Half of it says that nothing was sent, so it needs no other name until it is whole."""
+        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(head)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(self._path.parent)
+        if self._removed:  # meanwhile, and perhaps before it was there
+            self._path.unlink(missing_ok=True)
 
 
 class Stored:
@@ -190,6 +249,45 @@ class Stored:
         if self._descriptor is None:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptor
+
+
+def _head(kept: Kept, error: ApiError | None, log: list[Event | Span]) -> bytes:
+    """What a file begins with: all but the image data, and how long that is."""
+    run = kept.run
+    head = json.dumps(
+        {
+            "ids": kept.ids,
+            "created": run.created,
+            "key": run.call.key.name,
+            "idempotency_key": kept.idempotency_key,
+            "identity": run.identity.hex() if run.identity else None,
+            "request": _request(run.call.request),
+            "error": _error(error),
+            "events": [_event(event) for event in log],
+        }
+    ).encode()
+    return len(head).to_bytes(_LENGTH, "big") + head
+
+
+def _interrupted() -> ApiError:
+    return UpstreamFailed(
+        "The gateway was stopped while the images were drawn. They may have been paid for, so they are not drawn "
+        "again. To have them drawn anew, send another Idempotency-Key.",
+        status=504,
+        code="run_interrupted",
+        should_retry=False,
+        perhaps_paid=True,
+        attempts=1,
+    )
+
+
+def _sync(directory: Path) -> None:
+    """Names of files outlive a failing machine from now on."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _request(request: ImageRequest) -> dict[str, Any]:

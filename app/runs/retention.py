@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from app.access.keys import Key
 from app.errors import ApiError, Conflict, NotFound, Unavailable
 from app.gateway.fanout import Drawn
 from app.images import ImageRequest
-from app.runs.entry import Delivered, Kept
+from app.runs.entry import Delivered, Kept, Note
 from app.runs.fingerprint import identified
 from app.runs.run import Run
 from app.storage.recording import Meter
@@ -28,7 +29,11 @@ class Shelf(Protocol):
     """Where runs that ended undelivered, or have an idempotency key, outlive the process."""
 
     async def save(self, kept: Kept) -> None:
-        """Gives it a place, if there is room."""
+        """Gives it a place, if there is room. Then its note is removed."""
+        ...
+
+    def note(self, kept: Kept) -> Note:
+        """Begins to write down that the run is about to be sent."""
         ...
 
 
@@ -96,6 +101,8 @@ class Retention:
     def add(self, run: Run, idempotency_key: str | None) -> Kept:
         run.named = idempotency_key is not None
         kept = Kept(run, idempotency_key, [run.id])
+        if run.named:
+            run.call.announce = partial(self._announce, kept)
         self._kept[id(kept)] = kept
         return kept
 
@@ -159,6 +166,8 @@ class Retention:
         it is known again, also after a restart; what failed without having cost anything is forgotten, if no older
         failure would be told in its place."""
         run = kept.run
+        if run.failed_unpaid:
+            _retract(kept)
         if id(kept) in self._kept and run.ended:
             if _forgettable(run) and not await self._covers(kept):
                 if not run.followers:
@@ -212,6 +221,13 @@ class Retention:
         self._kept.clear()
         if self._sweeper:
             self._sweeper.cancel()
+
+    async def _announce(self, kept: Kept) -> None:
+        """Returns when the disk knows that the run may have been sent. All attempts of a run share one note. Only runs
+        with an idempotency key have one: a process that is killed loses the others, and no caller can name them."""
+        if kept.note is None:
+            kept.note = self._shelf.note(kept)
+        await kept.note.written()
 
     async def _save(self, kept: Kept) -> None:
         kept.run.followers += 1  # its recording is not to be closed meanwhile
@@ -284,8 +300,16 @@ class Retention:
         self._delivered.remove(kept)
         if kept.place:
             kept.place.remove()
+        _retract(kept)
         if not kept.run.followers:
             kept.run.forget()
+
+
+def _retract(kept: Kept) -> None:
+    """The next process need not know that the run was sent."""
+    if kept.note is not None:
+        kept.note.remove()
+        kept.note = None
 
 
 def _forgettable(run: Run) -> bool:

@@ -37,6 +37,7 @@ class Call:
     drawn: Drawn = field(default_factory=Drawn)
     result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
     files: ExitStack = field(default_factory=ExitStack)  # holds what its links lead to, until the answer has arrived
+    announce: Callable[[], Awaitable[None]] | None = None  # to be awaited before anything is sent; None: needless
     sent: int = 0  # requests that have left for a provider, or may have: from the first on it may cost money
     left: bool = False  # nobody waits for it any more
 

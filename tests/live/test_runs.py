@@ -664,6 +664,56 @@ def test_a_link_that_nobody_has_fetched_outlives_the_process_however_little_room
         assert (found.status, found.complete) == (200, True)
 
 
+def test_what_was_sent_when_the_process_was_killed_is_not_drawn_again(tmp_path: Path) -> None:
+    keys = [{"name": name, "key": f"the-key-of-{name}-0123456789"} for name in ("a", "b")]
+    mine, theirs = ({"authorization": f"Bearer {key['key']}"} for key in keys)
+
+    async def leave(port: int) -> None:
+        async with asking(port, wanted(), x_request_id="one", idempotency_key="k", **mine):
+            await until(lambda: upstream.received("a"))
+
+    async def come_back(port: int) -> list[Reply]:
+        return [
+            await post(port, GENERATIONS, wanted(), idempotency_key="k", **mine),
+            await run_of(port, "one", **mine),
+            await post(port, GENERATIONS, wanted(), idempotency_key="k", x_stainless_retry_count="1", **mine),
+        ]
+
+    with in_thread(Scripted) as upstream:
+        upstream.at("a", End.HANG)
+        upstream.at("a", answer(image_json(PNG)))
+        config = scripted(upstream, keys=keys)
+        with process(config, tmp_path) as first:
+            asyncio.run(leave(first.port))
+            os.kill(first.process.pid, signal.SIGKILL)
+            first.process.wait(5)
+        with process(config, tmp_path) as second:
+            for reply in asyncio.run(come_back(second.port)):
+                assert (reply.status, reply.error()["code"]) == (504, "run_interrupted")
+                assert reply.header("x-should-retry") == "false"
+            assert len(upstream.received("a")) == 1
+            other = asyncio.run(post(second.port, GENERATIONS, wanted(prompt="b"), idempotency_key="k", **mine))
+            assert other.status == 409
+            assert only(asyncio.run(post(second.port, GENERATIONS, wanted(), idempotency_key="k", **theirs)))
+            assert only(asyncio.run(post(second.port, GENERATIONS, wanted(), idempotency_key="new", **mine)))
+            second.stop()
+        with process({**config, "runs": {"retain_seconds": 0.05}}, tmp_path) as third:
+            time.sleep(0.2)
+            assert only(asyncio.run(post(third.port, GENERATIONS, wanted(), idempotency_key="k", **mine)))
+
+
+async def test_what_was_refused_or_reached_nobody_leaves_no_note(
+    start: Start, upstream: Scripted, tmp_path: Path
+) -> None:
+    upstream.clear("a")
+    upstream.at("a", answer({"error": {"message": "busy"}}, 503))
+    gateway = await start(scripted(upstream))
+    refused = await post(gateway.port, GENERATIONS, wanted(), idempotency_key="k")
+    assert refused.status == 503
+    await gateway.request_lines(1)
+    assert data_of(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_a_drawing_that_the_process_did_not_live_to_see_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     half = answer(image_json(text(heavy(4 * MEGABYTE))))[: 2 * MEGABYTE]

@@ -295,3 +295,91 @@ async def test_the_head_tells_what_the_file_holds(shelves: Shelves) -> None:
     with pytest.raises(ValueError, match="has ended"):
         Stored(file, 8 + length).write(b"more")
     kept.run.forget()
+
+
+# --- what was sent when the process was killed ---
+
+
+async def named(shelves: Shelves, *steps: Any) -> Kept:
+    """A run with an idempotency key that has not begun."""
+    drawn = drawing(*(steps or PICTURE), meter=shelves.meter)
+    drawn.run.named = True
+    return Kept(drawn.run, "k", [drawn.run.id])
+
+
+async def test_what_was_sent_is_told_to_the_next_process_for_as_long_as_an_ended_run(shelves: Shelves) -> None:
+    kept = await named(shelves)
+    kept.note = shelves.new().note(kept)
+    await kept.note.written()
+    [file] = shelves.files
+    assert file.suffix == ".sent"
+    assert file.stat().st_mode & 0o777 == 0o600
+    os.utime(file, (1, 1))  # however long the drawing took, or the gateway stood still
+    [found] = shelves.load(shelves.new())
+    error = found.run.recording.error
+    assert error is not None
+    assert (error.status, error.code, error.should_retry, error.perhaps_paid) == (504, "run_interrupted", False, True)
+    assert (found.idempotency_key, found.ids, found.run.identity) == ("k", ["run"], kept.run.identity)
+    assert kept.run.identity is not None
+    assert (found.run.ended_at, found.run.failed_unpaid) == (shelves.clock.now, False)
+    found.run.forget()
+    shelf = shelves.new()
+    shelves.wall.now += 601  # a second restart does not begin to count anew
+    assert shelves.load(shelf) == []
+    kept.run.forget()
+
+
+async def test_a_run_that_is_saved_takes_the_place_of_its_note(shelves: Shelves) -> None:
+    shelf, kept = shelves.new(), await named(shelves)
+    kept.note = shelf.note(kept)
+    await kept.run.finish()
+    await shelf.save(kept)
+    assert kept.note is None
+    [file] = shelves.files
+    assert file.suffix == ".run"
+    file.with_suffix(".sent").write_bytes(file.read_bytes())  # as if killed before the note was removed
+    [found] = shelves.load(shelves.new())
+    assert await read(found.run) == list(PICTURE)
+    assert shelves.files == [file]
+    for each in (kept, found):
+        each.run.forget()
+
+
+async def test_a_note_that_is_removed_while_it_is_written_leaves_nothing(shelves: Shelves) -> None:
+    kept = await named(shelves)
+    note = shelves.new().note(kept)
+    waiting = asyncio.create_task(note.written())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    note.remove()
+    await note.written()
+    assert shelves.files == []
+    kept.run.forget()
+
+
+async def test_half_a_note_says_that_nothing_was_sent(shelves: Shelves) -> None:
+    (shelves.directory / "half.sent").write_bytes((400).to_bytes(8, "big") + b'{"ids"')
+    assert shelves.load(shelves.new()) == []
+    assert shelves.files == []
+
+
+async def test_a_full_disk_keeps_nothing_from_being_sent_and_a_note_stays_where_a_run_finds_no_room(
+    shelves: Shelves,
+) -> None:
+    kept = await named(shelves)
+    note = RunShelf(shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory").note(kept)
+    await note.written()
+    assert shelves.files == []
+    shelf = shelves.new()
+    kept.note = shelf.note(kept)
+    await kept.run.finish()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    await kept.note.written()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        await shelf.save(kept)
+    assert [file.suffix for file in shelves.files] == [".sent"]
+    kept.run.forget()

@@ -47,12 +47,32 @@ class Place:
         self.removed = True
 
 
+class Note:
+    def __init__(self, disk: asyncio.Event) -> None:
+        self.name = "name"
+        self.removed = False
+        self._disk = disk
+
+    async def written(self) -> None:
+        await self._disk.wait()
+
+    def remove(self) -> None:
+        self.removed = True
+
+
 class Shelf:
-    """`pause` is waited for while something is saved."""
+    """`pause` is waited for while something is saved, `disk` until a note is written."""
 
     def __init__(self) -> None:
         self.saved: list[Kept] = []
+        self.notes: list[Note] = []
         self.pause: asyncio.Event | None = None
+        self.disk = asyncio.Event()
+        self.disk.set()
+
+    def note(self, kept: Kept) -> Note:
+        self.notes.append(Note(self.disk))
+        return self.notes[-1]
 
     async def save(self, kept: Kept) -> None:
         if self.pause:
@@ -499,3 +519,43 @@ async def test_a_disk_that_is_full_keeps_nobody_from_being_answered(house: New) 
     kept.run.recording._make_spool = full
     assert len(await home.serve(kept, delivered=True)) == 5
     assert home.kept == [kept]
+
+
+# --- what the next process is told, should this one be killed ---
+
+
+async def test_nothing_leaves_before_it_is_written_down_and_all_attempts_share_one_note(house: New) -> None:
+    home = house()
+    kept, _ = home.begin(idempotency_key="k")
+    home.shelf.disk.clear()
+    announce = kept.run.call.announce
+    assert announce is not None
+    parts = [asyncio.ensure_future(announce()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not any(part.done() for part in parts)
+    home.shelf.disk.set()
+    await asyncio.gather(*parts)
+    await announce()
+    assert len(home.shelf.notes) == 1
+    assert not home.shelf.notes[0].removed
+
+
+async def test_what_no_caller_can_name_is_not_written_down(house: New) -> None:
+    kept, _ = house().begin()
+    assert kept.run.call.announce is None
+
+
+async def test_a_note_goes_with_a_run_that_cost_nothing_or_is_forgotten(house: New) -> None:
+    home = house()
+    for steps in ((unpaid(),), PICTURE):
+        kept, _ = home.begin(*steps, idempotency_key="k")
+        assert kept.run.call.announce
+        await kept.run.call.announce()
+        [note] = home.shelf.notes
+        await home.serve(kept, delivered=True)
+        assert note.removed == kept.run.failed_unpaid
+        home.clock.now += 1000
+        home.retention._sweep()
+        assert note.removed
+        home.shelf.notes.clear()
