@@ -8,7 +8,7 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -38,7 +38,7 @@ from app.routing.queues import Slots
 from app.runs.entry import Kept
 from app.runs.persistence import RunShelf
 from app.runs.retention import Retention, Room
-from app.storage.data_dir import DataDir, open_data_dir
+from app.storage.data_dir import open_data_dir
 from app.storage.disk import DiskStore
 from app.storage.recording import Meter, Recording
 from app.storage.signed_urls import Signer, named
@@ -64,6 +64,7 @@ class Ground:
     fetcher: Fetcher
     store: DiskStore
     signer: Signer
+    clock: Callable[[], float]
     meter: Meter
     retention: Retention
     policy: Policy
@@ -103,21 +104,22 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
         data = stack.enter_context(open_data_dir(path))
         tls = ssl.create_default_context()  # reading the certificates takes a while: once for all
         files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
-        shelf = RunShelf(folder(data, "runs"), meter)
+        clock = steady(time.time, time.monotonic)
+        shelf = RunShelf(data.folder("runs"), meter)
         left = list(shelf.load(runs.retain_seconds, time.monotonic))
         owed = [kept for kept in left if not kept.run.delivered]
         store = DiskStore(
-            data.files,
+            data.folder("files"),
             lifetime=files.lifetime_seconds,
             max_bytes=files.max_bytes,
-            clock=time.time,
+            clock=clock,
             held={name for kept in owed for name in _files_of(kept)},
         )
         for kept in owed:
             for file in filter(None, map(store.holds, _files_of(kept))):
                 kept.run.call.files.callback(store.release, file)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
-        spools = SpoolFiles(str(folder(data, "spool")), KEPT_FILES)
+        spools = SpoolFiles(str(data.folder("spool")), KEPT_FILES)
         stack.callback(spools.close)
         ground = Ground(
             log,
@@ -126,7 +128,8 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
             await stack.enter_async_context(AiohttpTransport(tls)),
             await stack.enter_async_context(Fetcher(tls=tls)),
             store,
-            Signer(data.url_secret, time.time),
+            Signer(data.url_secret, clock),
+            clock,
             meter,
             Retention(
                 Room(runs.memory_bytes, runs.disk_bytes, runs.retain_seconds),
@@ -189,7 +192,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         finish_on_disconnect=settings.runs.on_disconnect == "finish",
         log_prompts=settings.logging.prompts,
     )
-    return Parts(settings, catalog, keys, service, Files(ground.store, ground.signer, time.time), ground)
+    return Parts(settings, catalog, keys, service, Files(ground.store, ground.signer, ground.clock), ground)
 
 
 def _changed_providers(settings: Settings, before: Settings) -> list[str]:
@@ -212,15 +215,15 @@ def _remote(fetcher: Fetcher, limits: Limits, uploads: Uploads) -> Fetch:
     return lambda url, place: get(url, uploads, param=place)
 
 
-def folder(data: DataDir, name: str) -> Path:
-    path = data.path / name
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
-
-
 def _files_of(kept: Kept) -> list[str]:
     """The files that the links of a run lead to."""
     return [named(event.url) for event in kept.run.recording.log() if isinstance(event, ImageLink)]
+
+
+def steady(wall: Callable[[], float], elapsed: Callable[[], float]) -> Callable[[], float]:
+    """Unix time, as `wall` tells it now, that then goes on evenly: links do not end because a clock was set."""
+    since = wall() - elapsed()
+    return lambda: since + elapsed()
 
 
 def free_bytes(path: Path) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ _TOLD = (
 _OWED, _RECEIVED = ".run", ".had"  # whether somebody has had the answer
 _SENT = ".sent"  # the answer is not known yet
 _HALF = ".half"
+_NAME = re.compile(r"[0-9a-f]{32}\.(?:run|had|sent|half)")
 _LENGTH = 8  # bytes that say how long the head is
 
 
@@ -84,27 +86,42 @@ class RunShelf:
 
     def load(self, retain_seconds: float, clock: Callable[[], float]) -> Iterator[Kept]:
         """Yields what earlier processes left, the oldest first, and at last what they had sent when they were killed:
-        that ends now. Removes files of ours that are too old, half or damaged."""
-        now, runs, notes = self._wall(), list[tuple[float, Path]](), list[Path]()
-        for path in self._directory.iterdir():
-            if path.suffix == _SENT:
-                notes.append(path)
-            elif path.suffix not in (_OWED, _RECEIVED) or now - path.stat().st_mtime > retain_seconds:
-                path.unlink()
-            else:
-                runs.append((path.stat().st_mtime, path))
-        known = {path.stem for _, path in runs}
-        for path in notes:
-            if path.stem in known:  # it ended, and its note was to be removed next
-                path.unlink()
-            else:
-                os.utime(path, (now, now))
-                runs.append((now, path.rename(path.with_suffix(_OWED))))
-        for since, path in sorted(runs):
+        that ends now. Removes files of ours that are too old, half or damaged, and leaves all others alone.
+
+        If all runs are too old, the newest counts as ended now: the clock may have jumped, and to keep them once more
+        does no harm if the gateway only stood still."""
+        now, found = self._wall(), self._find()
+        ended = {path: min(since, now) for path, since in found.items() if path.suffix in (_OWED, _RECEIVED)}
+        names, newest = {path.stem for path in ended}, max(ended.values(), default=now)
+        late = now - newest if now - newest > retain_seconds else 0.0
+        for name in sorted(found, key=lambda path: (path.suffix == _SENT, found[path])):
+            path, age = name, now - late - ended.get(name, now - late)
             try:
-                yield self._read(path, clock() - (now - since), clock)
+                if age > retain_seconds or path.suffix == _HALF or (path.suffix == _SENT and path.stem in names):
+                    path.unlink()  # a run that has its file needs no note
+                    continue
+                if path.suffix == _SENT:
+                    path = path.rename(path.with_suffix(_OWED))
+                if late or name not in ended or found[name] > now:
+                    os.utime(path, (now - age, now - age))  # so that the next start counts on
+                kept = self._read(path, age, clock)
+            except OSError:
+                continue
             except Exception:  # damage may look like anything, and must not keep the gateway from starting
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
+                continue
+            yield kept
+
+    def _find(self) -> dict[Path, float]:
+        """The files that are ours by their names, with the time of their last change."""
+        found = dict[Path, float]()
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        found[Path(entry.path)] = entry.stat(follow_symlinks=False).st_mtime
+        return found
 
     def _write(self, kept: Kept, path: Path) -> Stored:
         """The disk has all of a run before its note goes."""
@@ -131,7 +148,8 @@ class RunShelf:
             raise
         return Stored(path, len(head))
 
-    def _read(self, path: Path, ended_at: float, clock: Callable[[], float]) -> Kept:
+    def _read(self, path: Path, age: float, clock: Callable[[], float]) -> Kept:
+        """The run that ended `age` seconds ago. Raises OSError, or anything else when the file is damaged."""
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH), "big")
             if length > path.stat().st_size:  # or as much memory would be asked for
@@ -155,7 +173,7 @@ class RunShelf:
         recording = Recording.stored(log, stored, self._meter, error)
         run = Run(head["ids"][0], call, _nothing(), recording, ExitStack(), head["created"], clock)
         run.identity = bytes.fromhex(head["identity"]) if head["identity"] else None
-        run.ended_at = ended_at
+        run.ended_at = clock() - age
         run.named = head["idempotency_key"] is not None
         run.delivered = path.suffix == _RECEIVED
         return Kept(run, head["idempotency_key"], ids=head["ids"], place=stored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECRET_BYTES = 32
-_LOCK, _SECRET, _FILES = "lock", "url-secret", "files"
+_LOCK, _SECRET = "lock", "url-secret"
 _PRIVATE_DIRECTORY, _PRIVATE_FILE = 0o700, 0o600
 
 
@@ -24,10 +25,16 @@ class DataDir:
     path: Path
     url_secret: bytes = field(repr=False)
 
-    @property
-    def files(self) -> Path:
-        """Where images that are handed out as URLs are kept."""
-        return self.path / _FILES
+    def folder(self, name: str) -> Path:
+        """A private directory within, made if it is missing. Raises DataDirError."""
+        path = self.path / name
+        try:
+            path.mkdir(mode=_PRIVATE_DIRECTORY, exist_ok=True)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise _unusable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        return path
 
 
 @contextlib.contextmanager
@@ -39,7 +46,6 @@ def open_data_dir(path: Path, *, random_bytes: Callable[[int], bytes] = secrets.
     with _locked(path):
         try:
             secret = _secret(path / _SECRET, random_bytes)
-            (path / _FILES).mkdir(mode=_PRIVATE_DIRECTORY, exist_ok=True)
         except OSError as error:
             raise _unusable(path, error) from error
         yield DataDir(path, secret)

@@ -19,6 +19,7 @@ from app.storage.files import EXTENSIONS, MEDIA_TYPES, StoredFile
 _NAME = re.compile(r"([0-9a-f]{32})\.([a-z0-9]{3,4})")
 _HALF = ".part"
 _PROBE = f"probe{_HALF}"
+_UNFINISHED = re.compile(r"(?:[0-9a-f]{32}|probe)\.part")
 _AT_ONCE = 64  # files removed before others get their turn
 _RETRY_AFTER = 30.0  # seconds
 LEAST_FREE = 4 * 1_048_576  # bytes on the disk, or so: below, it is as good as full
@@ -30,7 +31,8 @@ def _new_id() -> str:
 
 
 class DiskStore:
-    """`clock` gives seconds since 1970: a file carries its end, as the time of its last change, over restarts.
+    """`clock` gives seconds since 1970, and must not jump while the process lives. A file carries its end, as the time
+    of its last change, over restarts.
 
     The budget never ends a drawing that is under way: what is being written, and what is held until its answer has
     been delivered, may exceed it together, and only what is to be drawn next is refused then.
@@ -169,23 +171,32 @@ class DiskStore:
             (self._directory / name).unlink()
 
     def _look_around(self, held: Collection[str]) -> None:
-        """What earlier runs left: files are counted, halves of files removed, and what is not ours is left alone."""
-        wanted = list[StoredFile]()
+        """Counts the files that earlier processes left, and removes halves of files. Leaves alone what is not ours.
+
+        If the time of all files is up, they stay for another one: the clock may have jumped. Their links are good again
+        when it is put right."""
+        found = list[tuple[int, int, re.Match[str]]]()
         with os.scandir(self._directory) as entries:
             for entry in entries:
-                if entry.name.endswith(_HALF):
-                    Path(entry.path).unlink(missing_ok=True)
-                elif (match := _NAME.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
-                    found = entry.stat(follow_symlinks=False)
-                    ends, size = int(found.st_mtime), found.st_size
-                    if entry.name in held:
-                        wanted.append(StoredFile(match[1], match[2], MEDIA_TYPES.get(match[2], ""), size, ends))
-                    else:
-                        self._files.append((ends, size, entry.name))
-                        self.used += size
+                with contextlib.suppress(OSError):
+                    if not entry.is_file(follow_symlinks=False):
+                        continue
+                    if _UNFINISHED.fullmatch(entry.name):
+                        Path(entry.path).unlink()
+                    elif match := _NAME.fullmatch(entry.name):
+                        stat = entry.stat(follow_symlinks=False)
+                        found.append((int(stat.st_mtime), stat.st_size, match))
+        up = max((ends for ends, _, _ in found), default=0) <= self._clock()
+        for ends, size, match in sorted(found, key=lambda file: file[0]):
+            file = StoredFile(
+                match[1], match[2], MEDIA_TYPES.get(match[2], ""), size, self.end_of_life() if up else ends
+            )
+            if file.name in held:
+                self.add(file)
+            else:
+                self._files.append((file.expires, size, file.name))
+                self.used += size
         heapq.heapify(self._files)
-        for file in sorted(wanted, key=lambda file: file.expires):
-            self.add(file)
 
 
 class DiskWriter:

@@ -664,6 +664,23 @@ def test_a_link_that_nobody_has_fetched_outlives_the_process_however_little_room
         assert (found.status, found.complete) == (200, True)
 
 
+async def test_a_clock_that_jumps_ends_neither_links_nor_runs(
+    start: Start, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, jump = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: now() + jump)
+    gateway = await start(simulated(sandbox))
+    fields = wanted(response_format="url")
+    reply = await post(gateway.port, GENERATIONS, fields, idempotency_key="k")
+    url = reply.json()["data"][0]["url"]
+    jump = 1_000_000.0
+    gateway.app.state.parts.ground.store.sweep()
+    found = await ask(gateway.port, request("GET", "/files" + url.partition("/files")[2], None))
+    assert (found.status, found.complete) == (200, True)
+    again = await post(gateway.port, GENERATIONS, fields, idempotency_key="k")
+    assert again.json()["data"][0]["url"] == url
+
+
 def test_what_was_sent_when_the_process_was_killed_is_not_drawn_again(tmp_path: Path) -> None:
     keys = [{"name": name, "key": f"the-key-of-{name}-0123456789"} for name in ("a", "b")]
     mine, theirs = ({"authorization": f"Bearer {key['key']}"} for key in keys)

@@ -41,8 +41,8 @@ def test_what_is_missing_is_made_and_is_private(tmp_path: Path) -> None:
     with open_data_dir(path) as data:
         assert data.path == path
         assert len(data.url_secret) == 32
-        assert data.files.is_dir()
-        assert [mode(path), mode(data.files)] == [0o700, 0o700]
+        assert data.folder("files") == path / "files"
+        assert [mode(path), mode(data.folder("files"))] == [0o700, 0o700]
         assert mode(path / "url-secret") == 0o600
         assert (path / "url-secret").read_bytes() == data.url_secret
         assert repr(data.url_secret) not in repr(data)
@@ -78,7 +78,7 @@ def test_a_secret_of_the_wrong_length_is_refused_with_the_remedy(tmp_path: Path)
 
 def test_two_gateways_cannot_use_one_directory_and_the_second_changes_nothing(tmp_path: Path) -> None:
     with open_data_dir(tmp_path) as data:
-        (data.files / "x").write_bytes(b"1")
+        (data.folder("files") / "x").write_bytes(b"1")
         before = state(tmp_path)
         with pytest.raises(DataDirError, match="Another gateway") as refused, open_data_dir(tmp_path):
             pass
@@ -119,3 +119,20 @@ def test_a_directory_that_cannot_be_written_to_is_told_with_the_remedy(
         patched.setattr(os, "open", refused)  # root, as whom tests may run, can write everywhere
         with pytest.raises(DataDirError, match=r"cannot be used \(Permission denied\).*writable.*data_dir"):
             open_data_dir(tmp_path / "data").__enter__()
+
+
+def test_what_lies_in_it_and_is_foreign_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir(mode=0)
+    (tmp_path / ".snapshot").symlink_to("nowhere")
+    with open_data_dir(tmp_path) as data:
+        assert data.folder("runs").is_dir()
+
+
+def test_a_folder_that_cannot_be_used_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_data_dir(tmp_path) as data:
+        (tmp_path / "runs").write_bytes(b"")
+        with pytest.raises(DataDirError, match=r"runs' cannot be used.*data_dir"):
+            data.folder("runs")
+        monkeypatch.setattr(os, "access", lambda *_: False)  # root, as whom tests may run, has access to everything
+        with pytest.raises(DataDirError, match=r"files' cannot be used \(Permission denied\)"):
+            data.folder("files")

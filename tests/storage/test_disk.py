@@ -161,9 +161,11 @@ async def test_a_file_is_gone_when_its_time_is_up_swept_or_not(disk: Disk) -> No
     assert not store.sweep()
     assert disk.names() == {second.name}
     assert store.used == 7
+    disk.clock.now = second.expires - 50
+    third = await put(store)
     disk.clock.now = second.expires
     assert not disk.store().sweep()
-    assert disk.names() == set()
+    assert disk.names() == {third.name}
 
 
 async def test_a_file_keeps_its_time_when_the_setting_changes(disk: Disk) -> None:
@@ -335,6 +337,47 @@ async def test_what_is_not_the_stores_own_is_left_alone_and_never_opened(disk: D
     file = await put(store)
     for name in (file.name.upper(), file.name + ".png", file.id, f"{file.id}.jpg", f"./{file.name}", file.name + "\n"):
         assert await store.open(name) is None
+
+
+async def test_foreign_names_do_not_prevent_the_start(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"lost+found", ".snapshot", "a.part", f"{'a' * 32}.part", f"{'b' * 32}.png"}
+    for name in names:
+        (disk.directory / name).mkdir(mode=0)
+    whole, half = f"{'c' * 32}.png", f"{'d' * 32}.part"  # of another user
+    for name in (whole, half):
+        (disk.directory / name).write_bytes(b"x")
+
+    unlink = Path.unlink
+
+    def refused(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name == half:  # root, as whom tests may run, can remove everything
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refused)
+        store = disk.store()
+    assert disk.names() == {*names, whole, half}
+    await put(store)
+
+
+async def test_a_clock_that_is_ahead_at_the_start_does_not_sweep_all_files_at_once(disk: Disk) -> None:
+    store = disk.store()
+    held, other = await put(store), await put(store)
+    right = disk.clock.now
+    disk.clock.now += 1_000_000
+    store = disk.store(held={held.name})
+    disk.clock.now += 99
+    assert not store.sweep()
+    assert disk.names() == {held.name, other.name}
+    assert await read(store, other.name) is None  # its link says so, too
+    disk.clock.now = right + 1
+    assert await read(disk.store(), other.name) == b"picture"
+    disk.clock.now += 1_000_000
+    store = disk.store(held={held.name})
+    disk.clock.now += 101
+    assert not store.sweep()
+    assert disk.names() == set()
 
 
 async def test_many_files_go_a_few_at_a_time(disk: Disk) -> None:
