@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 import ssl
@@ -40,6 +39,7 @@ from app.runs.persistence import RunShelf
 from app.runs.retention import Retention, Room
 from app.storage.data_dir import open_data_dir
 from app.storage.disk import DiskStore
+from app.storage.full_disk import LEAST_FREE, DiskAlarm, free_bytes, is_full, no_space
 from app.storage.recording import Meter, Recording
 from app.storage.signed_urls import Signer, named
 from app.storage.spool import KEPT_FILES, Spool, Uploads
@@ -58,6 +58,7 @@ class Ground:
     """What lives as long as the process, whatever the configuration becomes."""
 
     log: Log
+    not_kept: Callable[[str, Exception], None]
     sandbox_url: str | None
     spools: SpoolFiles
     transport: AiohttpTransport
@@ -105,7 +106,9 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
         tls = ssl.create_default_context()  # reading the certificates takes a while: once for all
         files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
         clock = steady(time.time, time.monotonic)
-        shelf = RunShelf(data.folder("runs"), meter)
+        alarm = DiskAlarm(log.warning, time.monotonic)
+        not_kept = partial(_not_kept, log, alarm)
+        shelf = RunShelf(data.folder("runs"), meter, report=not_kept)
         left = list(shelf.load(runs.retain_seconds, time.monotonic))
         owed = [kept for kept in left if not kept.run.delivered]
         store = DiskStore(
@@ -114,15 +117,17 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
             max_bytes=files.max_bytes,
             clock=clock,
             held={name for kept in owed for name in _files_of(kept)},
+            report=partial(alarm.failed, "files"),
         )
         for kept in owed:
             for file in filter(None, map(store.holds, _files_of(kept))):
                 kept.run.call.files.callback(store.release, file)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
-        spools = SpoolFiles(str(data.folder("spool")), KEPT_FILES)
+        spools = SpoolFiles(str(data.folder("spool")), KEPT_FILES, partial(alarm.failed, "spool"))
         stack.callback(spools.close)
         ground = Ground(
             log,
+            not_kept,
             sandbox_url,
             spools,
             await stack.enter_async_context(AiohttpTransport(tls)),
@@ -137,7 +142,7 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
                 shelf,
                 time.monotonic,
                 left,
-                partial(free_bytes, data.path),
+                partial(_free, data.path, alarm),
             ),
             Policy(
                 Health(time.monotonic),
@@ -186,7 +191,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         keepalive_seconds=server.keepalive_seconds,
         json_keepalive_after=server.json_keepalive_after,
         signer=ground.signer,
-        crashed=ground.log.crash,
+        report=partial(_run_failed, ground),
         public_url=settings.files.public_url,
         fetch=partial(_remote, ground.fetcher, limits) if server.remote_images else None,
         finish_on_disconnect=settings.runs.on_disconnect == "finish",
@@ -226,10 +231,23 @@ def steady(wall: Callable[[], float], elapsed: Callable[[], float]) -> Callable[
     return lambda: since + elapsed()
 
 
-def free_bytes(path: Path) -> int:
-    """What the disk has left."""
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+def _free(path: Path, alarm: DiskAlarm) -> int:
+    """Bytes that the disk has left; too few are told."""
+    free = free_bytes(path)
+    if free < LEAST_FREE:
+        alarm.failed(path.name, no_space())
+    return free
+
+
+def _not_kept(log: Log, alarm: DiskAlarm, run_id: str, error: Exception) -> None:
+    """A run that was perhaps paid for may be lost with the process, or is lost already."""
+    if isinstance(error, OSError):
+        alarm.failed("runs", error)
+    log.warning("run could not be kept", request_id=run_id, reason=getattr(error, "strerror", None) or str(error))
+
+
+def _run_failed(ground: Ground, run_id: str, error: Exception) -> None:
+    (ground.not_kept if is_full(error) else ground.log.crash)(run_id, error)
 
 
 def _key(key: KeySettings) -> Key:

@@ -50,7 +50,7 @@ class Service:
     keepalive_seconds: float
     json_keepalive_after: float | None
     signer: Signer
-    crashed: Callable[[str, Exception], None]
+    report: Callable[[str, Exception], None]
     public_url: str | None = None
     fetch: Callable[[Uploads], Fetch] | None = None
     finish_on_disconnect: bool = True
@@ -123,9 +123,7 @@ class ImageEndpoint:
         events = service.gateway.draw(call)
         if failed:
             service.retention.replace(failed)
-        run = Run(
-            request_id, call, events, service.recording(), held, int(time.time()), time.monotonic, service.crashed
-        )
+        run = Run(request_id, call, events, service.recording(), held, int(time.time()), time.monotonic, service.report)
         return service.retention.add(run, back.idempotency_key)
 
 

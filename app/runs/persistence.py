@@ -48,7 +48,8 @@ _LENGTH = 8  # bytes that say how long the head is
 
 
 class RunShelf:
-    """`wall` is Unix time in seconds: a restart knows no other clock. `new_name` gives one for a file."""
+    """`wall` is Unix time in seconds: a restart knows no other clock. `new_name` gives one for a file. `report` is told
+    what could not be written, with the run's id."""
 
     def __init__(
         self,
@@ -56,17 +57,19 @@ class RunShelf:
         meter: Meter,
         wall: Callable[[], float] = time.time,
         new_name: Callable[[], str] = lambda: secrets.token_hex(16),
+        report: Callable[[str, Exception], None] = lambda _id, _error: None,
     ) -> None:
         self._directory = directory
         self._meter = meter
         self._wall = wall
         self._new_name = new_name
+        self._report = report
         self._one_at_a_time = asyncio.Lock()
 
     def note(self, kept: Kept) -> SentNote:
         """Writes down that the run is about to be sent: a process that is killed then tells the next one. Best effort,
         as `save` is."""
-        return SentNote(self._directory / f"{self._new_name()}{_SENT}", kept)
+        return SentNote(self._directory / f"{self._new_name()}{_SENT}", kept, self._report)
 
     async def save(self, kept: Kept) -> None:
         """From then on the images lie in the file only, and the run's note is gone. Best effort: a run that finds no
@@ -76,11 +79,14 @@ class RunShelf:
         async with self._one_at_a_time:
             if kept.place is None:
                 name = self._new_name() if kept.note is None else kept.note.name
-                with suppress(OSError, ValueError, TypeError):
+                try:
                     stored = await asyncio.to_thread(self._write, kept, self._directory / f"{name}{_OWED}")
-                    kept.run.recording.move(stored)
-                    kept.place = stored
-        if kept.place is not None and kept.note is not None:
+                except (OSError, ValueError, TypeError) as error:
+                    self._report(kept.run.id, error)
+                    return
+                kept.run.recording.move(stored)
+                kept.place = stored
+        if kept.note is not None:
             kept.note.remove()
             kept.note = None
 
@@ -183,8 +189,9 @@ class SentNote:
     """A file that says that a run was sent: its head, with the error that the next process tells. Made within a running
     loop, where writing begins at once, in a thread."""
 
-    def __init__(self, path: Path, kept: Kept) -> None:
+    def __init__(self, path: Path, kept: Kept, report: Callable[[str, Exception], None]) -> None:
         self._path = path
+        self._report = report
         self._removed = False
         self._writing = asyncio.create_task(self._write(kept))
 
@@ -206,8 +213,9 @@ class SentNote:
         await kept.run.identify()
         try:
             await asyncio.to_thread(self._put, _head(kept, _interrupted(), []))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError) as error:
             self.remove()
+            self._report(kept.run.id, error)
 
     def _put(self, head: bytes) -> None:
         """Half of it says that nothing was sent, so it needs no other name until it is whole."""

@@ -16,10 +16,10 @@ from app.images import ImageRequest
 from app.runs.entry import Delivered, Kept, Note
 from app.runs.fingerprint import identified
 from app.runs.run import Run
+from app.storage.full_disk import LEAST_FREE
 from app.storage.recording import Meter
 
 RUNS = 10_000  # that are known at once, of all kinds: each takes some kilobytes, whatever became of it
-LEAST_FREE = 4 * 1_048_576  # bytes on the disk, or so: below, it is as good as full
 RETURN_SECONDS = 10.0  # after its delivery in which a broken connection lets its retry have the run
 NAMES = 16  # under which one run is known, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most

@@ -6,7 +6,6 @@ up costs nothing more, and nothing that was paid for is lost with a connection."
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -19,10 +18,9 @@ from app.gateway.inputs import Preparation
 from app.images import Done, Event, ImageRequest
 from app.runs.fingerprint import identified
 from app.storage.files import StoredFile
+from app.storage.full_disk import is_full
 from app.storage.recording import Recording
 from app.storage.spool import Uploads
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(slots=True)
@@ -181,12 +179,12 @@ class Run:
             if me is not None:
                 me.uncancel()
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FULL:
+            if is_full(error):
                 await self._events.aclose()
                 self._end(self._lost(f"The gateway has no room for the images: {error.strerror}.", "no_room"))
             else:
                 self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
-                self._report(self.id, error)
+            self._report(self.id, error)
         finally:
             self._driving = None
 

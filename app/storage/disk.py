@@ -14,6 +14,7 @@ from pathlib import Path
 
 from app.errors import Unavailable
 from app.storage.files import EXTENSIONS, MEDIA_TYPES, StoredFile
+from app.storage.full_disk import LEAST_FREE, free_bytes, no_space
 
 # Hexadecimal, since some file systems do not tell capitals from small letters. No other name is ever opened.
 _NAME = re.compile(r"([0-9a-f]{32})\.([a-z0-9]{3,4})")
@@ -22,7 +23,6 @@ _PROBE = f"probe{_HALF}"
 _UNFINISHED = re.compile(r"(?:[0-9a-f]{32}|probe)\.part")
 _AT_ONCE = 64  # files removed before others get their turn
 _RETRY_AFTER = 30.0  # seconds
-LEAST_FREE = 4 * 1_048_576  # bytes on the disk, or so: below, it is as good as full
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
 
 
@@ -51,10 +51,11 @@ class DiskStore:
         new_id: Callable[[], str] = _new_id,
         nameless: bool | None = None,
         held: Collection[str] = (),
+        report: Callable[[OSError], None] = lambda _: None,
     ) -> None:
         """`directory` is there and belongs to this store alone. `lifetime` in seconds. Without `nameless`, it is tried
-        out whether files can be written without a name. Files named in `held` are held from the start. Raises
-        OSError."""
+        out whether files can be written without a name. Files named in `held` are held from the start. `report` is
+        told of what cannot be written. Raises OSError."""
         self.lifetime = lifetime
         self.max_bytes = max_bytes
         self.used = 0  # bytes in finished files
@@ -63,6 +64,7 @@ class DiskStore:
         self._directory = directory
         self._clock = clock
         self._new_id = new_id
+        self._report = report
         # What may go, as end, bytes, name: a heap, so that the first to go is in front. And what may not, by name.
         self._files: list[tuple[int, int, str]] = []
         self._held: dict[str, StoredFile] = {}
@@ -76,7 +78,7 @@ class DiskStore:
         try:
             return DiskWriter(self, self._directory, self._new_id(), self._nameless)
         except OSError as error:
-            raise _no_room(error) from error
+            raise self.no_room(error) from error
 
     async def open(self, name: str) -> DiskFile | None:
         match = _NAME.fullmatch(name)
@@ -95,8 +97,8 @@ class DiskStore:
         return DiskFile(file, descriptor)
 
     def check_room(self) -> None:
-        disk = os.statvfs(self._directory)
-        if disk.f_bavail * disk.f_frsize < LEAST_FREE:
+        if free_bytes(self._directory) < LEAST_FREE:
+            self._report(no_space())
             raise Unavailable(
                 "The server's disk has no room for an image that is to be handed out as a URL. Ask for "
                 "`response_format: b64_json`, which keeps nothing.",
@@ -159,6 +161,18 @@ class DiskStore:
         self._held[file.name] = file
         self.held += file.size
         self.used += file.size
+
+    def no_room(self, error: OSError) -> Unavailable:
+        """What the caller is told of a file that cannot be written. The operator is told, too."""
+        self._report(error)
+        return Unavailable(
+            "The server has no room for an image that was to be handed out as a URL (it could not be written: "
+            f"{error.strerror or error}). Ask for `response_format: b64_json`, which keeps nothing.",
+            code="no_room_for_files",
+            should_retry=False,
+            perhaps_paid=True,
+            retry_after=_RETRY_AFTER,
+        )
 
     def _make_room(self) -> None:
         while self._files and self.used + self.writing > self.max_bytes:
@@ -223,7 +237,7 @@ class DiskWriter:
             while written < len(data):
                 written += os.write(self._descriptor, memoryview(data)[written:])
         except OSError as error:
-            raise _no_room(error) from error
+            raise self._store.no_room(error) from error
 
     async def commit(self, media_type: str) -> StoredFile:
         extension = EXTENSIONS.get(media_type, "bin")
@@ -233,7 +247,7 @@ class DiskWriter:
             os.utime(self._descriptor, (expires, expires))
             self._name(self._directory / file.name)
         except OSError as error:
-            raise _no_room(error) from error
+            raise self._store.no_room(error) from error
         self._close()
         self._store.add(file)
         return file
@@ -295,14 +309,3 @@ def _can_be_nameless(directory: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
-
-
-def _no_room(error: OSError) -> Unavailable:
-    return Unavailable(
-        "The server has no room for an image that was to be handed out as a URL (it could not be written: "
-        f"{error.strerror or error}). Ask for `response_format: b64_json`, which keeps nothing.",
-        code="no_room_for_files",
-        should_retry=False,
-        perhaps_paid=True,
-        retry_after=_RETRY_AFTER,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Self
 
@@ -20,10 +21,14 @@ class Files:
     earlier user wrote is beyond reach, since nobody reads further than it has written. For any number of threads.
     """
 
-    def __init__(self, directory: str | None = None, keep: int = 0) -> None:
-        """They lie in `directory`, or in the system's own place (None); up to `keep` are kept for later."""
+    def __init__(
+        self, directory: str | None = None, keep: int = 0, report: Callable[[OSError], None] = lambda _: None
+    ) -> None:
+        """They lie in `directory`, or in the system's own place (None); up to `keep` are kept for later. `report` is
+        told of what cannot be written."""
         self._directory = directory
         self._keep = keep
+        self.report = report
         self._kept: list[IO[bytes]] = []
 
     def take(self) -> IO[bytes]:
@@ -76,9 +81,13 @@ class Spool:
         if self._file is None and self._size + length <= self._memory_bytes:
             self._memory += data
         else:
-            if self._file is None:
-                self._spill()
-            _write_all(self._descriptor, data, self._size)
+            try:
+                if self._file is None:
+                    self._spill()
+                _write_all(self._descriptor, data, self._size)
+            except OSError as error:
+                self._files.report(error)
+                raise
         self._size += length
 
     def read(self, offset: int, length: int) -> bytes:

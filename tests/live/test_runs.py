@@ -731,6 +731,26 @@ async def test_what_was_refused_or_reached_nobody_leaves_no_note(
     assert data_of(tmp_path) == []
 
 
+async def test_a_run_that_cannot_be_kept_is_answered_and_told_in_the_log(
+    start: Start, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    gateway = await start(simulated(sandbox))
+    (tmp_path / "data" / "runs").rmdir()
+    for id in ("one", "two"):
+        assert only(await post(gateway.port, GENERATIONS, wanted(), idempotency_key=id, x_request_id=id))
+    await gateway.request_lines(2)
+    told = [line for line in gateway.lines() if line["event"] == "run could not be kept"]
+    assert sorted(line["request_id"] for line in told) == [
+        "one",
+        "one",
+        "two",
+        "two",
+    ]  # neither its note nor its images
+    assert {line["reason"] for line in told} == {"No such file or directory"}
+    [disk] = [line for line in gateway.lines() if line["event"] == "the disk cannot be written to"]
+    assert disk["folder"] == "runs"
+
+
 @pytest.mark.slow
 def test_a_drawing_that_the_process_did_not_live_to_see_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     half = answer(image_json(text(heavy(4 * MEGABYTE))))[: 2 * MEGABYTE]

@@ -315,9 +315,13 @@ async def test_what_is_removed_can_be_read_to_its_end_but_not_by_the_next_proces
 
 async def test_without_room_on_disk_it_stays_with_the_process_and_leaves_no_half_file(shelves: Shelves) -> None:
     kept = await shelves.kept()
-    shelf = RunShelf(shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory")
+    told = list[tuple[str, Exception]]()
+    shelf = RunShelf(
+        shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory", lambda *one: told.append(one)
+    )
     await shelf.save(kept)
     assert kept.place is None
+    assert [(id, type(error)) for id, error in told] == [("run", FileNotFoundError)]
     assert await read(kept.run) == list(PICTURE)
 
     def cut(span: Span) -> bytes:
@@ -429,9 +433,12 @@ async def test_a_full_disk_keeps_nothing_from_being_sent_and_a_note_stays_where_
     shelves: Shelves,
 ) -> None:
     kept = await named(shelves)
-    note = RunShelf(shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory").note(kept)
-    await note.written()
-    assert shelves.files == []
+    told = list[str]()
+    shelf = RunShelf(
+        shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory", lambda id, _: told.append(id)
+    )
+    await shelf.note(kept).written()
+    assert (shelves.files, told) == ([], ["run"])
     shelf = shelves.new()
     kept.note = shelf.note(kept)
     await kept.run.finish()

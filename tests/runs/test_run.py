@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 from contextlib import aclosing
 
 import pytest
@@ -99,10 +100,11 @@ async def test_it_is_finished_without_anybody_who_reads() -> None:
     assert drawn.meter.disk == 0
 
 
-async def test_a_full_disk_does_not_keep_it_from_finishing() -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+async def test_a_full_disk_does_not_keep_it_from_finishing(number: int) -> None:
     class Full(Spool):
         def write(self, data: object) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
 
     drawn = drawing(*PICTURE, spool=lambda: Full(0))
     await asyncio.wait_for(drawn.run.finish(), 1)
@@ -116,6 +118,12 @@ async def test_a_full_disk_does_not_keep_it_from_finishing() -> None:
         await read(drawn.run)
     assert (caught.value.should_retry, caught.value.perhaps_paid) == (False, True)
     assert drawn.closed == ["events", "resources"]
+    assert [id for id, _ in drawn.crashes] == ["run"]  # what is lost is told with its id
+    drawn.run.forget()
+
+    drawn = drawing(OSError(number, os.strerror(number)))
+    with pytest.raises(Unavailable, match="no room"):
+        await read(drawn.run)
     drawn.run.forget()
 
 

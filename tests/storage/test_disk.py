@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -49,11 +50,19 @@ class Disk:
         self.directory = directory
         self.clock = Clock()
 
+        self.told: list[OSError] = []  # what could not be written
+
     def store(
         self, lifetime: float = 100, max_bytes: int = 1000, nameless: bool | None = None, held: Collection[str] = ()
     ) -> DiskStore:
         return DiskStore(
-            self.directory, lifetime=lifetime, max_bytes=max_bytes, clock=self.clock, nameless=nameless, held=held
+            self.directory,
+            lifetime=lifetime,
+            max_bytes=max_bytes,
+            clock=self.clock,
+            nameless=nameless,
+            held=held,
+            report=self.told.append,
         )
 
     def names(self) -> set[str]:
@@ -286,6 +295,7 @@ async def test_before_anything_is_drawn_a_disk_that_is_full_is_told(
     with pytest.raises(Unavailable, match="disk has no room") as refused:
         store.check_room()
     assert (refused.value.code, refused.value.perhaps_paid) == ("no_room_for_files", False)
+    assert [error.errno for error in disk.told] == [errno.ENOSPC]
 
 
 async def test_files_can_be_held_over_a_restart(disk: Disk) -> None:
@@ -418,6 +428,7 @@ async def test_a_full_disk_is_told(disk: Disk, monkeypatch: pytest.MonkeyPatch) 
     store._directory = disk.directory / "gone"
     with pytest.raises(Unavailable, match="b64_json"):
         await store.begin()
+    assert [error.errno for error in disk.told] == [errno.ENOSPC, errno.ENOENT]
 
 
 @pytest.mark.parametrize("media_type", [*EXTENSIONS, "text/html", "application/x-unknown"])
