@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 MAX_DEPTH = 64  # providers' answers nest four deep; json.loads would go on to the recursion limit
-MOST_STRINGS = 4096  # that are tapped: an answer or a request has a few dozen
+MOST_STRINGS = 4096  # that are told of: an answer or a request has a few dozen
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTE = 0x22
@@ -49,7 +49,8 @@ class StringBegins:
     """A tapped string starts: the way there from the top, with the key it stands under at the end."""
 
     path: tuple[str | int, ...]
-    at: int = field(default=0, compare=False)  # how much of the rest had been kept by then
+    holder: int = field(default=0, compare=False)  # where the object that holds it begins in what is kept ...
+    at: int = field(default=0, compare=False)  # ... and how much was kept when the string began
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,10 @@ class JsonTap:
     """Bytes in, cut anywhere; the content of strings under `keys` out, unescaped, in pieces that are never empty.
 
     A chunk that lies wholly inside a tapped string and needs no unescaping is passed on as the same object. A value
-    that is not a string is not tapped. `max_skeleton` bounds everything else, in bytes. Pieces are not looked into:
-    neither for UTF-8 nor for control characters, since whoever takes them knows better what they may hold. After an
-    error every further call raises it again.
+    that is not a string is not tapped. `max_skeleton` bounds everything else, in bytes. After `MOST_STRINGS` strings
+    under `keys` the rest of them is left out: `left_out` counts those. Pieces are not looked into: neither for UTF-8
+    nor for control characters, since whoever takes them knows better what they may hold. After an error every further
+    call raises it again.
     """
 
     def __init__(self, keys: frozenset[str], *, max_skeleton: int = 1_048_576) -> None:
@@ -76,12 +78,15 @@ class JsonTap:
         self._raw_keys = frozenset(key.encode() for key in keys)
         self._max_skeleton = max_skeleton
         self._skeleton = bytearray()
-        self._path: list[bytes | int] = []  # for each open object the key we are at, as spelt; for each array the index
+        # For each open object the key we are at, as spelt, or as meant once a path was told; for each array the index.
+        self._path: list[bytes | str | int] = []
+        self._starts: list[int] = []  # where each of those begins in the skeleton
         self._fault: str | None = None
         self._done = False  # the outermost object or array is closed
         self._tapping = False  # inside a tapped string
         self._cut = b""  # the beginning of an escape, the rest of which is in the next chunk
         self._strings = 0  # that were tapped
+        self._told = 0  # of the events of this feed: how many came before the first string that is left out
         self._armed = False  # a tapped key and its colon have passed; the value has not begun
         self._in_string = False  # inside a string that stays in the skeleton ...
         self._string_at = 0  # ... which begins here in the skeleton ...
@@ -108,11 +113,28 @@ class JsonTap:
             self._fault = str(error)
             raise
 
-    def so_far(self, begins: StringBegins) -> Any:
-        """The document as it was known when that string began, with what was open closed. Raises JsonTapError."""
-        closing = "".join("]" if isinstance(step, int) else "}" for step in reversed(begins.path))
+    @property
+    def kept(self) -> int:
+        """Bytes of the skeleton."""
+        return len(self._skeleton)
+
+    @property
+    def left_out(self) -> int:
+        """How many strings were passed over, since there are too many."""
+        return max(0, self._strings - MOST_STRINGS)
+
+    def holder_so_far(self, begins: StringBegins) -> Any:
+        """The object that holds that string, as it was known when the string began. Raises JsonTapError."""
+        return self._parsed(begins.holder, begins.at, b"}")
+
+    def holder(self, begins: StringBegins, until: StringBegins) -> Any:
+        """The object that holds that string, and ended before the string `until` began. Raises JsonTapError."""
+        return self._parsed(begins.holder, until.at)
+
+    def _parsed(self, start: int, end: int, closing: bytes = b"") -> Any:
+        """The first value in a part of the skeleton, so that nothing around it is parsed with it."""
         try:
-            return _DECODER.decode(self._skeleton[: begins.at].removeprefix(_BOM).decode() + closing)
+            return _DECODER.raw_decode((self._skeleton[start:end] + closing).decode())[0]
         except ValueError as error:
             raise JsonTapError(f"malformed JSON: {error}") from error
 
@@ -132,6 +154,9 @@ class JsonTap:
                 raise JsonTapError("malformed JSON: something follows the end of the document")
             else:
                 break
+        if self._strings > MOST_STRINGS:
+            del events[self._told :]
+            self._told = 0
         return events
 
     def _close(self) -> Any:
@@ -189,6 +214,7 @@ class JsonTap:
         Only as exact as finding the way needs: what it lets pass, the parser refuses in the end.
         """
         path, raw_keys, size = self._path, self._raw_keys, len(data)
+        kept = len(self._skeleton) - start  # where the data would begin in the skeleton
         if self._armed:
             spaces = _SPACES.match(data, start)
             value = spaces.end() if spaces else start
@@ -216,6 +242,7 @@ class JsonTap:
                 if not path:
                     raise JsonTapError("malformed JSON: a bracket closes that was not opened")
                 path.pop()
+                self._starts.pop()
                 if not path:
                     self._done = True
                     self._keep(data[start : token.end()])
@@ -224,10 +251,11 @@ class JsonTap:
                 self._last = token[1]
             elif kind == _UNFINISHED:
                 self._in_string = True
-                self._string_at = len(self._skeleton) + token.start(1) - start
+                self._string_at = kept + token.start(1)
                 self._after_backslash = token.end(1) < size
             else:
                 path.append(b"" if kind == _OBJECT else 0)
+                self._starts.append(kept + token.end() - 1)
                 if len(path) > MAX_DEPTH:
                     raise JsonTapError(f"JSON nests deeper than {MAX_DEPTH} levels")
         self._keep(data[start:])
@@ -236,11 +264,15 @@ class JsonTap:
     def _begin_tapped(self, data: bytes, start: int, quote: int, events: list[TapEvent]) -> int:
         self._keep(data[start:quote] + b'""')
         self._strings += 1
-        if self._strings > MOST_STRINGS:
-            raise JsonTapError(f"JSON has more than {MOST_STRINGS} strings under {sorted(self._keys)!r}")
-        path = tuple([step if isinstance(step, int) else _name(step) for step in self._path])
-        events.append(StringBegins(path, len(self._skeleton)))
         self._armed, self._tapping = False, True
+        if self._strings <= MOST_STRINGS:
+            path = self._path
+            for depth, step in enumerate(path):
+                if type(step) is bytes:  # once, since a long name may have many strings below it
+                    path[depth] = _name(step)
+            events.append(StringBegins(tuple(path), self._starts[-1], len(self._skeleton)))  # type: ignore[arg-type]
+        elif self._strings == MOST_STRINGS + 1:
+            self._told = len(events)
         return quote + 1
 
     def _finish_string(self, data: bytes) -> int:

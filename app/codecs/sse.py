@@ -10,10 +10,11 @@ from typing import TypeAlias
 
 _BOM = b"\xef\xbb\xbf"
 _DATA = b"data:"
+MOST_LINES = 131_072  # of one stream; a few dozen bytes of base64 in each would still make a picture
 
 
 class SseError(ValueError):
-    """A line that is not data is longer than the bound."""
+    """A line that is not data is longer than the bound, or there are more lines than any stream has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class SseReader:
 
     A chunk that lies wholly inside a data line is passed on as the same object. Blocks without data yield nothing;
     `id`, `retry`, comments and unknown fields are skipped. `max_line` bounds every line but data, in bytes, without
-    its end. After an error every further call raises it again.
+    its end, and `MOST_LINES` the number of lines. After an error every further call raises it again.
     """
 
     def __init__(self, *, max_line: int = 65536) -> None:
@@ -46,6 +47,7 @@ class SseReader:
         self._fault: str | None = None
         self._head: bytes | None = b""  # the first bytes, as long as they may still become a BOM; then None
         self._line = b""  # the beginning of a line that is not (yet known to be) data
+        self._lines = MOST_LINES  # that may still come
         self._name: str | None = None
         self._begun = False  # this block has had a data line
         self._in_data = False  # in the value of a data line
@@ -53,16 +55,19 @@ class SseReader:
         self._after_cr = False  # where a LF belongs to the line end before
 
     def feed(self, data: bytes) -> list[SseEvent]:
-        """What `data` adds. Raises SseError."""
+        """What `data` adds. Raises SseError; the next call does, if whole events came before what is wrong."""
         if self._fault is not None:
             raise SseError(self._fault)
         if self._head is not None:
             data = self._skip_bom(self._head + data)
+        events: list[SseEvent] = []
         try:
-            return self._feed(data)
+            self._feed(data, events)
         except SseError as error:
             self._fault = str(error)
-            raise
+            if not events:
+                raise
+        return events
 
     def close(self) -> list[SseEvent]:
         """The stream is over. Ends an event that lacks its blank line: some servers forget the last one."""
@@ -82,11 +87,10 @@ class SseReader:
         self._head = None
         return head.removeprefix(_BOM)
 
-    def _feed(self, data: bytes) -> list[SseEvent]:
-        events: list[SseEvent] = []
+    def _feed(self, data: bytes, events: list[SseEvent]) -> None:
         if self._line and len(self._line) < len(_DATA):  # may be data: look at it again with what follows
             data, self._line = self._line + data, b""
-        at, size = 0, len(data)
+        at, size, lines = 0, len(data), self._lines
         lf = cr = -1  # the next of each from `at`, searched again only once it is passed: linear however lines end
         while at < size:
             if self._after_cr:
@@ -118,7 +122,10 @@ class SseReader:
                 self._take(data[at:end], end < size, events)
             self._after_cr = cr == end < size
             at = end + 1
-        return events
+            lines -= 1
+            if lines < 0:
+                raise SseError(f"the event stream has more than {MOST_LINES} lines")
+        self._lines = lines
 
     def _take(self, text: bytes, whole: bool, events: list[SseEvent]) -> None:
         """More of a line that does not begin with `data:`; `whole` if its end has come."""

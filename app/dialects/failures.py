@@ -53,8 +53,10 @@ _PERHAPS_IMAGES = (
 )  # fmt: skip
 _SECRETS = re.compile(
     r"\b(?:sk|ak|pk|rk)[-_][\w-]{6,}|\b(?i:Bearer)\s+\S{6,}|(?<![0-9a-fA-F])[0-9a-fA-F]{32,}"
-    r"|\beyJ[\w-]{10,}[\w.-]*|[A-Za-z0-9+/=_-]{100,}"
+    r"|\beyJ[\w-]{10,}[\w.-]*"
 )
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{100,}+")  # tried once for each run of such characters
+_MOST_DETAILS = 16  # on each of three levels
 LONGEST_MESSAGE = 1000
 _REDIRECTED = "it redirects (status {}), which is not followed; `base_url` has to name the place itself"
 
@@ -221,7 +223,8 @@ class Words:
 
     def __init__(self, message: str, type: str | None, code: str | None, param: str | None, details: Any) -> None:
         self.message, self.type, self.code, self.param = scrub(message), type, code, param
-        self.details: dict[str, Any] | None = {"moderation_details": details} if isinstance(details, dict) else None
+        # They are kept with the error, and passed on as they are.
+        self.details = {"moderation_details": details} if isinstance(details, dict) and _is_small(details) else None
 
     @classmethod
     def read(cls, document: Any) -> Words:
@@ -257,14 +260,28 @@ def _sentences(document: Any, depth: int = 0) -> Iterator[str]:
             found = list(_sentences(document.get(key), depth + 1))
             if found:
                 place = document.get("loc")
-                where = ".".join(map(str, place)) + ": " if isinstance(place, list) else ""
+                where = ".".join(_steps(place)) + ": " if isinstance(place, list) else ""
                 yield from (where + sentence for sentence in found)
                 return
 
 
+def _steps(place: list[Any]) -> Iterator[str]:
+    return (str(step)[:64] for step in place[:8] if isinstance(step, str | int))
+
+
+def _is_small(value: Any, levels: int = 3) -> bool:
+    if isinstance(value, dict):
+        return len(value) <= _MOST_DETAILS and all(map(_is_small, value)) and _is_small(list(value.values()), levels)
+    if isinstance(value, list):
+        return levels > 0 and len(value) <= _MOST_DETAILS and all(_is_small(item, levels - 1) for item in value)
+    if isinstance(value, int | float):
+        return abs(value) <= 2**64
+    return value is None or len(value) <= LONGEST_MESSAGE
+
+
 def scrub(text: str) -> str:
     """`text` without what looks like a credential, a hash of one, or base64, and not longer than a message needs."""
-    text = _SECRETS.sub("[…]", text)
+    text = _BASE64.sub("[…]", _SECRETS.sub("[…]", text))
     return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "…"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,6 +17,11 @@ from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 
 FACTS = ("background", "output_format", "quality", "safety_identifier", "size")
 LONGEST_LINK = 65_536  # bytes
+LONGEST_REVISION = 32_000  # characters: as long as a prompt may be
+_LONGEST_WORD = 256  # characters
+_LARGEST_COUNT = 2**53
+_LARGEST_SEED = 2**64
+_MOST_COUNTS = 16  # that one part of a usage holds
 _DATA_URL = re.compile(rb"data:[^,]{0,256};base64,(?=.)", re.IGNORECASE | re.DOTALL)
 
 
@@ -23,27 +29,24 @@ def garbled(reason: object) -> UpstreamError:
     return UpstreamError(Failure.UNCERTAIN, f"the answer cannot be read: {reason}")
 
 
-def so_far(tap: JsonTap, begins: StringBegins) -> Any:
-    """The document as it was known when that string began. Raises UpstreamError."""
-    try:
-        return tap.so_far(begins)
-    except JsonTapError as error:
-        raise garbled(error) from None
-
-
 class JsonAnswer:
-    """`{"data": [{"b64_json": …, "revised_prompt": …, "seed": …} | {"url": …}], "usage": …}`, in any order of keys."""
+    """`{"data": [{"b64_json": …, "revised_prompt": …, "seed": …} | {"url": …}], "usage": …}`, in any order of keys.
+
+    `most` is how many images were asked for: those beyond are passed over, since the others were drawn and paid for.
+    """
 
     done = False  # only its end shows that nothing contradicts it
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._tap = JsonTap(frozenset({"b64_json", "url"}))
+        self._most = most
         self._told = 0  # entries of `data` of which all has been told
         self._open = False  # the entry `_told` has begun to be told ...
         self._from_url = False  # ... with what stood under `url`
         self._passing = False  # we are inside a picture's text
         self._address: Address | None = None  # we are inside of
-        self._links: dict[int, str] = {}  # of entries that have not been told, as far as they have any
+        self._link: str | None = None  # of the entry `_told`, if it has one and was not begun to be told
+        self._last: StringBegins | None = None  # the last string of an entry that was asked for
 
     def feed(self, data: bytes) -> Iterable[Event]:
         try:
@@ -59,19 +62,21 @@ class JsonAnswer:
             document = self._tap.close()
         except JsonTapError as error:
             raise garbled(error) from None
-        entries = _entries(document)
-        delivered = bool(self._told or self._open or self._links)
+        delivered = bool(self._told or self._open or self._link)
         if failure := from_document(document, delivered=delivered):
             raise failure.alone()  # this frame holds the other one
         if not delivered:
             raise UpstreamError(Failure.UNCERTAIN, "the answer holds no image, and no reason")
         usage = usage_of(document)
-        events = list(self._up_to(len(entries), entries, usage))
+        entries = _entries(document)[: self._most]
+        events: list[Event] = []
+        for entry in entries[self._told :]:
+            events += self._end(entry, usage if self._told == len(entries) - 1 else None)
         if self._open or self._told > len(entries):
             raise garbled("'data' comes twice")
-        facts = {key: document[key] for key in FACTS if isinstance(document.get(key), str)}
+        facts: dict[str, Any] = facts_of(document)
         if isinstance(document.get("svg_usage"), dict):
-            facts["svg_usage"] = document["svg_usage"]
+            facts["svg_usage"] = _counts(document["svg_usage"])
         return [*events, Done(usage, facts)]
 
     def _events(self, found: Iterable[Any]) -> Iterator[Event]:
@@ -90,14 +95,18 @@ class JsonAnswer:
             elif type(item) is StringEnds:
                 if self._address and (rest := self._address.close()):
                     yield ImageData(rest)
-                elif self._address and self._address.link:
-                    self._links[self._told] = self._address.link
+                elif self._address:
+                    self._link = self._address.link or self._link
                 self._passing, self._address = False, None
 
     def _string(self, index: int, key: str, begins: StringBegins) -> Iterator[Event]:
         if index < self._told:
             raise garbled("'data' comes twice")
-        yield from self._up_to(index, _entries(so_far(self._tap, begins)), None)
+        if index >= self._most:
+            return
+        while self._told < index:
+            yield from self._end(self._entry(self._told, begins), None)
+        self._last = begins
         if key == "url" and not self._open:
             self._address = Address()
         elif key == "b64_json" and not self._open:
@@ -105,20 +114,28 @@ class JsonAnswer:
         elif key == "b64_json" and not self._from_url:
             raise garbled("an image comes twice")
 
-    def _up_to(self, end: int, entries: list[Any], usage: Mapping[str, Any] | None) -> Iterator[Event]:
-        """Tells the rest of the entries before `end`: the end of the open one, and those that are only a link. Raises
-        UpstreamError for one that is neither: an answer with a piece missing must not look whole."""
-        while self._told < end:
-            entry = entries[self._told] if self._told < len(entries) and isinstance(entries[self._told], dict) else {}
-            if not self._open and (address := self._links.pop(self._told, None)):
-                yield ImageBegins(self._told)
-                yield ImageLink(address)
-                self._open = True
-            if not self._open:
-                raise UpstreamError(Failure.UNCERTAIN, f"image {self._told + 1} of the answer is missing")
-            self._told += 1
-            self._open = False
-            yield image_ends(entry, usage if self._told == len(entries) else None)
+    def _entry(self, index: int, until: StringBegins) -> Any:
+        """What an entry says that is over by then; nothing, if it has no string that could be its image."""
+        last = self._last
+        if last is None or last.path[1] != index:
+            return None
+        try:
+            return self._tap.holder(last, until)
+        except JsonTapError as error:
+            raise garbled(error) from None
+
+    def _end(self, entry: Any, usage: Mapping[str, Any] | None) -> Iterator[Event]:
+        """Tells the rest of the entry `_told`: its end, or all of it, if it is only a link. Raises UpstreamError for
+        one that is neither: an answer with a piece missing must not look whole."""
+        if not self._open and self._link:
+            yield ImageBegins(self._told)
+            yield ImageLink(self._link)
+            self._open = True
+        if not self._open:
+            raise UpstreamError(Failure.UNCERTAIN, f"image {self._told + 1} of the answer is missing")
+        self._told += 1
+        self._open, self._link = False, None
+        yield image_ends(entry if isinstance(entry, dict) else {}, usage)
 
 
 def _entries(document: Any) -> list[Any]:
@@ -173,11 +190,16 @@ def behind(address: str) -> ImageLink | ImageData:
 def image_ends(entry: Mapping[str, Any], usage: Mapping[str, Any] | None) -> ImageEnds:
     revised, seed = entry.get("revised_prompt"), entry.get("seed")
     return ImageEnds(
-        revised_prompt=revised if isinstance(revised, str) and revised else None,
-        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
+        revised_prompt=revised[:LONGEST_REVISION] if isinstance(revised, str) and revised else None,
+        seed=seed if _is_count(seed, _LARGEST_SEED) else None,
         usage=usage,
-        facts={key: entry[key] for key in FACTS if isinstance(entry.get(key), str)},
+        facts=facts_of(entry),
     )
+
+
+def facts_of(said: Mapping[str, Any]) -> dict[str, str]:
+    """The provider's words on an image, as far as they are words."""
+    return {key: said[key] for key in FACTS if _is_word(said.get(key))}
 
 
 def usage_of(document: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -201,13 +223,26 @@ def usage_of(document: Mapping[str, Any]) -> dict[str, Any] | None:
         "input_tokens_details": _details(said.get("input_tokens_details") or said.get("prompt_tokens_details"), taken),
     }
     if isinstance(said.get("output_tokens_details"), dict):
-        usage["output_tokens_details"] = said["output_tokens_details"]
+        usage["output_tokens_details"] = _counts(said["output_tokens_details"])
     return usage
 
 
 def _count(said: Mapping[str, Any], *names: str) -> int | None:
-    found = (said[name] for name in names if isinstance(said.get(name), int) and not isinstance(said[name], bool))
-    return next(found, None)
+    return next((said[name] for name in names if _is_count(said.get(name))), None)
+
+
+def _counts(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The first few counts and words: what a provider says here is kept with the images, and passed on as it is."""
+    short = ((name, value) for name, value in said.items() if _is_word(name) and (_is_count(value) or _is_word(value)))
+    return dict(islice(short, _MOST_COUNTS))
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_WORD
+
+
+def _is_count(value: Any, largest: int = _LARGEST_COUNT) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= largest
 
 
 def _details(said: Any, taken: int) -> dict[str, int]:
@@ -218,9 +253,13 @@ def _details(said: Any, taken: int) -> dict[str, int]:
 
 
 class ByFirstByte:
-    """Waits for the first byte that is not white space and lets it choose the decoder: labels have been seen to lie."""
+    """Waits for the first byte that is not white space and lets it choose the decoder: labels have been seen to lie.
 
-    def __init__(self, events: Callable[[], Decoder] | None = None) -> None:
+    `most` is how many images were asked for; `events` makes the decoder of a stream, if there may be one.
+    """
+
+    def __init__(self, most: int, events: Callable[[], Decoder] | None = None) -> None:
+        self._most = most
         self._chosen: Decoder | None = None
         self._events = events
         self._blank = 0
@@ -248,7 +287,7 @@ class ByFirstByte:
 
     def _choose(self, text: bytes) -> Decoder:
         if text[:1] == b"{":
-            return JsonAnswer()
+            return JsonAnswer(self._most)
         if self._events and text[:1] in (b":", b"e", b"d", b"i", b"r"):
             return self._events()
         kind = "HTML" if text[:1] == b"<" else "neither JSON nor events"

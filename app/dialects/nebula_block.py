@@ -54,7 +54,7 @@ def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> Upstrea
 
 
 def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
-    return ByFirstByte()
+    return ByFirstByte(request.n)
 
 
 def error(head: ResponseHead, body: bytes) -> UpstreamError:

@@ -13,7 +13,7 @@ from app.codecs.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 from app.codecs.sse import EventBegins, EventEnds, SseError, SseReader
 from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
 from app.dialects.failures import ends_stream, failed_event, from_document, from_event, from_status
-from app.dialects.json_answers import ByFirstByte, behind, garbled, image_ends, link, so_far, usage_of
+from app.dialects.json_answers import ByFirstByte, behind, garbled, image_ends, link, usage_of
 from app.errors import Failure, UpstreamError
 from app.gateway.usage import add_up
 from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
@@ -33,7 +33,7 @@ def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> Upstrea
 
 
 def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
-    return ByFirstByte(partial(EventAnswer, request.n))
+    return ByFirstByte(request.n, partial(EventAnswer, request.n))
 
 
 def error(head: ResponseHead, body: bytes) -> UpstreamError:
@@ -121,6 +121,10 @@ def _quoted(text: str) -> str:
 
 _DONE = b"[DONE]"
 LONGEST_COMPLAINT = 65_536
+# Of one stream, which has a few partial images and signs of life for each image.
+MOST_EVENTS = 4096
+MOST_BESIDE = 4 * 1_048_576  # bytes beside the pictures
+LARGEST_BESIDE = 1_048_576  # of one event
 
 
 class EventAnswer:
@@ -136,7 +140,9 @@ class EventAnswer:
         self._event: Picture | Complaint | None = None
         self._finished = self._partials = 0  # images, and partial images of the next one
         self._usages: list[Mapping[str, Any]] = []
-        self._asides: list[Mapping[str, Any]] = []  # the first two events without a picture
+        self._events_left, self._beside_left = MOST_EVENTS, MOST_BESIDE
+        self._asides = 0  # events without a picture ...
+        self._reason: UpstreamError | None = None  # ... and why the first of them has none
 
     def feed(self, data: bytes) -> Iterable[Event]:
         try:
@@ -150,9 +156,9 @@ class EventAnswer:
         except SseError as error:
             raise garbled(error) from None
         if not self._finished:
-            raise self._reason() or UpstreamError(
-                Failure.UNCERTAIN, "the events ended without an image, and without a reason"
-            )
+            # One event alone, without a picture or a name, is an ordinary answer in an event's clothes.
+            alone = self._reason if self._asides == 1 and not self._partials else None
+            raise alone or UpstreamError(Failure.UNCERTAIN, "the events ended without an image, and without a reason")
         return [*events, Done(add_up(self._usages) or None)]
 
     def _events(self, found: Iterable[Any]) -> Iterator[Event]:
@@ -171,22 +177,25 @@ class EventAnswer:
                 self._event = None
 
     def _begun(self, name: str | None) -> Picture | Complaint:
-        return Complaint(name) if name and ends_stream(name) else Picture(self._finished, name, self._partials)
+        self._events_left -= 1
+        if self._events_left < 0:
+            raise garbled(f"the stream has more than {MOST_EVENTS} events")
+        if name and ends_stream(name):
+            return Complaint(name)
+        return Picture(self._finished, name, self._partials, min(LARGEST_BESIDE, self._beside_left))
 
     def _note(self, event: Picture | Complaint) -> None:
         self._partials += event.is_partial
-        if event.aside is not None and len(self._asides) < 2:
-            self._asides.append(event.aside)
+        self._beside_left -= event.beside
+        if event.aside is not None:
+            self._asides += 1
+            if self._asides == 1:
+                self._reason = from_document(event.aside)
         if event.finished:
             self._finished, self._partials = self._finished + 1, 0
             self.done = self._finished == self._most
             if event.usage:
                 self._usages.append(event.usage)
-
-    def _reason(self) -> UpstreamError | None:
-        """One event alone, without a picture or a name, is an ordinary answer in an event's clothes."""
-        alone = len(self._asides) == 1 and not self._partials
-        return from_document(self._asides[0]) if alone else None
 
 
 class Complaint:
@@ -194,6 +203,7 @@ class Complaint:
 
     ends = finished = is_partial = False
     usage = aside = None
+    beside = 0
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -218,14 +228,15 @@ class Picture:
     before the picture decides, and the official order says it in time. What comes later must not contradict it.
     """
 
-    def __init__(self, index: int, name: str | None, partials: int) -> None:
-        self._tap = JsonTap(frozenset({"b64_json"}))
+    def __init__(self, index: int, name: str | None, partials: int, room: int) -> None:
+        """`room`: bytes that it may hold beside its picture."""
+        self._tap = JsonTap(frozenset({"b64_json"}), max_skeleton=room)
         self._index, self._name = index, name or ""
         self._partials = partials  # that came before it: its own index, where that comes after the picture, as usual
         self._passing = self._begun = self._skip = self.finished = self.is_partial = False
         self.ends = False  # it is the word that all events have come
         self._head: bytes | None = b""  # how the data begins, as long as it may become `[DONE]`; then None
-        self._so_far: Mapping[str, Any] = {}  # what the event said before its picture
+        self._string: StringBegins | None = None  # the picture's
         self.usage: Mapping[str, Any] | None = None
         self.aside: Mapping[str, Any] | None = None  # what it says, if it has no picture; empty if it has a name
 
@@ -241,11 +252,13 @@ class Picture:
         for item in found:
             if type(item) is bytes:
                 if self._passing:
-                    if not self._begun:  # only now, since an empty text is no image
-                        yield self._begin(self._so_far)
+                    if not self._begun and self._string:  # only now, since an empty text is no image
+                        yield self._begin(self._said_before(self._string))
                     yield ImageData(item)
             elif type(item) is StringBegins and item.path == ("b64_json",):
-                self._passing, self._so_far = True, so_far(self._tap, item)
+                if self._begun:
+                    raise garbled("an image comes twice")
+                self._passing, self._string = True, item
             elif type(item) is StringEnds:
                 self._passing = False
 
@@ -276,6 +289,19 @@ class Picture:
         elif document:
             self.aside = {} if self._name not in ("", "message") or document.get("type") else document
 
+    @property
+    def beside(self) -> int:
+        """Bytes that it holds beside its picture."""
+        return self._tap.kept
+
+    def _said_before(self, string: StringBegins) -> Mapping[str, Any]:
+        """What the event said before its picture."""
+        try:
+            said: Mapping[str, Any] = self._tap.holder_so_far(string)
+        except JsonTapError as error:
+            raise garbled(error) from None
+        return said
+
     def _without_done(self, head: bytes) -> bytes:
         """The beginning of the data, once it is known that it is not `[DONE]`."""
         head = head.lstrip()
@@ -292,5 +318,5 @@ class Picture:
         kind = str(so_far.get("type") or self._name)
         index = so_far.get("partial_image_index")
         if kind.endswith("partial_image") or (not kind and index is not None):
-            return index if isinstance(index, int) else self._partials
+            return index if isinstance(index, int) and 0 <= index < MOST_EVENTS else self._partials
         return None

@@ -17,6 +17,7 @@ _WHITE = b" \t\r\n"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _OF_AN_IMAGE = (ImageBegins, ImageData, ImageLink, ImageEnds)
 _TAIL = 256  # some encoders pad after the end marker
+PARTIALS = 16  # of each image asked for; callers can ask for three
 LONGEST = 256 * 1_048_576  # bytes; several times what anybody draws, so it is no picture but a fault that never ends
 
 
@@ -24,8 +25,8 @@ class Inspector:
     """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is.
 
     `seed` is the one that was sent for the first image: an upstream that took it need not repeat it. `most` is how
-    many images were asked for: what an upstream sends beyond them is passed over. `base_url` is where links that are
-    no full addresses begin.
+    many images were asked for: what an upstream sends beyond them is passed over, and so are partial images without
+    end. `base_url` is where links that are no full addresses begin.
     """
 
     def __init__(self, seed: int | None = None, most: int | None = None, base_url: str = "") -> None:
@@ -33,7 +34,7 @@ class Inspector:
         self._seed = seed
         self._most = most
         self._base_url = base_url
-        self._index = 0
+        self._index = self._partials = 0
         self._unwanted = False
 
     def __call__(self, events: Iterable[Event]) -> Iterator[Event]:
@@ -42,7 +43,10 @@ class Inspector:
             if type(event) is ImageBegins:
                 self._picture = Picture()
                 self._index = event.index
-                self._unwanted = self._most is not None and event.index >= self._most
+                self._partials += event.partial is not None
+                self._unwanted = self._most is not None and (
+                    event.index >= self._most or (event.partial is not None and self._partials > PARTIALS * self._most)
+                )
             if self._unwanted and type(event) in _OF_AN_IMAGE:
                 continue
             if type(event) is ImageData:

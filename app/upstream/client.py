@@ -167,6 +167,7 @@ async def _inflated(stream: AsyncIterator[bytes], encoding: str) -> AsyncGenerat
             data = inflate.decompress(piece, PIECE)
             while data:
                 yield data
+                await asyncio.sleep(0)  # a small piece may hold very much, and others wait meanwhile
                 data = inflate.decompress(inflate.unconsumed_tail, PIECE)
     except zlib.error as error:
         raise UpstreamError(Failure.UNCERTAIN, f"the compressed answer is garbled: {error}") from None

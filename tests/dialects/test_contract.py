@@ -15,6 +15,7 @@ from app.errors import Failure, UpstreamError
 from app.images import ImageBegins, ImageEnds, Operation, Size
 from tests.dialects.asking import GOOD, NONCE, asked, decoded, deployed, pictures, rendered, size_of, told, upload
 
+ASKED = asked(n=3)
 TEXT = b"iVBORw0KGgoAAAANSUhEUgAA+/8="
 ESCAPED = TEXT.replace(b"/", b"\\/").replace(b"=", b"\\u003d")
 
@@ -65,8 +66,8 @@ each_sample = pytest.mark.parametrize(("name", "sample"), EACH)
 
 def read(dialect: Dialect, answer: bytes) -> list[object]:
     """What a decoder tells of an answer, cut nowhere and cut everywhere: the same."""
-    at_once = decoded(dialect, answer)
-    assert at_once == told(dialect.decoder(asked(), GOOD), (answer[at : at + 1] for at in range(len(answer))))
+    at_once = decoded(dialect, answer, ASKED)
+    assert at_once == told(dialect.decoder(ASKED, GOOD), (answer[at : at + 1] for at in range(len(answer))))
     return list(at_once)
 
 
@@ -128,9 +129,9 @@ def test_a_good_answer_holds_its_pictures_however_it_is_cut(name: str, sample: S
 @each_sample
 def test_an_answer_cut_in_two_anywhere_tells_the_same(name: str, sample: Sample) -> None:
     dialect, answer = load(name), sample.whole + sample.after
-    expected = decoded(dialect, answer)
+    expected = decoded(dialect, answer, ASKED)
     for at in range(len(answer)):
-        assert told(dialect.decoder(asked(), GOOD), [answer[:at], answer[at:]]) == expected
+        assert told(dialect.decoder(ASKED, GOOD), [answer[:at], answer[at:]]) == expected
 
 
 @given(st.data())
@@ -139,7 +140,7 @@ def test_an_answer_cut_into_many_pieces_tells_the_same(data: st.DataObject) -> N
     dialect, answer = load(name), sample.whole + sample.after
     cuts = sorted(data.draw(st.sets(st.integers(0, len(answer)), max_size=12)))
     pieces = [answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
-    assert told(dialect.decoder(asked(), GOOD), pieces) == decoded(dialect, answer)
+    assert told(dialect.decoder(ASKED, GOOD), pieces) == decoded(dialect, answer, ASKED)
 
 
 @each_sample
@@ -147,7 +148,7 @@ def test_an_answer_that_is_cut_off_anywhere_is_an_error_and_perhaps_paid(name: s
     dialect = load(name)
     for end in range(len(sample.whole)):
         with pytest.raises(UpstreamError) as caught:
-            decoded(dialect, sample.whole[:end])
+            decoded(dialect, sample.whole[:end], ASKED)
         assert caught.value.failure is Failure.UNCERTAIN, sample.whole[:end]
 
 
@@ -172,7 +173,7 @@ NOT_ANSWERS = [
 def test_what_is_no_answer_is_an_error_and_perhaps_paid_however_it_is_cut(name: str, answer: bytes) -> None:
     for chunks in ([answer], [answer[at : at + 1] for at in range(len(answer))]):
         with pytest.raises(UpstreamError) as caught:
-            told(load(name).decoder(asked(), GOOD), chunks)
+            told(load(name).decoder(ASKED, GOOD), chunks)
         assert caught.value.failure is Failure.UNCERTAIN
         assert caught.value.message
 
@@ -188,7 +189,7 @@ def test_no_answer_makes_a_decoder_raise_anything_but_an_upstream_error(data: st
     half = data.draw(st.integers(0, len(answer)))
     try:
         # `told` checks that what is told is in order.
-        assert told(load(name).decoder(asked(), GOOD), [bytes(answer[:half]), bytes(answer[half:])])
+        assert told(load(name).decoder(ASKED, GOOD), [bytes(answer[:half]), bytes(answer[half:])])
     except UpstreamError as error:
         assert error.message
 

@@ -15,7 +15,7 @@ from tests.dialects.asking import pictures, told
 
 def read(document: Any) -> list[Event]:
     text = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return told(JsonAnswer(), [text])
+    return told(JsonAnswer(10), [text])
 
 
 def refused(document: Any) -> UpstreamError:
@@ -85,13 +85,13 @@ def test_a_text_goes_before_a_link(entry: dict[str, Any]) -> None:
 def test_a_data_url_is_the_image_itself(url: str, text: bytes, step: int) -> None:
     data = [{"url": url, "revised_prompt": "r"}, {"url": "https://a.test/1"}, {"url": url, "b64_json": "the same"}]
     body = json.dumps({"data": data}).encode()
-    events = told(JsonAnswer(), (body[at : at + step] for at in range(0, len(body), step)))
+    events = told(JsonAnswer(10), (body[at : at + step] for at in range(0, len(body), step)))
     assert pictures(events) == [text, "https://a.test/1", text]
     assert [event.revised_prompt for event in events if isinstance(event, ImageEnds)] == ["r", None, None]
 
 
 def test_a_data_url_of_any_length_passes_in_pieces() -> None:
-    decoder = JsonAnswer()
+    decoder = JsonAnswer(10)
     passed = list(decoder.feed(b'{"data":[{"url":"data:image/png;base64,'))
     for _ in range(64):
         passed += decoder.feed(b"A" * 65_536)
@@ -124,7 +124,7 @@ def test_texts_and_links_mixed_come_in_the_order_of_the_answer(
 ) -> None:
     document = {"data": data, "created": 1} if first else {"created": 1, "status": "success", "data": data}
     text = json.dumps(document).encode()
-    events = told(JsonAnswer(), (text[at : at + step] for at in range(0, len(text), step)))
+    events = told(JsonAnswer(10), (text[at : at + step] for at in range(0, len(text), step)))
     assert pictures(events) == [e["b64_json"].encode() if e.get("b64_json") else e["url"] for e in data]
     assert [e.index for e in events if isinstance(e, ImageBegins)] == list(range(len(data)))
 
@@ -157,7 +157,7 @@ def test_an_answer_with_one_image_missing_is_an_error(data: list[Any]) -> None:
 @pytest.mark.parametrize("step", [1, 1000])
 def test_an_answer_that_says_something_twice_is_an_error(text: bytes, step: int) -> None:
     with pytest.raises(UpstreamError) as caught:
-        told(JsonAnswer(), (text[at : at + step] for at in range(0, len(text), step)))
+        told(JsonAnswer(10), (text[at : at + step] for at in range(0, len(text), step)))
     assert caught.value.failure is Failure.UNCERTAIN
     assert "twice" in caught.value.message
 
@@ -200,7 +200,7 @@ def test_an_answer_without_an_image_and_without_a_reason_was_perhaps_paid() -> N
 
 
 def test_a_piece_of_a_picture_is_passed_on_as_it_came() -> None:
-    answer = JsonAnswer()
+    answer = JsonAnswer(10)
     list(answer.feed(b'{"data":[{"b64_json":"AA'))
     piece = b"B" * 1000
     [event] = answer.feed(piece)
@@ -260,8 +260,8 @@ def test_details_of_what_was_made_are_kept() -> None:
 @pytest.mark.parametrize("blank", [b"", b" \r\n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
 def test_what_an_answer_begins_with_chooses_its_decoder(blank: bytes) -> None:
     text = blank + b'{"data":[{"b64_json":"AA"}]}'
-    assert pictures(told(ByFirstByte(), [text])) == [b"AA"]
-    assert pictures(told(ByFirstByte(), (text[at : at + 1] for at in range(len(text))))) == [b"AA"]
+    assert pictures(told(ByFirstByte(10), [text])) == [b"AA"]
+    assert pictures(told(ByFirstByte(10), (text[at : at + 1] for at in range(len(text))))) == [b"AA"]
 
 
 @pytest.mark.parametrize(
@@ -269,14 +269,14 @@ def test_what_an_answer_begins_with_chooses_its_decoder(blank: bytes) -> None:
 )
 def test_what_is_no_json_is_told_as_what_it_is(text: bytes, word: str) -> None:
     with pytest.raises(UpstreamError, match=word):
-        told(ByFirstByte(), [text])
+        told(ByFirstByte(10), [text])
 
 
 def test_endless_white_space_is_an_error() -> None:
     with pytest.raises(UpstreamError, match="white space"):
-        told(ByFirstByte(), [b" " * 65_536] * 20)
+        told(ByFirstByte(10), [b" " * 65_536] * 20)
 
 
 def test_events_are_only_read_where_the_dialect_knows_them() -> None:
     with pytest.raises(UpstreamError):
-        told(ByFirstByte(), [b'data: {"b64_json":"AA"}\n\n'])
+        told(ByFirstByte(10), [b'data: {"b64_json":"AA"}\n\n'])

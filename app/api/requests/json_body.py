@@ -12,7 +12,7 @@ from app.api.requests.image_url import ImageUrl
 from app.api.requests.rules import invalid, missing, shortened, wrong_type
 from app.api.requests.upload import judge
 from app.api.requests.validation import build, too_many
-from app.codecs.json_tap import MAX_DEPTH, JsonTap, JsonTapError, StringBegins, StringEnds
+from app.codecs.json_tap import MAX_DEPTH, MOST_STRINGS, JsonTap, JsonTapError, StringBegins, StringEnds
 from app.errors import InvalidRequest
 from app.images import ImageRequest, Operation, Upload
 from app.storage.spool import Uploads
@@ -152,6 +152,8 @@ async def _tapped(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[st
                     if kept > TEXT_BYTES:
                         raise text_too_large()
                     source += event
+            if tap.left_out:
+                raise unparsable(f"it has more than {MOST_STRINGS} strings under 'image_url'")
         fields = tap.close()
     except JsonTapError as error:
         raise text_too_large() if str(error).startswith("JSON holds more") else unparsable(str(error)) from error
