@@ -68,7 +68,8 @@ class ImageRequest:
     """What a caller wants drawn, whichever door it came through and whichever provider will draw it.
 
     `parameters` holds the optional parameters under the names of `app.catalog.parameters`; `spelt` the caller's own
-    spelling of them, where it differs; `extra` what no OpenAI documentation knows, in the caller's order.
+    spelling of them, where it differs; `extra` what no OpenAI documentation knows, in the caller's order, each value as
+    its JSON: nobody here reads it, and parsed it would take twenty times the room.
     """
 
     operation: Operation
@@ -84,9 +85,15 @@ class ImageRequest:
     partial_images: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     spelt: Mapping[str, str] = field(default_factory=dict)
-    extra: tuple[tuple[str, Any], ...] = ()
+    extra: tuple[tuple[str, bytes], ...] = ()
     mask_convention: Literal["alpha", "white", "black"] = "alpha"  # what the caller's mask means
     raw: bool = False  # the answer is to be the one image's bytes, and nothing else
+
+    @property
+    def text_length(self) -> int:
+        """How much text it holds, roughly."""
+        parameters = sum(len(str(value)) for value in self.parameters.values())
+        return len(self.prompt or "") + parameters + sum(len(name) + len(raw) for name, raw in self.extra)
 
     def outline(self) -> ImageRequest:
         """What of it the shape of an answer depends on: no picture, and nothing of any length."""

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from app.catalog.deployments import Deployment
 from app.catalog.profiles import Profile
@@ -77,6 +78,16 @@ class Dialect(Protocol):
     def error(self, head: ResponseHead, body: bytes) -> UpstreamError:
         """For any other status; `body` is at most its first 64 KiB."""
         ...
+
+
+def json_object(fields: Mapping[str, Any], extra: Iterable[tuple[str, bytes]]) -> bytes:
+    """`fields`, which are not empty, and after them what is JSON already. Of two with one name the last holds."""
+    last = dict(extra)
+    known = {name: value for name, value in fields.items() if name not in last} if last else fields
+    text = json.dumps(known, ensure_ascii=False, separators=(",", ":")).encode()
+    if not last:
+        return text
+    return b"".join((text[:-1], *(b",%b:%b" % (json.dumps(name).encode(), raw) for name, raw in last.items()), b"}"))
 
 
 def load(name: str) -> Dialect:

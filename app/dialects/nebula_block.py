@@ -8,7 +8,7 @@ from typing import Any
 
 from app.catalog.deployments import Deployment
 from app.catalog.profiles import Profile
-from app.dialects import Base64, Decoder, Ingredient, ResponseHead, UpstreamRequest
+from app.dialects import Base64, Decoder, Ingredient, ResponseHead, UpstreamRequest, json_object
 from app.dialects.failures import from_status
 from app.dialects.json_answers import ByFirstByte
 from app.errors import UpstreamError
@@ -43,8 +43,7 @@ def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> Upstrea
         fields[can.spelling("height", "height")] = request.size.height
     for name, value in request.parameters.items():
         fields[can.spelling(name, request.spelt.get(name, name))] = value
-    fields.update(request.extra)
-    body: list[Ingredient] = [json.dumps(fields, ensure_ascii=False, separators=(",", ":"))[:-1].encode()]
+    body: list[Ingredient] = [json_object(fields, request.extra)[:-1]]
     pictures = [(can.image_field or "image", upload) for upload in request.images]
     if request.mask is not None:
         pictures.append((can.mask_field, request.mask))

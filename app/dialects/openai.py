@@ -11,7 +11,7 @@ from app.catalog.deployments import Deployment
 from app.catalog.profiles import Profile
 from app.codecs.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 from app.codecs.sse import EventBegins, EventEnds, SseError, SseReader
-from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
+from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest, json_object
 from app.dialects.failures import ends_stream, failed_event, from_document, from_event, from_status
 from app.dialects.json_answers import ByFirstByte, behind, garbled, image_ends, link, usage_of
 from app.errors import Failure, UpstreamError
@@ -25,8 +25,8 @@ def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> Upstrea
     fields = list(_fields(request, deployment))
     path = f"/images/{request.operation}"
     if request.operation is Operation.GENERATIONS:
-        body = json.dumps(dict(fields), ensure_ascii=False, separators=(",", ":")).encode()
-        return UpstreamRequest(path, "application/json", (body,))
+        return UpstreamRequest(path, "application/json", (json_object(dict(fields), request.extra),))
+    fields += ((name, json.loads(raw)) for name, raw in request.extra)
     boundary = f"image-gateway-{nonce}"
     form = _form(fields, _files(request, deployment.profile), boundary)
     return UpstreamRequest(path, f"multipart/form-data; boundary={boundary}", tuple(form))
@@ -60,7 +60,6 @@ def _fields(request: ImageRequest, deployment: Deployment) -> Iterator[tuple[str
             yield "partial_images", request.partial_images
     for name, value in request.parameters.items():
         yield can.spelling(name, request.spelt.get(name, name)), value
-    yield from request.extra
 
 
 def _size(request: ImageRequest, can: Profile) -> Iterator[tuple[str, Any]]:

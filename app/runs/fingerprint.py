@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 from app.images import Blob, ImageRequest
 
 _PIECE = 1_048_576
+_FIELDS = [name for name in ImageRequest.__slots__ if name not in ("images", "mask", "markup")]
 
 
 def identity(request: ImageRequest) -> bytes:
     """A digest. Reads the uploads, so give it a thread if there are any. Raises ValueError, OSError when they are
     closed."""
-    fields = replace(request, images=(), mask=None, markup=None)
     files = [_digest(upload.blob) if upload else None for upload in (*request.images, request.mask, request.markup)]
-    plain = [getattr(fields, name) for name in ImageRequest.__slots__ if name not in ("images", "mask", "markup")]
+    plain = [getattr(request, name) for name in _FIELDS]
     return sha256(json.dumps([plain, files], sort_keys=True, default=_plain).encode()).digest()
 
 
@@ -39,4 +38,6 @@ def _digest(blob: Blob) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
     return dict(value) if hasattr(value, "keys") else str(value)

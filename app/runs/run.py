@@ -16,12 +16,13 @@ from app.errors import ApiError, Unavailable
 from app.gateway.fanout import Drawn
 from app.gateway.inputs import Preparation
 from app.images import Done, Event, ImageRequest
-from app.runs.fingerprint import identified
+from app.runs.fingerprint import identified, identity
 from app.storage.files import StoredFile
 from app.storage.full_disk import is_full
 from app.storage.recording import Recording
 from app.storage.spool import Uploads
 
+SHORT = 2048  # characters: a request that is no longer is not worth a digest for each that was delivered
 
 @dataclass(slots=True)
 class Call:
@@ -219,6 +220,9 @@ class Run:
             self.call.files.close()
         if self.ended and (self.identity is not None or (self.delivered and not self.named)):
             self.call.uploads.close()
+            self.call.preparation = None
+            if self.identity is None and self.call.request.text_length > SHORT:
+                self.identity = _known_without(self.call.request)
         if self.ended and self.identity is not None:
             self.call.request = self.call.request.outline()
 
@@ -243,3 +247,8 @@ class Run:
                 self.call.drawn.keep(self.recording)
         self._resources.close()
         self.release()
+
+
+def _known_without(request: ImageRequest) -> bytes:
+    """The digest of a request whose uploads are closed. With uploads it cannot be had any more: nothing is the same."""
+    return b"" if request.images else identity(request)

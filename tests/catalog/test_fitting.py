@@ -73,7 +73,9 @@ def test_what_the_gateway_says_by_another_name_cannot_be_said_beside_it(name: st
 
 def test_a_hosts_own_name_may_be_used_where_the_gateway_says_nothing_by_it() -> None:
     can = Profile(parameters={"steps": "inference_steps"}, extra="pass")
-    assert fitted(asked(GENERATIONS, extra=(("inference_steps", 4),)), can).request.extra == (("inference_steps", 4),)
+    assert fitted(asked(GENERATIONS, extra=(("inference_steps", 4),)), can).request.extra == (
+        ("inference_steps", b"4"),
+    )
 
 
 # --- nothing is lost without a word ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,8 @@ def asked(operation: Operation = Operation.GENERATIONS, **more: Any) -> ImageReq
         more.setdefault("images", (upload(),))
     if operation is not Operation.VARIATIONS:
         more.setdefault("prompt", "a cat")
-    return ImageRequest(operation, "its-name-here", **more)
+    extra = tuple((name, json.dumps(value).encode()) for name, value in more.pop("extra", ()))
+    return ImageRequest(operation, "its-name-here", extra=extra, **more)
 
 
 def deployed(dialect: str, profile: Profile, model: str = "its-name-there") -> Deployment:

@@ -55,7 +55,7 @@ def test_the_order_of_parameters_makes_no_difference() -> None:
         {"response_format": "url"},
         {"parameters": {"quality": "high", "seed": "7"}},
         {"parameters": {"quality": "high"}},
-        {"extra": (("lora", 1),)},
+        {"extra": (("lora", b"1"),)},
         {"mask_convention": "white"},
         {"partial_images": 1},
     ],
@@ -72,3 +72,8 @@ def test_files_that_were_closed_cannot_be_told() -> None:
         each.blob.close()
     with pytest.raises(ValueError, match="closed"):
         identity(request)
+
+
+def test_what_is_not_known_makes_a_difference() -> None:
+    assert identity(edit(extra=(("x", b"[1]"),))) == identity(edit(extra=(("x", b"[1]"),)))
+    assert identity(edit(extra=(("x", b"[1]"),))) != identity(edit(extra=(("x", b'"[1]"'),)))

@@ -12,14 +12,16 @@ import pytest
 from app.access.keys import Key
 from app.errors import Conflict, NotFound, Unavailable
 from app.gateway.fanout import Drawn
+from app.gateway.inputs import Preparation
 from app.images import Event, ImageData, ImageRequest
+from app.imaging.workers import Studio
 from app.runs import entry as kept_runs
 from app.runs import retention as module
 from app.runs.entry import Kept
 from app.runs.retention import Retention, Room
 from app.runs.run import Run
 from app.storage.recording import Meter
-from app.storage.spool import Uploads
+from app.storage.spool import Spool, Uploads
 from tests.drawings import PICTURE, A, B, Clock, Drawing, drawing, edit, paid, read, unpaid, wanted
 
 pytestmark = pytest.mark.anyio
@@ -302,6 +304,29 @@ async def test_of_what_is_known_by_its_identity_no_prompt_is_kept(house: New) ->
     request = kept.run.call.request
     assert (request.prompt, request.n, request.stream) == (None, 2, True)
     assert await home.find(idempotency_key="k", request=wanted("a long prompt", n=2, stream=True)) is kept
+
+
+async def test_of_what_was_delivered_no_long_text_is_kept_and_it_is_known_all_the_same(house: New) -> None:
+    home = house()
+    asked = replace(wanted("a long prompt" * 200), extra=(("x", b"[" + b"[]," * 300_000 + b"[]]"),))
+    kept = await home.ended(delivered=True, request=asked)
+    request = kept.run.call.request
+    assert (request.prompt, request.extra) == (None, ())
+    home.retention.returned(kept)
+    assert await home.find(replace(asked, extra=()), retry=True) is None
+    assert await home.find(asked, retry=True) is kept
+
+
+async def test_of_a_delivered_edit_neither_the_long_text_nor_the_preparation_is_kept(house: New) -> None:
+    home, uploads = house(), Uploads()
+    asked = replace(edit(uploads), prompt="a long prompt" * 200)
+    kept, drawn = home.begin(request=asked, uploads=uploads)
+    drawn.run.call.preparation = Preparation(asked, uploads, Studio(lambda: Spool(0)))
+    await home.serve(kept, delivered=True)
+    assert (drawn.run.call.request.prompt, drawn.run.call.request.images) == (None, ())
+    assert drawn.run.call.preparation is None
+    home.retention.returned(kept)
+    assert await home.find(drawn.run.call.request, retry=True) is None
 
 
 async def test_what_failed_unpaid_with_images_hands_them_on_when_it_is_drawn_afresh(house: New) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from app.errors import InvalidRequest
 from app.images import Size
 
 MAX_EDGE = 16_384  # pixels
+LONGEST_STRUCTURE = 16_384  # bytes of JSON
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
@@ -164,6 +166,12 @@ class Structure:
     def read(self, name: str, value: Any) -> dict[str, Any]:
         if type(value) is not dict:
             raise wrong_type(name, "an object", value)
+        if len(json.dumps(value)) > LONGEST_STRUCTURE:
+            raise invalid(
+                name,
+                f"Invalid {name!r}: object too large. Expected at most {LONGEST_STRUCTURE} bytes of JSON.",
+                "invalid_value",
+            )
         for key in self.required:
             if value.get(key) is None:
                 raise missing(f"{name}.{key}")

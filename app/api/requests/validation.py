@@ -5,6 +5,7 @@ Faults are told in the order in which OpenAI tells them: model, prompt, images, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from app.api.requests.rules import (
     Text,
     invalid,
     missing,
+    shortened,
 )
 from app.catalog.parameters import ALIASES
 from app.errors import InvalidRequest
@@ -33,6 +35,9 @@ _EDGE = Integer(1, MAX_EDGE)
 _GUIDANCE = Number(0, 100)
 _STEPS = Integer(1, 1000)
 MAX_SEED = 2**64 - 1
+# In what a form spells out: each value with its whole name, so that a small document can become a very large form.
+MOST_VALUES = 10_000
+MOST_NAMES = 1_048_576  # characters
 
 # The literals are those of OpenAI's SDKs, the retired models' among them.
 RULES: dict[str, Rule] = {
@@ -104,6 +109,8 @@ def build(
     partial_images = values.pop("partial_images", 0)
     mask_convention = values.pop("mask_convention", "alpha")
     refuse_contradictions(values)
+    if extra and operation is not Operation.GENERATIONS:
+        _refuse_long_forms(extra)
     return ImageRequest(
         operation=operation,
         model=model,
@@ -115,7 +122,7 @@ def build(
         partial_images=partial_images,
         parameters=values,
         spelt=spelt,
-        extra=tuple(extra),
+        extra=tuple((name, _as_json(value)) for name, value in extra),
         mask_convention=mask_convention,
     )
 
@@ -144,6 +151,29 @@ def _sorted(operation: Operation, fields: Iterable[tuple[str, Any]]) -> tuple[di
         else:
             extra.append((name, value))
     return known, extra
+
+
+def _as_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _refuse_long_forms(extra: list[tuple[str, Any]]) -> None:
+    todo = [(name, len(name), value) for name, value in extra]
+    values = names = 0
+    while todo:
+        name, length, value = todo.pop()
+        values, names = values + 1, names + length
+        if values > MOST_VALUES or names > MOST_NAMES:
+            raise invalid(
+                name,
+                f"Invalid {shortened(name)!r}: a form would spell out more than {MOST_VALUES} values, or more than "
+                f"{MOST_NAMES} characters of names. Send fewer values beside the documented parameters.",
+                "invalid_value",
+            )
+        if type(value) is dict:
+            todo += [(name, length + len(key) + 2, inner) for key, inner in value.items()]
+        elif type(value) is list:
+            todo += [(name, length + 2, inner) for inner in value]
 
 
 def _prompt(operation: Operation, known: dict[str, Any], read: _Read) -> str | None:

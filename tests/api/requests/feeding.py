@@ -22,6 +22,11 @@ CAPTURES = sorted((Path(__file__).parent / "captures").glob("*.http"))
 _BINARY = re.compile(rb"<(\d+) bytes binary [^>]*>")
 
 
+def unknown(request: ImageRequest) -> tuple[tuple[str, Any], ...]:
+    """The fields that no OpenAI documentation knows, parsed."""
+    return tuple((name, json.loads(value)) for name, value in request.extra)
+
+
 def scope(content_type: str | None, **headers: str) -> Scope:
     pairs = [(b"host", b"localhost"), *((name.encode(), value.encode()) for name, value in headers.items())]
     if content_type is not None:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from app.api.requests.body import ClientGone, Limits
 from app.api.requests.image_url import ImageUrl
 from app.api.requests.reading import read_request
+from app.codecs.json_tap import MOST_STRINGS
 from app.errors import ApiError, InvalidRequest, TooLarge
 from app.images import Operation, Size, Upload
 from app.storage.spool import Uploads
-from tests.api.requests.feeding import LIMITS, content, png, read_json, receiving, scope
+from tests.api.requests.feeding import LIMITS, content, png, read_json, receiving, scope, unknown
 
 pytestmark = pytest.mark.anyio
 TEXT = {"model": "m", "prompt": "p"}
@@ -89,7 +90,31 @@ async def test_escapes_that_spell_text_are_text() -> None:
     body = rb'{"model": "m", "prompt": "\ud83e\udd8a \\u0000 \u00e9", "x": "\\ud800"}'
     request = await read_json(Operation.GENERATIONS, body)
     assert request.prompt == "🦊 \\u0000 é"
-    assert request.extra == (("x", "\\ud800"),)
+    assert unknown(request) == (("x", "\\ud800"),)
+
+
+async def test_of_what_generations_do_not_know_only_bytes_are_kept() -> None:
+    lists = "[" + ",".join(["[]"] * 300_000) + "]"
+    request = await read_json(Operation.GENERATIONS, f'{{"model":"m","prompt":"p","x":{lists}}}'.encode())
+    assert request.extra == (("x", lists.encode()),)
+
+
+@pytest.mark.parametrize("value", [[[]] * 10_000, [1] * 10_000, {"k" * 100_000: [1] * 20}])
+async def test_what_a_form_would_spell_out_at_great_length_is_refused_in_an_edit(value: object) -> None:
+    fault = await refused(edit(PICTURE, x=value))
+    assert (fault.status, fault.param) == (400, "x")
+    assert "10000 values" in fault.message
+    assert unknown(await read_json(Operation.EDITS, edit(PICTURE, x=[1] * 9000)))
+
+
+async def test_an_object_that_is_known_is_small() -> None:
+    fault = await refused({**TEXT, "svg": {"model": "m", "x": [[]] * 10_000}}, Operation.GENERATIONS)
+    assert (fault.status, fault.param) == (400, "svg")
+
+
+async def test_image_urls_beyond_the_most_are_refused_and_not_left_out() -> None:
+    fault = await refused(edit(PICTURE, x=[{"image_url": "a"}] * MOST_STRINGS))
+    assert (fault.status, "more than 4096 strings" in fault.message) == (400, True)
 
 
 async def test_a_byte_order_mark_and_duplicate_keys_are_no_obstacle() -> None:
@@ -105,7 +130,7 @@ async def test_a_generation_over_a_megabyte_is_refused() -> None:
 async def test_what_generations_do_not_know_goes_through_as_it_came() -> None:
     extra = {"image": "u", "mask": 1, "images": [{"image_url": "x"}], "mask_convention": "white", "lora": {"a": [1.5]}}
     request = await read_json(Operation.GENERATIONS, {**TEXT, **extra, "nothing": None})
-    assert request.extra == tuple(extra.items())
+    assert unknown(request) == tuple(extra.items())
     assert request.images == ()
 
 
@@ -127,7 +152,7 @@ async def test_mask_and_markup_are_read_beside_the_images() -> None:
     assert request.mask is not None
     assert request.mask.filename == "mask.png"
     assert request.n == 2
-    assert request.extra == ()
+    assert unknown(request) == ()
 
 
 @pytest.mark.parametrize("fields", [{"mask": None}, {"mask": None, "markup": None, "size": None}])
@@ -327,7 +352,7 @@ async def test_the_last_of_duplicate_keys_counts() -> None:
 async def test_an_image_url_of_somebody_elses_goes_through_as_it_came() -> None:
     extra = {"image_url": 'first \\ " é', "style_reference": [{"image_url": "second"}, {"image_url": None}]}
     request = await read_json(Operation.EDITS, edit(PICTURE, **extra))
-    assert request.extra == tuple(extra.items())
+    assert unknown(request) == tuple(extra.items())
     assert (await refused(edit(PICTURE, image_url="x" * 3_000_000))).status == 413
     assert (await refused(edit(PICTURE, note="x" * 3_000_000))).status == 413
     large = {"image_url": data_url(png(padding=bytes(700_000)))}

@@ -12,7 +12,7 @@ from app.api.requests.body import Limits
 from app.errors import InvalidRequest
 from app.images import ImageRequest, Operation, Size
 from app.storage.spool import Uploads
-from tests.api.requests.feeding import CAPTURES, captured, content, png, read, read_json
+from tests.api.requests.feeding import CAPTURES, captured, content, png, read, read_json, unknown
 
 pytestmark = pytest.mark.anyio
 # Not: an edit whose picture is four letters of base64, and the variations, which name no model.
@@ -81,7 +81,7 @@ async def test_every_parameter_of_the_python_sdk_arrives() -> None:
 async def test_extra_fields_of_a_form_arrive_as_they_came() -> None:
     request = await read_captured("py3.52.0-edit-extra-body-nested")
     assert request.parameters == {"guidance": 3.5, "moderation": "low"}
-    assert request.extra == (
+    assert unknown(request) == (
         ("flag", "true"),
         ("lora[name]", "a"),
         ("lora[w]", "0.5"),

@@ -7,6 +7,7 @@ import pytest
 from app.api.requests.validation import build
 from app.errors import InvalidRequest
 from app.images import ImageRequest, Operation, Size
+from tests.api.requests.feeding import unknown
 
 BASE: dict[str, Any] = {"model": "m", "prompt": "p"}
 
@@ -219,13 +220,13 @@ def test_a_transparent_jpeg_is_a_contradiction() -> None:
 
 def test_what_is_not_known_goes_through_in_order() -> None:
     extra = {"zeta": 1, "alpha": {"b": [None]}, "lora": "x"}
-    assert read(**extra).extra == tuple(extra.items())
+    assert unknown(read(**extra)) == tuple(extra.items())
 
 
 def test_what_an_operation_does_not_know_is_not_known() -> None:
-    assert read(mask_convention="odd").extra == (("mask_convention", "odd"),)
+    assert unknown(read(mask_convention="odd")) == (("mask_convention", "odd"),)
     assert read_for(Operation.EDITS, mask_convention="white").mask_convention == "white"
-    assert read_for(Operation.VARIATIONS, partial_images=2).extra == (("partial_images", 2),)
+    assert unknown(read_for(Operation.VARIATIONS, partial_images=2)) == (("partial_images", 2),)
 
 
 @pytest.mark.parametrize("operation", Operation)
