@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 MAX_DEPTH = 64  # providers' answers nest four deep; json.loads would go on to the recursion limit
+MOST_HOLDERS = 16_384  # objects and arrays; each costs a hundred times the bytes that spell it
 MOST_STRINGS = 4096  # that are told of: an answer or a request has a few dozen
 
 _BOM = b"\xef\xbb\xbf"
@@ -41,7 +42,8 @@ _SHORT = {
 
 
 class JsonTapError(ValueError):
-    """The document is not JSON, ends too early, nests too deep, or holds too much beside the tapped strings."""
+    """The document is not JSON, ends too early, nests too deep or too often, or holds too much beside the tapped
+    strings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class JsonTap:
         # For each open object the key we are at, as spelt, or as meant once a path was told; for each array the index.
         self._path: list[bytes | str | int] = []
         self._starts: list[int] = []  # where each of those begins in the skeleton
+        self._holders = 0  # objects and arrays so far
         self._fault: str | None = None
         self._done = False  # the outermost object or array is closed
         self._tapping = False  # inside a tapped string
@@ -258,6 +261,9 @@ class JsonTap:
                 self._starts.append(kept + token.end() - 1)
                 if len(path) > MAX_DEPTH:
                     raise JsonTapError(f"JSON nests deeper than {MAX_DEPTH} levels")
+                self._holders += 1
+                if self._holders > MOST_HOLDERS:
+                    raise JsonTapError(f"JSON has more than {MOST_HOLDERS} objects and arrays")
         self._keep(data[start:])
         return size
 

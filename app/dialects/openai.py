@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from app.catalog.deployments import Deployment
@@ -124,6 +125,7 @@ LONGEST_COMPLAINT = 65_536
 MOST_EVENTS = 4096
 MOST_BESIDE = 4 * 1_048_576  # bytes beside the pictures
 LARGEST_BESIDE = 1_048_576  # of one event
+FEW_ITEMS = 8  # of a piece: an event or two
 
 
 class EventAnswer:
@@ -160,8 +162,8 @@ class EventAnswer:
             raise alone or UpstreamError(Failure.UNCERTAIN, "the events ended without an image, and without a reason")
         return [*events, Done(add_up(self._usages) or None)]
 
-    def _events(self, found: Iterable[Any]) -> Iterator[Event]:
-        for item in found:
+    def _events(self, found: list[Any]) -> Iterator[Event]:
+        for item in found if len(found) <= FEW_ITEMS else _joined(found):
             if self.done:
                 return
             if type(item) is bytes:
@@ -195,6 +197,15 @@ class EventAnswer:
             self.done = self._finished == self._most
             if event.usage:
                 self._usages.append(event.usage)
+
+
+def _joined(found: Iterable[Any]) -> Iterator[Any]:
+    """Data that comes in many short lines, in one piece: each costs all the way to the caller."""
+    for kind, items in groupby(found, type):
+        if kind is bytes:
+            yield b"".join(items)
+        else:
+            yield from items
 
 
 class Complaint:

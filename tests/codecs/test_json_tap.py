@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.codecs.json_tap import MAX_DEPTH, MOST_STRINGS, JsonTap, JsonTapError, StringBegins, StringEnds, TapEvent
+from app.codecs.json_tap import (
+    MAX_DEPTH,
+    MOST_HOLDERS,
+    MOST_STRINGS,
+    JsonTap,
+    JsonTapError,
+    StringBegins,
+    StringEnds,
+    TapEvent,
+)
 
 KEYS = frozenset({"b64_json", "ünï"})
 Tapped = tuple[tuple[str | int, ...], bytes]
@@ -342,6 +351,13 @@ def test_a_long_name_above_many_strings_is_held_once() -> None:
     events = tap.feed(b'{"' + b"k" * 10_000 + b'":[' + b'{"a":""},' * 100)
     names = {id(event.path[0]) for event in events if isinstance(event, StringBegins)}
     assert len(names) == 1
+
+
+def test_objects_and_arrays_are_bounded_in_number() -> None:
+    most = b"[" + b"[],{}," * ((MOST_HOLDERS - 2) // 2) + b"[]]"
+    assert len(tap([most])[1]) == MOST_HOLDERS - 1
+    with pytest.raises(JsonTapError, match="more than 16384 objects and arrays"):
+        tap([most[:-1] + b",{}]"])
 
 
 def test_nesting_is_bounded() -> None:

@@ -20,13 +20,13 @@ from app.dialects.json_answers import LONGEST_REVISION
 from app.dialects.openai import MOST_BESIDE, MOST_EVENTS
 from app.errors import Failure, UpstreamError
 from app.gateway.inspection import PARTIALS, Inspector
-from app.images import Event, ImageBegins, ImageEnds
+from app.images import Event, ImageBegins, ImageData, ImageEnds
 from tests.dialects.asking import GOOD, asked, decoded, pictures, together
 from tests.dialects.test_contract import EACH
 
 OPENAI = load("openai")
 ENTRY = b'{"b64_json":"AAAA"}'
-LISTS = b"[" + b",".join([b"[]"] * 60_000) + b"]"
+LONG = b"[" + b",".join([b"1"] * 100_000) + b"]"
 
 
 def read(body: bytes, n: int = 1, step: int = 131_072) -> list[Event]:
@@ -69,9 +69,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     [
         (b'{"x":"' + b"x" * 400_000 + b'","data":[' + b",".join([ENTRY] * 4000) + b"]}", 1),
         (b'{"x":"' + b"x" * 400_000 + b'","data":[' + b",".join([ENTRY] * 4000) + b"]}", 10),
-        (b'{"x":' + LISTS + b',"data":[' + b",".join([b'{"url":"https://a.test"}'] * 4000) + b"]}", 10),
-        (b'{"data":[{"url":"u",' + b",".join([b'"url":"u"'] * 4000) + b',"x":' + LISTS + b',"b64_json":"AA=="}]}', 1),
-        (b'data: {"x":' + LISTS + b"," + b",".join([b'"b64_json":""'] * 4000) + b',"b64_json":"AA=="}\n\n', 1),
+        (b'{"x":' + LONG + b',"data":[' + b",".join([b'{"url":"https://a.test"}'] * 4000) + b"]}", 10),
+        (b'{"data":[{"url":"u",' + b",".join([b'"url":"u"'] * 4000) + b',"x":' + LONG + b',"b64_json":"AA=="}]}', 1),
+        (b'data: {"x":' + LONG + b"," + b",".join([b'"b64_json":""'] * 4000) + b',"b64_json":"AA=="}\n\n', 1),
     ],
     ids=["one image", "ten images", "links", "one entry", "an event"],
 )
@@ -121,6 +121,12 @@ def test_a_stream_without_end_is_an_error_and_perhaps_paid(body: bytes) -> None:
 def test_a_stream_has_delivered_with_its_last_image_whatever_follows(after: bytes, step: int) -> None:
     body = b'data: {"b64_json":"AAAA"}\n\n' + after
     assert pictures(read(body, step=step)) == [b"AAAA"]
+
+
+def test_a_picture_in_very_many_lines_comes_in_one_piece() -> None:
+    decoder = OPENAI.decoder(asked(), GOOD)
+    events = list(decoder.feed(b'data: {"b64_json":"' + b"\ndata: AAAA" * 10_000 + b'\ndata: "}\n\n'))
+    assert [type(event) for event in events] == [ImageBegins, ImageData, ImageEnds]
 
 
 def test_partial_images_without_end_are_passed_over() -> None:

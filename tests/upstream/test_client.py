@@ -235,6 +235,26 @@ async def test_a_compressed_answer_is_inflated_in_small_pieces(
     assert max(map(len, got)) <= PIECE or body is BODY
 
 
+async def test_others_have_their_turn_while_a_small_piece_is_inflated_to_much(
+    server: Scripted, upstream: Upstream
+) -> None:
+    address = server.at("a", answer(gzip.compress(b"\0" * 100 * PIECE), content_encoding="gzip"))
+    turns, pieces_of_a_turn = 0, list[int]()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    async with upstream.send(request(), deployed(address)) as found, aclosing(found.pieces()) as pieces:
+        async for _ in pieces:
+            pieces_of_a_turn.append(turns)
+    task.cancel()
+    assert max(map(pieces_of_a_turn.count, pieces_of_a_turn)) <= 2
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "words"),
     [
