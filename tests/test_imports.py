@@ -115,7 +115,7 @@ def test_the_modules_are_found() -> None:
         ("httpx", ["app.upstream.client", "app.upstream.transport", "app.sandbox"]),
         ("aiohttp", ["app.upstream.transport", "app.upstream.downloads"]),
         ("yaml", ["app.config.sources"]),
-        ("PIL", ["app.imaging.pixels", "app.imaging.decoding", "app.sandbox"]),
+        ("PIL", ["app.imaging.pillow", "app.sandbox"]),
         ("fastapi", ["app.main", "app.process", "app.api"]),
         ("starlette", ["app.main", "app.api", "app.sandbox"]),
         ("uvicorn", ["app.process", "app.server.protocol", "app.server.h2c", "app.sandbox"]),

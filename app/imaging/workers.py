@@ -61,12 +61,12 @@ class Studio:
 
         def work() -> Size:
             from app.imaging import (
-                pixels as media,  # here, in the thread: it takes memory that a gateway without such work never needs
-            )
+                pillow,
+            )  # in the thread: it takes memory that a gateway without such work never needs
 
             if isinstance(order, RedrawMask):
-                return media.redraw_mask(source, target, order, most)
-            return media.redraw(source, target, order, most)
+                return pillow.redraw_mask(source, target, order, most)
+            return pillow.redraw(source, target, order, most)
 
         return await self._work(most * weight, work, patient=paid)
 
@@ -75,9 +75,9 @@ class Studio:
         most = self._pixels_of(source, None)
 
         def work() -> Look:
-            from app.imaging import pixels as media
+            from app.imaging import pillow
 
-            return media.look(source, most)
+            return pillow.look(source, most)
 
         return await self._work(most, work, patient=False)
 

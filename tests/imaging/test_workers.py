@@ -227,7 +227,7 @@ async def main(path, count):
         source.write(file.read())
     orders = [eval(sys.argv[3])] * count
     with Studio(lambda: Spool(0), waiting=count) as studio:
-        from app.imaging import pixels as media
+        from app.imaging import pillow
         before = peak()
         targets = [Spool(0) for _ in orders]
         await asyncio.gather(*(studio.redraw(source, t, o) for t, o in zip(targets, orders)))
@@ -288,4 +288,4 @@ async def test_a_failure_does_not_hold_the_picture(studio: Studio) -> None:
         await studio.redraw(spool(encoded(Image.effect_noise((90, 90), 90))[:4000]), spool(), Redraw("png"))
     assert failed.value.__cause__ is failed.value.__context__ is None
     frames = [str(entry.path) for entry in failed.traceback]
-    assert not any(frame.endswith("app/media.py") for frame in frames)
+    assert not any(frame.endswith("app/imaging/pillow.py") for frame in frames)

@@ -13,7 +13,7 @@ from PIL import AvifImagePlugin, Image, ImageCms
 from app.errors import Unavailable
 from app.images import Blob, Size
 from app.imaging.operations import FORMATS, FileFormat, Look, MaskMeaning, Redraw, RedrawMask, Undrawable, WithoutAlpha
-from app.imaging.pixels import look, redraw, redraw_mask
+from app.imaging.pillow import look, redraw, redraw_mask
 from app.storage.spool import Spool
 from tests.pixels import ORIENTATIONS, bomb, chunk, corners, encoded, exif, mpo, near, opened, png, spool, stored
 

@@ -1,0 +1,353 @@
+"""Pixels: the only module beside the sandbox that imports Pillow, and so it is itself imported only by the threads that
+work with it. What Pillow may open, under which bounds; what becomes of the pixels; how they are written.
+
+Memory: a decoded pixel takes 4 bytes. Besides the picture there is its successor while it is turned, resized or
+converted, and what a decoder or encoder keeps (WebP's: two canvases and a copy of the file; progressive JPEG's: all
+coefficients). `app.imaging.workers` states the bound, its test measures it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import IO, Any, Protocol, cast
+
+from PIL import AvifImagePlugin, Image, ImageChops, ImageFile, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile, PngStream
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from app.errors import ApiError, Unavailable
+from app.images import Blob, Size
+from app.imaging.formats import ENOUGH, dimensions, media_type
+from app.imaging.operations import FileFormat, Look, Redraw, RedrawMask, Undrawable, WithoutAlpha
+
+_UNTURNED = {  # EXIF 2.32, 4.6.4: what undoes each orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUALITY = {"jpeg": 95, "webp": 90}
+_FINE = 90  # JPEG's quality from which colours are kept at full resolution
+_STRIP = 1_048_576  # pixels that are laid on white at a time
+_WEBP_EDGE = 16_383
+_BUFFER = 262_144  # bytes
+_SIXTEEN_TO_EIGHT = [value >> 8 for value in range(65_536)]
+_EIGHT_INVERTED = [255 - value for value in range(256)]
+MOST_SCANS = 200  # of a JPEG: encoders make about ten, cameras put a few smaller pictures beside the first
+
+
+class Sink(Protocol):
+    def write(self, data: bytes | bytearray, /) -> None: ...
+
+
+def redraw(source: Blob, target: Sink, order: Redraw, most_pixels: int) -> Size:
+    """Writes the picture as ordered, and gives its size. Raises Undrawable, Unavailable (no room for it)."""
+    image, profile = _decoded(source, most_pixels)
+    image = _coloured(image)
+    image = _turned(image, order.orientation)
+    image = _resized(image, order.size, Image.Resampling.LANCZOS)
+    if order.format == "jpeg" and image.mode == "RGBA":
+        image = _on_white(image)
+    _write(image, target, order.format, order.quality, profile)
+    return Size(*image.size)
+
+
+def redraw_mask(source: Blob, target: Sink, order: RedrawMask, most_pixels: int) -> Size:
+    """Raises Undrawable, WithoutAlpha, Unavailable (no room for it)."""
+    image, _ = _decoded(source, most_pixels)
+    grey = _repainted(image, order.said)
+    del image
+    for orientation in order.orientations:
+        grey = _turned(grey, orientation)
+    grey = _resized(grey, order.size, Image.Resampling.BILINEAR)
+    mask = grey if order.meant == "white" else grey.point(_EIGHT_INVERTED)
+    if order.meant == "alpha":  # a host that reads brightness after all finds the same region, in white
+        mask = Image.merge("RGBA", (grey, grey, grey, mask))
+    _write(mask, target, "png")
+    return Size(*mask.size)
+
+
+def look(source: Blob, most_pixels: int) -> Look:
+    """Raises Undrawable."""
+    try:
+        image = _opened(source, most_pixels)
+        return Look(Size(*image.size), image.has_transparency_data)
+    except Undrawable:
+        raise
+    except Exception as error:
+        raise _unreadable() from error
+
+
+def _decoded(source: Blob, most_pixels: int) -> tuple[Image.Image, bytes | None]:
+    """The first picture of the file, and its colour profile if there is one for RGB. Raises Undrawable."""
+    try:
+        file = _opened(source, most_pixels)
+        image = _loaded(file, source)
+    except (Undrawable, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like when a file is broken
+        raise _unreadable() from error
+    profile = image.info.get("icc_profile")
+    return image, profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
+
+
+def _opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
+    """Nothing is decoded yet; what a decoder would keep canvases for is measured before it is made. Raises Undrawable,
+    and what Pillow likes."""
+    head = source.read(0, ENOUGH)
+    kind = media_type(head)
+    if kind not in _READERS:
+        *names, last = (name.partition("/")[2].upper() for name in _READERS)
+        raise Undrawable(f"it is no {', '.join(names)} or {last}")
+    _check(dimensions(head), most_pixels)
+    image = _read(source, kind)
+    if image.info.get("progressive") and _scans(source) > MOST_SCANS:
+        raise Undrawable(f"it has more than {MOST_SCANS} scans")
+    _check(Size(*image.size), most_pixels)
+    if isinstance(image, TiffImageFile):  # its decoder makes a canvas for a whole tile, however small the picture is
+        _check(Size(image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)), most_pixels)
+    return image
+
+
+def _scans(source: Blob) -> int:
+    """Each goes over all the pixels of a progressive JPEG, however few bytes it takes. What follows the picture in its
+    file is counted, too: where it ends only decoding would tell."""
+    found, before = 0, b""
+    for at in range(0, source.size, _BUFFER):
+        piece = before + source.read(at, _BUFFER)
+        found += piece.count(b"\xff\xda")
+        before = piece[-1:]
+    return found
+
+
+def _unreadable() -> Undrawable:
+    return Undrawable("it is damaged or cut, and cannot be decoded")
+
+
+def _read(source: Blob, kind: str) -> ImageFile.ImageFile:
+    return _READERS[kind](cast("IO[bytes]", io.BufferedReader(_BlobFile(source), _BUFFER)))
+
+
+def _check(size: Size | None, most_pixels: int) -> None:
+    if size and size.pixels > most_pixels:
+        raise Undrawable(f"it is {size} pixels, and pictures of up to {most_pixels:,} pixels can be converted")
+
+
+def _loaded(file: ImageFile.ImageFile, source: Blob) -> Image.Image:
+    depth = file.tile[0].args if file.tile else None
+    _scale_key(file, depth)
+    file.load()
+    if isinstance(file, WebPImageFile):
+        return file.copy()  # lets go of its decoder, which keeps two canvases
+    if file.format == "AVIF":
+        ImageOps.exif_transpose(file, in_place=True)  # its own turn, which Pillow tells as EXIF
+    if depth == "RGB;16B" and "transparency" in file.info:
+        _key_deep(file, source)
+    return file
+
+
+def _scale_key(image: ImageFile.ImageFile, depth: Any) -> None:
+    """PNG states the transparent colour at the file's depth; Pillow compares it with pixels of 8 bits."""
+    key: Any = image.info.get("transparency")
+    if isinstance(key, int) and depth in ("L;2", "L;4"):
+        image.info["transparency"] = key * (85 if depth == "L;2" else 17)
+
+
+def _key_deep(upper: Image.Image, source: Blob) -> None:
+    """Pillow reads the upper bytes of a PNG's 16 bits of RGB. A transparent colour is told from its neighbours by the
+    lower ones too: what "16L" takes for the upper."""
+    key = upper.info.pop("transparency")
+    lower = _read(source, "image/png")
+    lower.tile = [lower.tile[0]._replace(args="RGB;16L")]
+    alpha = Image.new("L", upper.size)
+    for band, value in enumerate(key):
+        for image, wanted in ((upper, value >> 8), (lower, value & 0xFF)):
+            differs = [255] * 256
+            differs[wanted] = 0
+            alpha = ImageChops.lighter(alpha, image.getchannel(band).point(differs))
+    upper.putalpha(alpha)
+
+
+def _coloured(image: Image.Image) -> Image.Image:
+    """8 bits of RGB, or of RGBA if anything may be transparent."""
+    if image.mode.startswith("I"):
+        image, alpha = _eight_bits(image)
+        image = image.convert("RGB") if alpha is None else Image.merge("RGBA", (image, image, image, alpha))
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Of 16 bits of grey, which Pillow's own conversion would clip instead of scale."""
+    key = image.info.get("transparency")
+    deep = image if image.mode == "I" else image.convert("I")
+    alpha = None
+    if isinstance(key, int):
+        opaque = [255] * 65_536
+        opaque[key & 0xFFFF] = 0
+        alpha = deep.point(opaque, "L")
+    return deep.point(_SIXTEEN_TO_EIGHT, "L"), alpha
+
+
+def _repainted(image: Image.Image, said: str) -> Image.Image:
+    """What a mask says, as grey: 255 where the picture is to be repainted."""
+    if said == "alpha":
+        if not image.has_transparency_data:
+            raise WithoutAlpha("it has no alpha channel")
+        if image.mode not in ("RGBA", "LA"):
+            image = _coloured(image)
+        return image.getchannel("A").point(_EIGHT_INVERTED)
+    if image.mode.startswith("I"):
+        image, _ = _eight_bits(image)
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGB" if not image.has_transparency_data else "RGBA")
+    image.info.pop("transparency", None)  # what is transparent has its brightness all the same
+    grey = image if image.mode == "L" else image.convert("L")
+    return grey if said == "white" else grey.point(_EIGHT_INVERTED)
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    method = _UNTURNED.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _resized(image: Image.Image, size: Size | None, how: Image.Resampling) -> Image.Image:
+    if size is None or image.size == (size.width, size.height):
+        return image
+    return image.resize((size.width, size.height), how)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGB", image.size, "white")
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        white.paste(strip, (0, top), strip)
+    return white
+
+
+def _write(
+    image: Image.Image, target: Sink, format: FileFormat, quality: int | None = None, profile: bytes | None = None
+) -> None:
+    if format == "webp" and max(image.size) > _WEBP_EDGE:
+        raise Undrawable(f"it is {Size(*image.size)} pixels, and WebP has edges of up to {_WEBP_EDGE}")
+    options: dict[str, Any] = {"icc_profile": profile}
+    if format != "png":
+        options["quality"] = quality = _QUALITY[format] if quality is None else quality
+    if format == "webp":
+        options["method"] = 4  # below, large pictures with much detail end in libwebp's error 6
+    if format == "jpeg":
+        options["subsampling"] = "4:4:4" if (quality or 0) >= _FINE else "4:2:0"
+    image.info.clear()  # what Pillow would write on its own: comments, resolution, transparent colours
+    file = _SinkFile(target)
+    try:
+        image.save(cast("IO[bytes]", file), format, **options)
+    except (ApiError, MemoryError):
+        raise
+    except Exception as error:
+        raise Undrawable(f"it cannot be written as {format}") from error
+    file.end()
+
+
+class _PngChunks(PngStream):
+    """Notes are passed over unread, since Pillow calls a picture broken for one that unpacks to more than a mebibyte;
+    a colour profile of that kind is as good as none."""
+
+    def _pass_over(self, pos: int, length: int) -> bytes:
+        file = cast("IO[bytes]", self.fp)
+        file.seek(pos)
+        return ImageFile._safe_read(file, length)  # for the checksum
+
+    chunk_tEXt = chunk_zTXt = chunk_iTXt = _pass_over  # noqa: N815
+
+    def chunk_iCCP(self, pos: int, length: int) -> bytes:  # noqa: N802
+        try:
+            return super().chunk_iCCP(pos, length)
+        except (ValueError, SyntaxError, IndexError):
+            return self._pass_over(pos, length)
+
+
+class _PngFile(PngImageFile):
+    _chunks: _PngChunks | None = None
+
+    @property
+    def png(self) -> PngStream | None:
+        return self._chunks
+
+    @png.setter
+    def png(self, stream: PngStream | None) -> None:
+        """Pillow puts its own here before it reads anything."""
+        self._chunks = _PngChunks(stream.fp) if stream and stream.fp else None
+
+
+# The plugins by name, since `Image.open` would take a JPEG that contains several for another format, and warn.
+_READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
+    "image/png": _PngFile,
+    "image/jpeg": JpegImageFile,
+    "image/webp": WebPImageFile,
+    "image/gif": GifImageFile,
+    "image/bmp": BmpImageFile,
+    "image/tiff": TiffImageFile,
+    **({"image/avif": AvifImagePlugin.AvifImageFile} if AvifImagePlugin.SUPPORTED else {}),
+}
+
+
+class _BlobFile(io.RawIOBase):
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        with memoryview(buffer) as view:
+            data = self._blob.read(self._at, len(view))
+            view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blob.size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+class _SinkFile:
+    """What Pillow's encoders need of a file, in few writes."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._pending = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._pending += data
+        if len(self._pending) >= _BUFFER:
+            self.end()
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def end(self) -> None:
+        try:
+            self._sink.write(self._pending)
+        except OSError as error:
+            raise Unavailable(
+                f"The server has no room to keep a picture ({error.strerror}).", retry_after=30
+            ) from error
+        self._pending = bytearray()
