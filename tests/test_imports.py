@@ -40,7 +40,7 @@ MAY_IMPORT = {
 PURE = (
     *("app.images", "app.errors", "app.dialects", "app.catalog", "app.codecs", "app.access"),
     *("app.routing.failover", "app.routing.health", "app.routing.selection"),
-    *("app.imaging.formats", "app.imaging.headers", "app.gateway.inspection", "app.gateway.usage"),
+    *("app.imaging.formats", "app.imaging.headers", "app.imaging.parts", "app.gateway.inspection", "app.gateway.usage"),
     *("app.api.responses.encoders", "app.api.requests.validation"),
 )
 

@@ -10,12 +10,14 @@ import pybase64
 
 from app.errors import Failure, UpstreamError
 from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Size
-from app.imaging.formats import ENOUGH, FrameSearch, dimensions, format_name, has_alpha, media_type
+from app.imaging.formats import HeaderSearch, dimensions, format_name, has_alpha, media_type
+from app.imaging.parts import JPEG, PNG
 from app.upstream.addresses import resolved
 
 _WHITE = b" \t\r\n"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _OF_AN_IMAGE = (ImageBegins, ImageData, ImageLink, ImageEnds)
+_HEAD = 32  # bytes: tell what it is, and all that the header of a WebP tells
 _TAIL = 256  # some encoders pad after the end marker
 PARTIALS = 16  # of each image asked for; callers can ask for three
 LONGEST = 256 * 1_048_576  # bytes; several times what anybody draws, so it is no picture but a fault that never ends
@@ -78,8 +80,8 @@ class Picture:
         self._carry = b""  # of the text: what does not fill a group of four yet
         self._prefix: bytes | None = b""  # of the text, until it is known whether it is a data URL; then None
         self._padded = False
-        self._head: bytearray | None = bytearray()  # as long as more of it may tell more
-        self._frame: FrameSearch | None = None  # of a JPEG whose size has not come yet
+        self._head: bytearray | None = bytearray()  # until it is long enough to tell what it is
+        self._search: HeaderSearch | None = None  # while more of a PNG or JPEG may tell more
         self._tail = b""
         self._riff = 0  # WebP's own word for its length
 
@@ -108,8 +110,7 @@ class Picture:
             raise _broken("is no more than the beginning of a data URL")
         if self._carry:
             raise _broken("is cut: its base64 ends in the middle of a group")
-        if self._head is not None:
-            self._look(final=True)
+        self._look(final=True)
         if not self.length:
             raise _broken("is empty")
         self._check_tail()
@@ -162,39 +163,30 @@ class Picture:
             raise _broken(f"is longer than {LONGEST // 1_048_576} MiB")
         self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
         if self._head is not None:
-            room = ENOUGH - len(self._head)
-            self._head += data[:room]
-            self._look(final=len(self._head) >= ENOUGH)
-            data = data[room:]
-        if self._frame is not None:
-            self._search(self._frame, data)
+            self._head += data
+            self._look(final=False)
+        elif self._search is not None:
+            self._go_on(self._search, data)
 
     def _look(self, *, final: bool) -> None:
-        head = bytes(self._head or b"")
-        if len(head) < 32 and not final:
+        if self._head is None or (len(self._head) < _HEAD and not final):
             return
+        head, self._head = bytes(self._head), None
         self.media_type = media_type(head)
-        self.alpha = has_alpha(head)
         self._riff = int.from_bytes(head[4:8], "little") if self.media_type == "image/webp" else 0
         if self.media_type == "text/html" or (self.media_type is None and head.lstrip()[:1] in (b"<", b"{", b"[")):
             raise _broken("is no picture but text")
-        if self.media_type == "image/jpeg":
-            self._frame = FrameSearch()
-            self._search(self._frame, head)
+        if self.media_type in (PNG, JPEG):
+            self._search = HeaderSearch(self.media_type)
+            self._go_on(self._search, head)
         else:
-            self.size = dimensions(head)
-        if final or self._told_all():
-            self._head = None
+            self.size, self.alpha = dimensions(head), has_alpha(head)
 
-    def _told_all(self) -> bool:
-        if self.media_type == "image/png":
-            return self.size is not None and self.alpha is not None
-        return self.media_type != "image/webp" or self.size is not None
-
-    def _search(self, frame: FrameSearch, data: bytes) -> None:
-        self.size = frame.feed(data)
-        if frame.over:
-            self._frame = None
+    def _go_on(self, search: HeaderSearch, data: bytes) -> None:
+        search.feed(data)
+        self.size, self.alpha = search.size, search.alpha
+        if search.over:
+            self._search = None
 
     def _check_tail(self) -> None:
         if self.media_type == "image/png":

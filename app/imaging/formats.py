@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 
 from app.images import Size
+from app.imaging.parts import END, FRAMES, JPEG, PNG, SCAN, Crowded, Part, Search
 
 ENOUGH = 262_144  # bytes of head in which a JPEG's frame header is found behind EXIF, ICC profiles and thumbnails
 
@@ -31,10 +32,7 @@ _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml\b|<!--|<!DOCTYPE\s+svg\b|<svg[\s>/])", re.IGNORECASE)
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 
-# SOF0 to SOF15 without DHT, JPG and DAC, which lie between them: ITU-T T.81, table B.1.
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-_MOST_SEGMENTS = 4096
+COLOURS_WITH_ALPHA = (4, 6)  # of a PNG: grey or colour with an alpha channel
 _NAMES = {"image/svg+xml": "svg", "image/x-icon": "ico", "image/vnd.adobe.photoshop": "psd"}
 
 
@@ -74,7 +72,7 @@ def has_alpha(head: bytes) -> bool | None:
     try:
         match media_type(head):
             case "image/png":
-                return _png_alpha(head)
+                return _searched(PNG, head).alpha
             case "image/webp":
                 return _webp_alpha(head)
             case "image/jpeg":
@@ -105,23 +103,7 @@ def _markup(head: bytes) -> str | None:
 
 
 def _png_size(head: bytes) -> Size | None:
-    return Size(*struct.unpack_from(">II", head, 16)) if head[12:16] == b"IHDR" else None
-
-
-def _png_alpha(head: bytes) -> bool | None:
-    if head[12:16] != b"IHDR":
-        return None
-    if head[25] in (4, 6):  # grey or colour with an alpha channel
-        return True
-    at = 8
-    while at + 8 <= len(head):
-        length, kind = struct.unpack_from(">I4s", head, at)
-        if kind == b"tRNS":
-            return True
-        if kind == b"IDAT":  # tRNS comes before it: PNG specification, 5.6
-            return False
-        at += 12 + length
-    return None
+    return _searched(PNG, head).size
 
 
 def _gif_size(head: bytes) -> Size:
@@ -129,49 +111,71 @@ def _gif_size(head: bytes) -> Size:
 
 
 def _jpeg_size(head: bytes) -> Size | None:
-    return FrameSearch().feed(head)
+    return _searched(JPEG, head).size
 
 
-class FrameSearch:
-    """Looks for the size of a JPEG that comes in pieces, however much EXIF and ICC profile stands before it. Goes from
-    segment to segment, so that a thumbnail inside EXIF is not taken for the picture, and keeps a few bytes of it."""
+class HeaderSearch:
+    """Looks for the size and the transparency of a PNG or JPEG that comes in pieces, however much stands before them.
+    Goes from part to part, so that a thumbnail inside EXIF is not taken for the picture, and keeps a few bytes."""
 
-    def __init__(self) -> None:
-        self.over = False  # it is found, or is not to be found
-        self._skip = 2  # bytes of what follows that need no look
-        self._begun = b""  # of a segment's header
-        self._left = _MOST_SEGMENTS
+    def __init__(self, kind: str) -> None:
+        self.size: Size | None = None
+        self.alpha: bool | None = False if kind == JPEG else None
+        self.over = False  # all is found, or is not to be found
+        self._take = self._take_segment if kind == JPEG else self._take_chunk
+        self._search = Search(kind)
 
-    def feed(self, data: bytes) -> Size | None:
-        """The size, once `data` completes the header that states it."""
-        if self.over or self._skip >= len(data):
-            self._skip -= min(self._skip, len(data))
-            return None
-        at, self._skip = self._skip, 0
-        if self._begun:
-            data = self._begun + data
-        size = None
-        while at + 9 <= len(data) and not self.over:  # 9: a frame's header up to its width
-            size, at = self._step(data, at)
-        self._skip, self._begun = max(0, at - len(data)), data[at:] if not self.over else b""
-        return size
-
-    def _step(self, data: bytes, at: int) -> tuple[Size | None, int]:
-        """The size, and where the next segment begins."""
-        marker = data[at + 1]
-        self._left -= 1
-        if marker in _FRAME_HEADERS and data[at] == 0xFF:
+    def feed(self, data: bytes) -> None:
+        if self.over:
+            return
+        try:
+            for part in self._search.feed(data):
+                self._take(part)
+                if self.over:
+                    return
+        except Crowded:
             self.over = True
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return Size(width, height) if width and height else None, at
-        if data[at] != 0xFF or marker == 0xDA or not self._left:  # 0xDA: the scan begins and no frame was declared
+
+    def _take_segment(self, part: Part) -> None:
+        if part.kind in FRAMES:
+            self.size = frame(part)[0]
+        self.over = part.kind in FRAMES or part.kind in (SCAN, END)
+
+    def _take_chunk(self, part: Part) -> None:
+        if part.start == 8 and part.kind != b"IHDR":
             self.over = True
-            return None, at
-        if marker == 0xFF:  # a fill byte
-            return None, at + 1
-        if marker in _WITHOUT_LENGTH:
-            return None, at + 2
-        return None, at + 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+            return
+        if part.kind == b"IHDR":
+            self.size, _, colour = ihdr(part)
+            self.alpha = True if colour in COLOURS_WITH_ALPHA else None
+        elif part.kind == b"tRNS":
+            self.alpha = True
+        elif part.kind == b"IDAT":  # tRNS comes before it: PNG specification, 5.6
+            self.alpha = False
+        self.over = self.alpha is not None
+
+
+def ihdr(part: Part) -> tuple[Size | None, int, int]:
+    """The size, the bits of a sample and the type of colour that a PNG's first chunk states. Raises struct.error."""
+    width, height, depth, colour = struct.unpack_from(">IIBB", part.begin)
+    return _size(width, height), depth, colour
+
+
+def frame(part: Part) -> tuple[Size | None, int, int]:
+    """The size, the bits of a sample and the number of colours that a JPEG's frame states: ITU-T T.81, B.2.2. Raises
+    struct.error."""
+    depth, height, width, colours = struct.unpack_from(">BHHB", part.begin)
+    return _size(width, height), depth, colours
+
+
+def _size(width: int, height: int) -> Size | None:
+    return Size(width, height) if width and height else None
+
+
+def _searched(kind: str, head: bytes) -> HeaderSearch:
+    search = HeaderSearch(kind)
+    search.feed(head)
+    return search
 
 
 def _webp_size(head: bytes) -> Size | None:

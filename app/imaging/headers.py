@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from app.images import Blob, Size
-from app.imaging.formats import dimensions, has_alpha, media_type
+from app.imaging.formats import COLOURS_WITH_ALPHA, dimensions, frame, has_alpha, ihdr, media_type
+from app.imaging.parts import FRAMES, JPEG, PNG, SCAN, WEBP, Crowded, parts
 
 FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
 _HEAD = 64  # bytes: tells the kind of all, and everything of a WebP but its EXIF
 _TAIL = 131_072  # bytes at the end of a PNG in which an eXIf chunk (of 64 KiB at the most) is looked for
 _STEP = 1_048_576  # bytes
-_MOST_PARTS = 4096  # segments or chunks that are gone through
+_MOST_FINDS = 16  # of what looks like an eXIf chunk behind a PNG's pixels
 _ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
 
 
@@ -48,28 +48,40 @@ def traits(blob: Blob) -> Traits:
     try:
         match kind:
             case "png":
-                return _png(blob, head)
+                return _png(blob)
             case "jpeg":
                 return _jpeg(blob)
             case "webp":
                 return _webp(blob, head)
-    except (struct.error, IndexError):  # the file ends before the header does
+    except (struct.error, IndexError, Crowded):  # the file ends before the header does, or the header does not end
         pass
     return Traits(kind)
 
 
-def whole(blob: Blob) -> bool:
-    """Whether the file says how large its picture is, and has the end that its format asks for. A JPEG need not have
-    one: readers do without."""
+def fault(blob: Blob) -> str | None:
+    """Why the file cannot be taken, as the end of a sentence; None: it can.
+
+    It must say how large its picture is, have as many parts before its pixels as there may be, and the end that its
+    format asks for. A JPEG need not have one: readers do without.
+    """
     head = blob.read(0, _HEAD)
-    match FORMATS.get(media_type(head) or ""):
-        case "png":
+    kind = media_type(head)
+    try:
+        for part in parts(blob, kind) if kind in (PNG, JPEG) else ():
+            if part.kind in (b"IDAT", SCAN):
+                break
+    except Crowded as crowded:
+        return f"{crowded} before its pixels. Save it anew without metadata."
+    match kind:
+        case "image/png":
             ends = _holds(blob, b"IEND\xaeB`\x82")
-        case "webp":
+        case "image/webp":
             ends = blob.size >= int.from_bytes(head[4:8], "little") + 7  # the last byte may be padding
         case _:
             ends = True
-    return ends and (dimensions(head) or traits(blob).size) is not None
+    if ends and (dimensions(head) or traits(blob).size) is not None:
+        return None
+    return "it is damaged or cut: its header or its end is missing."
 
 
 def _holds(blob: Blob, end: bytes) -> bool:
@@ -79,79 +91,60 @@ def _holds(blob: Blob, end: bytes) -> bool:
     return any(end in blob.read(at, _STEP + len(end)) for at in range(0, blob.size, _STEP))
 
 
-def _png(blob: Blob, head: bytes) -> Traits:
-    depth, colour = head[24], head[25]
-    alpha, animated, exif = colour in (4, 6), False, b""
-    keyed = False
-    for kind, at, length in _png_chunks(blob):
-        keyed = keyed or kind == b"tRNS"
-        animated = animated or kind == b"acTL"
-        if kind == b"eXIf":
-            exif = blob.read(at, min(length, _TAIL))
+def _png(blob: Blob) -> Traits:
+    size, depth, colour = None, 0, 0
+    keyed, animated, exif = False, False, (0, 0)
+    for part in parts(blob, PNG):
+        match part.kind:
+            case b"IHDR":
+                size, depth, colour = ihdr(part)
+            case b"tRNS":
+                keyed = True
+            case b"acTL":
+                animated = True
+            case b"eXIf":
+                exif = part.at, min(part.length, _TAIL)
+            case b"IDAT":
+                break
     return Traits(
         "png",
-        dimensions(head),
-        _orientation(exif or _exif_at_the_end(blob)),
+        size,
+        _orientation(blob.read(*exif) or _exif_at_the_end(blob)),
         plain=depth == 8 and colour in (2, 6) and not keyed and not animated,
         grey=depth == 8 and colour == 0 and not keyed and not animated,
-        alpha=alpha or keyed,
+        alpha=keyed or colour in COLOURS_WITH_ALPHA,
     )
-
-
-def _png_chunks(blob: Blob) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, offset and length of what comes before the pixels."""
-    at = 8
-    for _ in range(_MOST_PARTS):
-        length, kind = struct.unpack(">I4s", blob.read(at, 8))
-        if kind in (b"IDAT", b"IEND"):
-            return
-        yield kind, at + 8, length
-        at += 12 + length
 
 
 def _exif_at_the_end(blob: Blob) -> bytes:
     """Some encoders write it after the pixels. A chance find is told from a chunk by the checksum."""
     start = max(0, blob.size - _TAIL)
     tail = blob.read(start, _TAIL)
-    at = tail.find(b"eXIf")
-    while at >= 4:
+    at = 0
+    for _ in range(_MOST_FINDS):
+        if (at := tail.find(b"eXIf", at + 4)) < 0:
+            break
         length = int.from_bytes(tail[at - 4 : at], "big")
         end = at + 4 + length
         if tail[end : end + 4] == zlib.crc32(tail[at:end]).to_bytes(4, "big"):
             return tail[at + 4 : end]
-        at = tail.find(b"eXIf", at + 4)
     return b""
 
 
 def _jpeg(blob: Blob) -> Traits:
-    size, orientation, colours, album = None, 1, 0, False
-    for marker, at, length in _jpeg_segments(blob):
-        if marker == 0xE1 and orientation == 1 and blob.read(at, 6) == b"Exif\0\0":
-            orientation = _orientation(blob.read(at + 6, length - 6))
-        elif marker == 0xE2 and blob.read(at, 4) == b"MPF\0":  # CIPA DC-007
+    size, depth, colours, exif, album = None, 0, 0, (0, 0), False
+    for part in parts(blob, JPEG):
+        if part.kind == b"\xe1" and exif == (0, 0) and part.begin.startswith(b"Exif\0\0"):
+            exif = part.at + 6, part.length - 6
+        elif part.kind == b"\xe2" and part.begin.startswith(b"MPF\0"):  # CIPA DC-007
             album = True
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame: ITU-T T.81, B.2.2
-            depth, height, width, colours = struct.unpack(">BHHB", blob.read(at, 6))
-            size = Size(width, height) if width and height else None
-            colours = colours if depth == 8 else 0
+        elif part.kind in FRAMES:
+            size, depth, colours = frame(part)
             break
-    return Traits("jpeg", size, orientation, plain=colours == 3 and not album, album=album, alpha=False)
-
-
-def _jpeg_segments(blob: Blob) -> Iterator[tuple[int, int, int]]:
-    """Marker, offset and length of the segments' contents, up to where the scan begins."""
-    at = 2
-    for _ in range(_MOST_PARTS):
-        fill, marker, length = struct.unpack(">BBH", blob.read(at, 4))
-        if fill != 0xFF or marker == 0xDA:
-            return
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no contents
-            at += 2
-        else:
-            yield marker, at + 4, max(0, length - 2)
-            at += 2 + max(2, length)
+        elif part.kind == SCAN:
+            break
+    orientation = _orientation(blob.read(*exif))
+    return Traits("jpeg", size, orientation, plain=depth == 8 and colours == 3 and not album, album=album, alpha=False)
 
 
 def _webp(blob: Blob, head: bytes) -> Traits:
@@ -168,15 +161,9 @@ def _webp(blob: Blob, head: bytes) -> Traits:
 
 
 def _webp_exif(blob: Blob) -> bytes:
-    at = 12
-    for _ in range(_MOST_PARTS):
-        header = blob.read(at, 8)
-        if len(header) < 8:
-            return b""
-        kind, length = struct.unpack("<4sI", header)
-        if kind == b"EXIF":
-            return blob.read(at + 8, min(length, _TAIL)).removeprefix(b"Exif\0\0")
-        at += 8 + length + length % 2
+    for part in parts(blob, WEBP):
+        if part.kind == b"EXIF":
+            return blob.read(part.at, min(part.length, _TAIL)).removeprefix(b"Exif\0\0")
     return b""
 
 

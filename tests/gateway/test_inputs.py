@@ -217,7 +217,7 @@ async def test_markup_follows_the_picture_on_which_it_lies(uploads: Uploads, stu
 async def test_an_odd_header_is_looked_through_where_the_size_matters(uploads: Uploads, studio: Studio) -> None:
     jpeg = encoded(corners((100, 60)), "JPEG")
     asked = request(upload(jpeg[:20] + b"\0" + jpeg[20:], "a.jpg"))
-    assert asked.images[0].size is None
+    assert asked.images[0].size == Size(100, 60)
     fitted = await prepared(asked, FILL, uploads, studio)
     assert fitted.request.size == Size(96, 64)
     assert of(fitted.request.images[0]).size == (96, 64)

@@ -16,6 +16,8 @@ from app.errors import Failure, UpstreamError
 from app.gateway import inspection
 from app.gateway.inspection import Inspector, Picture
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+from app.imaging.formats import media_type
+from tests.imaging.hostile import HOSTILE
 
 
 @cache
@@ -173,8 +175,28 @@ def test_a_size_is_found_behind_a_megabyte_of_notes_and_little_is_held(step: int
     for piece in cut(text[:1_000_000], range(0, 1_000_000, step)):
         picture.piece(piece)
     assert picture._head is None
-    assert picture._frame is not None
-    assert len(picture._frame._begun) < 9
+    assert picture._search is not None
+    assert len(picture._search._search._begun) < 16
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith(("png", "jpeg", "webp"))])
+def test_a_provider_that_sends_a_header_without_an_end_byte_by_byte_is_read_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def counting(head: bytes) -> str | None:
+        nonlocal looks
+        looks += 1
+        return media_type(head)
+
+    monkeypatch.setattr("app.gateway.inspection.media_type", counting)
+    text = base64.b64encode(HOSTILE[name](5_000)[:40_000])
+    picture = Picture()
+    for piece in cut(text, range(0, len(text), 8)):
+        picture.piece(piece)
+    assert looks == 1
+    assert picture._search is None or len(picture._search._search._begun) < 21
 
 
 @pytest.mark.parametrize(

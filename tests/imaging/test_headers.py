@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.images import Size
-from app.imaging.headers import Traits, traits
+from app.imaging import headers
+from app.imaging.headers import Traits, fault, traits
+from tests.imaging.hostile import HOSTILE, exif_directory, segment
 from tests.pixels import chunk, corners, encoded, exif, mpo, png, spool
 
 SOLID = Image.new("RGB", (12, 8), "teal")
@@ -101,6 +103,54 @@ def test_a_telephones_album_is_told_from_a_jpeg() -> None:
     assert of(mpo()).album
     assert of(mpo(6)).orientation == 6
     assert not of(encoded(SOLID, "JPEG")).album
+
+
+def test_only_the_first_exif_of_a_jpeg_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may have thousands of entries, and a file has room for hundreds of them."""
+    read: list[bytes] = []
+
+    def orientation(exif: bytes) -> int:
+        read.append(exif)
+        return 1
+
+    monkeypatch.setattr(headers, "_orientation", orientation)
+    data = encoded(SOLID, "JPEG")
+    traits(spool(data[:2] + segment(0xE1, exif_directory(500)) * 700 + data[2:]))
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("length", [b"\0\1\0\0", b"\xff\xff\xff\xff"])
+def test_what_looks_like_exif_behind_the_pixels_is_looked_at_a_few_times(
+    length: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look takes a checksum of up to 128 KiB, on the loop."""
+    looks: list[bytes] = []
+
+    def checksum(data: bytes) -> int:
+        looks.append(data)
+        return 0
+
+    data = encoded(SOLID)
+    monkeypatch.setattr("app.imaging.headers.zlib.crc32", checksum)
+    assert of(data[:-12] + (length + b"eXIf") * 15_000 + data[-12:]).orientation == 1
+    assert len(looks) <= 16
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("jpeg") and "scans" not in name])
+def test_a_header_that_does_not_end_is_a_fault_with_its_remedy(name: str) -> None:
+    count = 100_000 if "EXIF" in name or "Photoshop" in name else 5_000
+    reason = fault(spool(HOSTILE[name](count)))
+    if "EXIF" in name or "Photoshop" in name:
+        assert reason is None  # few, and never read
+    else:
+        assert reason == (
+            "it has more than 4,096 segments and bytes between them before its pixels. Save it anew without metadata."
+        )
+
+
+def test_a_png_of_empty_notes_is_a_fault_with_its_remedy() -> None:
+    reason = fault(spool(HOSTILE["png: empty notes"](5_000)))
+    assert reason == "it has more than 4,096 chunks before its pixels. Save it anew without metadata."
 
 
 @given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "WEBP"]), st.integers(0, 200))

@@ -6,7 +6,7 @@ from app.api.requests.body import Bytes, Limits, megabytes
 from app.errors import InvalidRequest, TooLarge, Unavailable
 from app.images import Blob, Upload
 from app.imaging.formats import ENOUGH, dimensions, media_type
-from app.imaging.headers import whole
+from app.imaging.headers import fault
 from app.storage.spool import Uploads
 
 ACCEPTED = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}  # and the extension of each
@@ -57,8 +57,8 @@ def judge(upload: Upload, name: str, limits: Limits) -> None:
         raise invalid_image(name, "it is empty (0 bytes). Has the file been read to its end before?")
     if upload.media_type not in ACCEPTED:
         raise invalid_image(name, f"{_found(upload.media_type)}. Images are taken as PNG, JPEG or WebP.")
-    if not whole(upload.blob):
-        raise invalid_image(name, "it is damaged or cut: its header or its end is missing.")
+    if reason := fault(upload.blob):
+        raise invalid_image(name, reason)
     if upload.size and upload.size.pixels > limits.pixels:
         raise invalid_image(
             name, f"it is {upload.size} pixels, and at most {limits.pixels:,} pixels are taken. Send it scaled down."

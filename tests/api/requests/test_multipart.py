@@ -12,6 +12,7 @@ from app.errors import InvalidRequest, TooLarge
 from app.images import Operation
 from app.storage.spool import Uploads
 from tests.api.requests.feeding import LIMITS, content, form, png, read, read_form, receiving, scope, unknown, whole
+from tests.imaging.hostile import HOSTILE
 
 pytestmark = pytest.mark.anyio
 TEXT = [("model", "m"), ("prompt", "p")]
@@ -110,6 +111,14 @@ async def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     assert "30000x30000" in fault.message
     assert fault.code == "invalid_image_file"
     assert (await read_form(Operation.EDITS, *TEXT, ("image", "a.png", png(10_000, 10_000)))).images
+
+
+async def test_a_header_of_too_many_parts_is_refused_before_anything_reads_it_to_its_end() -> None:
+    data = HOSTILE["jpeg: empty segments"](5_000)
+    fault = await refused(*TEXT, ("image", "a.jpg", data))
+    assert (fault.status, fault.param, fault.code) == (400, "image", "invalid_image_file")
+    assert "more than 4,096 segments" in fault.message
+    assert "Save it anew without metadata" in fault.message
 
 
 @pytest.mark.parametrize("field", ["image", "mask"])
