@@ -9,7 +9,9 @@ coefficients). `app.imaging.workers` states the bound, its test measures it.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import IO, Any, Protocol, cast
 
 from PIL import AvifImagePlugin, Image, ImageChops, ImageFile, ImageOps
@@ -24,6 +26,7 @@ from app.errors import ApiError, Unavailable
 from app.images import Blob, Size
 from app.imaging.formats import ENOUGH, dimensions, media_type
 from app.imaging.operations import FileFormat, Look, Redraw, RedrawMask, Undrawable, WithoutAlpha
+from app.imaging.parts import JPEG, MOST_CHUNKS, MOST_PROFILE, PNG, WEBP, Crowded, parts, without_metadata
 
 _UNTURNED = {  # EXIF 2.32, 4.6.4: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,7 +44,8 @@ _WEBP_EDGE = 16_383
 _BUFFER = 262_144  # bytes
 _SIXTEEN_TO_EIGHT = [value >> 8 for value in range(65_536)]
 _EIGHT_INVERTED = [255 - value for value in range(256)]
-MOST_SCANS = 200  # of a JPEG: encoders make about ten, cameras put a few smaller pictures beside the first
+MOST_READS, MOST_READ = 16_384, 6_291_456  # calls and bytes, until a picture is open; no encoder writes such a header
+MOST_WHOLE = 67_108_864  # bytes of a file that its decoder wants in one piece: WebP, AVIF, packed TIFF
 
 
 class Sink(Protocol):
@@ -96,12 +100,14 @@ def _decoded(source: Blob, most_pixels: int) -> tuple[Image.Image, bytes | None]
     except Exception as error:  # Pillow's decoders raise what they like when a file is broken
         raise _unreadable() from error
     profile = image.info.get("icc_profile")
-    return image, profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
+    if not isinstance(profile, bytes) or profile[16:20] != b"RGB " or len(profile) > MOST_PROFILE:
+        profile = None
+    return image, profile
 
 
 def _opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
-    """Nothing is decoded yet; what a decoder would keep canvases for is measured before it is made. Raises Undrawable,
-    and what Pillow likes."""
+    """Opens the file and decodes nothing. Measures what a decoder would keep canvases for before it is made. Raises
+    Undrawable, and what Pillow likes."""
     head = source.read(0, ENOUGH)
     kind = media_type(head)
     if kind not in _READERS:
@@ -109,23 +115,10 @@ def _opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
         raise Undrawable(f"it is no {', '.join(names)} or {last}")
     _check(dimensions(head), most_pixels)
     image = _read(source, kind)
-    if image.info.get("progressive") and _scans(source) > MOST_SCANS:
-        raise Undrawable(f"it has more than {MOST_SCANS} scans")
     _check(Size(*image.size), most_pixels)
     if isinstance(image, TiffImageFile):  # its decoder makes a canvas for a whole tile, however small the picture is
         _check(Size(image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)), most_pixels)
     return image
-
-
-def _scans(source: Blob) -> int:
-    """Each goes over all the pixels of a progressive JPEG, however few bytes it takes. What follows the picture in its
-    file is counted, too: where it ends only decoding would tell."""
-    found, before = 0, b""
-    for at in range(0, source.size, _BUFFER):
-        piece = before + source.read(at, _BUFFER)
-        found += piece.count(b"\xff\xda")
-        before = piece[-1:]
-    return found
 
 
 def _unreadable() -> Undrawable:
@@ -133,7 +126,22 @@ def _unreadable() -> Undrawable:
 
 
 def _read(source: Blob, kind: str) -> ImageFile.ImageFile:
-    return _READERS[kind](cast("IO[bytes]", io.BufferedReader(_BlobFile(source), _BUFFER)))
+    """Lets Pillow read the file's header, and of a PNG or JPEG nothing but what the pixels need: Pillow goes through
+    metadata in Python, copies what comes in several parts again for each, and keeps it all. Raises Undrawable."""
+    try:
+        if kind in (PNG, JPEG):
+            source = _Excerpt(source, without_metadata(source, kind))
+        elif kind == WEBP:
+            end = int.from_bytes(source.read(4, 4), "little") + 8
+            for part in parts(source, kind, MOST_CHUNKS):
+                if part.end >= end:
+                    break
+    except Crowded as crowded:
+        raise Undrawable(str(crowded)) from crowded
+    file = _SourceFile(source)
+    image = _READERS[kind](cast("IO[bytes]", file))
+    file.is_open = True
+    return image
 
 
 def _check(size: Size | None, most_pixels: int) -> None:
@@ -248,9 +256,10 @@ def _write(
         options["subsampling"] = "4:4:4" if (quality or 0) >= _FINE else "4:2:0"
     image.info.clear()  # what Pillow would write on its own: comments, resolution, transparent colours
     file = _SinkFile(target)
+    file.end()  # with nothing yet: raises, before the longest step, if the work is to stop
     try:
         image.save(cast("IO[bytes]", file), format, **options)
-    except (ApiError, MemoryError):
+    except (ApiError, Undrawable, MemoryError):
         raise
     except Exception as error:
         raise Undrawable(f"it cannot be written as {format}") from error
@@ -258,21 +267,15 @@ def _write(
 
 
 class _PngChunks(PngStream):
-    """Notes are passed over unread, since Pillow calls a picture broken for one that unpacks to more than a mebibyte;
-    a colour profile of that kind is as good as none."""
-
-    def _pass_over(self, pos: int, length: int) -> bytes:
-        file = cast("IO[bytes]", self.fp)
-        file.seek(pos)
-        return ImageFile._safe_read(file, length)  # for the checksum
-
-    chunk_tEXt = chunk_zTXt = chunk_iTXt = _pass_over  # noqa: N815
+    """A colour profile that unpacks to more than a mebibyte, or not at all, is as good as none."""
 
     def chunk_iCCP(self, pos: int, length: int) -> bytes:  # noqa: N802
         try:
             return super().chunk_iCCP(pos, length)
         except (ValueError, SyntaxError, IndexError):
-            return self._pass_over(pos, length)
+            file = cast("IO[bytes]", self.fp)
+            file.seek(pos)
+            return ImageFile._safe_read(file, length)  # for the checksum
 
 
 class _PngFile(PngImageFile):
@@ -298,6 +301,50 @@ _READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
     "image/tiff": TiffImageFile,
     **({"image/avif": AvifImagePlugin.AvifImageFile} if AvifImagePlugin.SUPPORTED else {}),
 }
+
+
+class _Excerpt:
+    """Some ranges of a blob, which look like all of it."""
+
+    def __init__(self, blob: Blob, ranges: Sequence[tuple[int, int]]) -> None:
+        self._blob = blob
+        self._ranges = ranges
+        self._ends = list(accumulate(end - start for start, end in ranges))
+        self.size = self._ends[-1]
+
+    def read(self, offset: int, length: int) -> bytes:
+        pieces = []
+        while length > 0 and offset < self.size:
+            number = bisect_right(self._ends, offset)
+            left = self._ends[number] - offset
+            piece = self._blob.read(self._ranges[number][1] - left, min(length, left))
+            if not piece:
+                break
+            pieces.append(piece)
+            offset, length = offset + len(piece), length - len(piece)
+        return b"".join(pieces)
+
+
+class _SourceFile(io.BufferedReader):
+    """What Pillow reads. It counts until the picture `is_open`: each turn of a reader's loop over a header reads."""
+
+    def __init__(self, blob: Blob) -> None:
+        super().__init__(_BlobFile(blob), _BUFFER)
+        self._blob = blob
+        self._reads = self._read = 0
+        self.is_open = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Raises Undrawable."""
+        if size is None or size < 0:
+            if self._blob.size > MOST_WHOLE:
+                raise Undrawable(f"it is {self._blob.size:,} bytes, and at most {MOST_WHOLE:,} of its format are taken")
+        elif not self.is_open:
+            self._reads += 1
+            self._read += size
+            if self._reads > MOST_READS or self._read > MOST_READ:
+                raise Undrawable("its header is longer than any encoder writes it")
+        return super().read(size)
 
 
 class _BlobFile(io.RawIOBase):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from functools import cache
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from PIL import AvifImagePlugin, Image, ImageCms
 
 from app.errors import Unavailable
 from app.images import Blob, Size
+from app.imaging import parts, pillow
 from app.imaging.operations import FORMATS, FileFormat, Look, MaskMeaning, Redraw, RedrawMask, Undrawable, WithoutAlpha
 from app.imaging.pillow import look, redraw, redraw_mask
 from app.storage.spool import Spool
+from tests.imaging.hostile import HOSTILE, jpeg, scans, segment
 from tests.pixels import ORIENTATIONS, bomb, chunk, corners, encoded, exif, mpo, near, opened, png, spool, stored
 
 ENOUGH = 1_000_000  # pixels
@@ -256,8 +259,8 @@ def test_a_jpeg_of_very_many_scans_is_not_decoded() -> None:
     """Each takes a few bytes of the file, and goes over all pixels of the picture."""
     data = encoded(corners((320, 320)), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
-    for scans, drawable in ((100, True), (300, False)):
-        bomb = data[:-2] + data[last:-2] * scans + data[-2:]
+    for count, drawable in ((100, True), (300, False)):
+        bomb = data[:-2] + data[last:-2] * count + data[-2:]
         if drawable:
             assert redrawn(bomb, Redraw("png")).size == (320, 320)
         else:
@@ -353,10 +356,56 @@ def test_notes_and_profiles_that_are_large_or_odd_are_no_damage(data: bytes) -> 
     assert look(spool(data), ENOUGH) == Look(Size(12, 8), alpha=False)
 
 
-def test_a_note_that_is_damaged_is_damage() -> None:
-    data = noted(chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 100))[:-1] + b"?")
+def test_a_note_that_is_damaged_is_not_read_and_a_header_that_is_damaged_is_damage() -> None:
+    note = chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 100))
+    assert redrawn(noted(note[:-1] + b"?"), Redraw("png")).tobytes() == corners().tobytes()
+    data = encoded(corners())
     with pytest.raises(Undrawable, match="damaged"):
-        redraw(spool(data), spool(), Redraw("png"), ENOUGH)
+        redraw(spool(data[:32] + b"?" + data[33:]), spool(), Redraw("png"), ENOUGH)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_header_without_an_end_costs_no_more_than_its_bound(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts calls of Python's functions: seconds would tell how busy the machine is."""
+    monkeypatch.setattr(pillow, "MOST_CHUNKS", 4096)
+    monkeypatch.setattr(parts, "MOST_CHUNKS", 4096)
+    source, calls = spool(HOSTILE[name](40_000)), 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        redraw(source, spool(), Redraw("png"), ENOUGH)
+    except Undrawable:
+        pass
+    finally:
+        sys.setprofile(None)
+    assert calls < 200_000
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+def test_scans_are_counted_up_to_the_end_of_the_picture_and_not_beyond(progressive: bool) -> None:
+    some = scans(100, progressive=progressive)
+    redraw(spool(some), spool(), Redraw("png"), ENOUGH)
+    redraw(spool(some + b"\xff\xda" * 1000), spool(), Redraw("png"), ENOUGH)
+    with pytest.raises(Undrawable, match="200 scans"):
+        redraw(spool(scans(300, progressive=progressive)), spool(), Redraw("png"), ENOUGH)
+
+
+def test_metadata_never_reaches_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would parse EXIF, Photoshop's resources and the list of an album, and copy what comes in parts for each."""
+    seen: list[dict[Any, Any]] = []
+    monkeypatch.setattr(pillow, "_scale_key", lambda image, depth: seen.append(dict(image.info)))
+    secret = segment(0xE1, exif(6)) + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>") + segment(0xFE, b"note")
+    secret += segment(0xED, b"Photoshop 3.0\0" + b"8BIM" + bytes(8)) + segment(0xE2, b"MPF\0" + bytes(40))
+    redrawn(jpeg(secret, icc_profile=srgb()), Redraw("png"))
+    redrawn(noted(chunk(b"eXIf", exif(6)[6:]), chunk(b"tEXt", b"a\0b"), chunk(b"prIv", b"c")), Redraw("png"))
+    assert [set(info) - {"jfif", "jfif_version", "jfif_unit", "jfif_density"} for info in seen] == [
+        {"icc_profile"},
+        set(),
+    ]
 
 
 @pytest.mark.parametrize("work", [redraw, redraw_mask, look])
