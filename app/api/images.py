@@ -90,7 +90,7 @@ class ImageEndpoint:
             told.model = request.model
             told.prompt = request.prompt if service.log_prompts else None
             link = partial(service.signer.url, base_url(scope, service.public_url), key.name)
-            preparation = Preparation(request, uploads, service.studio) if request.images else None
+            preparation = Preparation(request, uploads, service.studio, key.name) if request.images else None
             call = Call(request, key, uploads, preparation, link)
             found = await self._found(service, call, back)
             if found and (found.run.owed or not found.run.failed_unpaid):

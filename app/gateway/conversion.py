@@ -31,9 +31,9 @@ class Wanted:
 
 
 async def reformat(
-    events: AsyncGenerator[Event, None], wanted: Wanted, studio: Studio, *, recompress: bool = False
+    events: AsyncGenerator[Event, None], wanted: Wanted, studio: Studio, *, key: str = "", recompress: bool = False
 ) -> AsyncGenerator[Event, None]:
-    """The same events, with all images in the `wanted` format; partial ones too.
+    """The same events, with all images in the `wanted` format; partial ones too. `key` has its turn at the studio.
 
     `recompress`: those that are in it already are written anew with the wanted compression. Raises UpstreamError
     (UNCERTAIN) for an image that cannot be converted, Unavailable when the disk is full.
@@ -43,7 +43,7 @@ async def reformat(
         try:
             async for event in events:
                 if type(event) is ImageData:
-                    picture = picture or _Picture(studio, wanted, recompress=recompress)
+                    picture = picture or _Picture(studio, wanted, key, recompress=recompress)
                     if text := picture.take(event.base64):
                         yield event if text is event.base64 else ImageData(text)
                     continue
@@ -71,9 +71,10 @@ class _Converted:
 class _Picture:
     """One image: passed on as it comes, or collected (`source` is there) and converted."""
 
-    def __init__(self, studio: Studio, wanted: Wanted, *, recompress: bool) -> None:
+    def __init__(self, studio: Studio, wanted: Wanted, key: str, *, recompress: bool) -> None:
         self._studio = studio
         self._wanted = wanted
+        self._key = key
         self._recompress = recompress and wanted.compression is not None and wanted.format != "png"
         self._begun: bytearray | None = bytearray()  # of the text, until it tells what the image is
         self._groups = Groups()
@@ -107,7 +108,7 @@ class _Picture:
         self._target = self._studio.spool()
         order = Redraw(self._wanted.format, self._wanted.compression, traits(self.source).orientation)
         try:
-            size = await self._studio.redraw(self.source, self._target, order, paid=True)
+            size = await self._studio.redraw(self.source, self._target, order, key=self._key, paid=True)
         except Undrawable as error:
             raise _failed(str(error)) from error
         except Unavailable as error:

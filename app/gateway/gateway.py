@@ -153,7 +153,7 @@ class Gateway:
         if wanted is None:
             return events
         recompress = "output_compression" not in candidate.request.parameters
-        return reformat(events, wanted, self._studio, recompress=recompress)
+        return reformat(events, wanted, self._studio, key=call.key.name, recompress=recompress)
 
     async def _attempt(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """One request to one deployment, and its answer. Raises UpstreamError."""

@@ -24,11 +24,13 @@ _IN_MEMORY = 131_072  # bytes of one picture; beyond, it lies on disk
 class Preparation:
     """One request's pictures, and what was made of them so far: no work is done twice for its attempts and parts."""
 
-    def __init__(self, request: ImageRequest, uploads: Uploads, studio: Studio) -> None:
-        """`request` as the caller sent it, with a picture at least; what is made is kept in `uploads`."""
+    def __init__(self, request: ImageRequest, uploads: Uploads, studio: Studio, key: str = "") -> None:
+        """`request` as the caller sent it, with a picture at least; what is made is kept in `uploads`. `key` is the
+        name of the caller's, and has its turn at the studio."""
         self._request = request
         self._uploads = uploads
         self._studio = studio
+        self._key = key
         self._lock = asyncio.Lock()
         # By identity: uploads live as long as the request.
         self._traits: dict[int, Traits] = {}
@@ -87,7 +89,7 @@ class Preparation:
     async def _look_closer(self, upload: Upload, name: str) -> Traits:
         """Where the header is odd: as Pillow sees it."""
         try:
-            seen = await self._studio.look(upload.blob)
+            seen = await self._studio.look(upload.blob, key=self._key)
         except Undrawable as error:
             raise _invalid(name, error) from error
         found = replace(self._look(upload), size=seen.size, alpha=seen.alpha)
@@ -99,7 +101,7 @@ class Preparation:
         if key not in self._made:
             spool = self._uploads.spool(_IN_MEMORY)
             try:
-                size = await self._studio.redraw(upload.blob, spool, order)
+                size = await self._studio.redraw(upload.blob, spool, order, key=self._key)
             except WithoutAlpha as error:
                 raise masks.without_alpha() from error
             except Undrawable as error:

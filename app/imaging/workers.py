@@ -1,15 +1,18 @@
-"""Where pixels are worked on: a few threads, a short queue, and a bound on all pixels in work together. Pillow is
-loaded when the first picture needs it. Knows nothing of requests."""
+"""Where pixels are worked on: a few threads, a short queue that is fair between keys, and a bound on all pixels in work
+together. Pillow is loaded when the first picture needs it. Knows nothing of requests."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ctypes
+import threading
 import warnings
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -19,75 +22,91 @@ from app.imaging.formats import ENOUGH, dimensions
 from app.imaging.operations import Look, Redraw, RedrawMask, Undrawable
 from app.storage.spool import Spool
 
-# Memory: all work together takes at most BYTES_PER_PIXEL for each of `max_pixels`, beside the compressed bytes of the
-# files in work (those of a WebP twice). Measured: up to 12 for PNG, JPEG and masks, 18 for reading WebP. Writing WebP
-# takes up to 55, so there each pixel counts as three; one above a third of `max_pixels` has no other work beside it.
+# Memory: all work together takes at most BYTES_PER_PIXEL for each of the pixels in work, of which a key has up to
+# `max_pixels`, and all keys a quarter more. Measured: up to 12 for PNG, JPEG and masks, 18 for reading WebP. Writing
+# WebP takes up to 55, so there each pixel counts as three; one above a third of `max_pixels` has no other work of its
+# key beside it, and takes more than it counts. MOST_MEMORY states what that comes to; a test measures it.
 BYTES_PER_PIXEL = 24
-WRITING_WEBP = 3
-PIXELS = 50_000_000  # a telephone's 48 megapixels; 1.2 GB at the worst, or 2.8 GB for one WebP of that size
+WRITING_WEBP, WEBP_BYTES_PER_PIXEL = 3, 55
+PIXELS = 50_000_000  # a telephone's 48 megapixels
+RESERVE = 4  # one part of so many, which only other keys than the one with `max_pixels` may have beside it
+MOST_MEMORY = PIXELS * WEBP_BYTES_PER_PIXEL + PIXELS // RESERVE * BYTES_PER_PIXEL
+COPIES = 2  # of the compressed bytes, that decoders keep
+SECONDS = 120.0  # several times what the largest picture takes that may be converted, on one core
 
 T = TypeVar("T")
 
 
 class Studio:
-    """At most `threads` pictures, and `max_pixels` of them all, are in work at once; `waiting` may stand in line.
+    """At most `threads` pictures of a key, and `max_pixels` of them all, are in work at once; `waiting` may stand in
+    line. One picture more, and a quarter more pixels, are in work if they are another key's: no key has them all.
 
     The pixels of a picture are those of the largest of what it was, what it becomes, and what is between.
     """
 
     def __init__(
-        self, spool: Callable[[], Spool], *, threads: int = 2, waiting: int = 32, max_pixels: int = PIXELS
+        self,
+        spool: Callable[[], Spool],
+        *,
+        threads: int = 2,
+        waiting: int = 32,
+        max_pixels: int = PIXELS,
+        seconds: float = SECONDS,
     ) -> None:
-        """`spool` makes one for pictures that belong to no request."""
+        """`spool` makes one for pictures that belong to no request. Work may take up to `seconds`."""
         self.spool = spool
         self.max_pixels = max_pixels
-        self._pool = ThreadPoolExecutor(threads, "studio", initializer=_quieten)
+        self._pool = ThreadPoolExecutor(threads + 1, "studio", initializer=_quieten)
         self._threads = threads
         self._waiting = waiting
-        self._working = 0
-        self._pixels = 0  # in work
-        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._seconds = seconds
+        self._working: Counter[str] = Counter()  # threads, by key
+        self._pixels: Counter[str] = Counter()  # in work, by key
+        self._line: list[_Place] = []
+        self._turns: dict[str, int] = {}  # the number of a key's last, while it has others in line or in work
         self._closed = False
 
-    async def redraw(self, source: Blob, target: Spool, order: Redraw | RedrawMask, *, paid: bool = False) -> Size:
+    async def redraw(
+        self, source: Blob, target: Spool, order: Redraw | RedrawMask, *, key: str = "", paid: bool = False
+    ) -> Size:
         """Writes the picture to `target` as ordered; gives its size.
 
-        `paid`: the picture has cost money, so it stands in line however long that is. Raises Undrawable (WithoutAlpha
-        for a mask), and Unavailable when the line or the disk is full.
+        `key`: the name of the caller's. `paid`: the picture has cost money, so it stands in line however long that is.
+        Raises Undrawable (WithoutAlpha for a mask; also if it takes too long), and Unavailable when the line or the
+        disk is full.
         """
-
         most = self._pixels_of(source, order.size)
         weight = WRITING_WEBP if isinstance(order, Redraw) and order.format == "webp" else 1
 
-        def work() -> Size:
+        def work(leash: _Leash) -> Size:
             from app.imaging import (
-                pillow,
-            )  # in the thread: it takes memory that a gateway without such work never needs
+                pillow,  # in the thread: it takes memory that a gateway without such work never needs
+            )
 
+            picture, file = _Source(source, leash), _Target(target, leash)
             if isinstance(order, RedrawMask):
-                return pillow.redraw_mask(source, target, order, most)
-            return pillow.redraw(source, target, order, most)
+                return pillow.redraw_mask(picture, file, order, most)
+            return pillow.redraw(picture, file, order, most)
 
-        return await self._work(most * weight, work, patient=paid)
+        return await self._work(_Place(key, self._weight(most * weight, source), patient=paid), work)
 
-    async def look(self, source: Blob) -> Look:
+    async def look(self, source: Blob, *, key: str = "") -> Look:
         """Raises Undrawable, Unavailable."""
         most = self._pixels_of(source, None)
 
-        def work() -> Look:
+        def work(leash: _Leash) -> Look:
             from app.imaging import pillow
 
-            return pillow.look(source, most)
+            return pillow.look(_Source(source, leash), most)
 
-        return await self._work(most, work, patient=False)
+        return await self._work(_Place(key, self._weight(most, source)), work)
 
     def close(self) -> None:
         """Sends those in line away and waits for what is in work."""
         self._closed = True
-        while self._line:
-            _, place = self._line.popleft()
-            if not place.done():
-                place.set_exception(_closing())
+        for place in self._line:
+            place.refuse(_closing())
+        self._line = []
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -109,67 +128,168 @@ class Studio:
             raise Undrawable(f"it is {most} pixels, and pictures of up to {self.max_pixels:,} pixels can be converted")
         return most.pixels
 
-    async def _work(self, pixels: int, work: Callable[[], T], *, patient: bool) -> T:
-        pixels = min(pixels, self.max_pixels)
-        await self._enter(pixels, patient=patient)
+    def _weight(self, pixels: int, source: Blob) -> int:
+        """In pixels, the file's bytes included. No more than one key may have, so that each picture's turn comes."""
+        return min(pixels + COPIES * source.size // BYTES_PER_PIXEL, self.max_pixels)
+
+    async def _work(self, place: _Place, work: Callable[[_Leash], T]) -> T:
+        """Does the work in a thread. That cannot be stopped: if it takes too long, or its caller leaves, it ends at the
+        next byte that it reads or writes, and is busy until then."""
+        await self._enter(place)
+        leash = _Leash()
         try:
             if self._closed:
                 raise _closing()
-            running = asyncio.wrap_future(self._pool.submit(_alone, work))
-            try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                await _over(running)
-                raise
+            running = asyncio.wrap_future(self._pool.submit(_alone, partial(work, leash)))
+        except BaseException:
+            self._leave(place)
+            raise
+        running.add_done_callback(partial(self._end, place))
+        try:
+            await asyncio.wait([running], timeout=self._seconds)
+            if not running.done():
+                raise Undrawable(f"it takes more than {self._seconds:g} s to convert")
+            return running.result()
         except MemoryError as error:
             raise Unavailable("The server has too little memory for this picture now.", retry_after=30) from error
         finally:
-            self._leave(pixels)
+            leash.cut()
 
-    async def _enter(self, pixels: int, *, patient: bool) -> None:
+    async def _enter(self, place: _Place) -> None:
+        """Returns with the place taken. Raises Unavailable."""
         if self._closed:
             raise _closing()
-        if not self._line and self._has_room(pixels):
-            self._take(pixels)
-            return
-        if len(self._line) >= self._waiting and not patient:
-            raise Unavailable(
+        self._line.append(place)
+        self._call()
+        if len(self._line) > self._waiting and not place.patient and place in self._line:
+            self._crowd_out(place.key)
+        try:
+            await place.turn
+        except asyncio.CancelledError:
+            if place in self._line:
+                self._line.remove(place)
+                self._call()
+            elif place.turn.done() and not place.turn.cancelled() and not place.turn.exception():
+                self._leave(place)  # the turn came just now
+            raise
+
+    def _crowd_out(self, key: str) -> None:
+        """Sends the last away of the key that has most in line; of two that have as many, the one that came now."""
+        impatient = [place for place in self._line if not place.patient]
+        counts = Counter(place.key for place in impatient)
+        most = max(counts, key=lambda other: (counts[other], other == key))
+        last = next(place for place in reversed(impatient) if place.key == most)
+        self._line.remove(last)
+        last.refuse(
+            Unavailable(
                 f"The server has {len(self._line)} pictures waiting to be converted and takes no more. Try again "
                 "later, or send PNG or JPEG files that need no conversion.",
                 code="media_queue_full",
                 retry_after=5,
             )
-        entry = pixels, asyncio.get_running_loop().create_future()
-        self._line.append(entry)
-        try:
-            await entry[1]
-        except asyncio.CancelledError:
-            if entry in self._line:
-                self._line.remove(entry)
-                self._call()
-            elif entry[1].done() and not entry[1].cancelled() and not entry[1].exception():  # the turn had just come
-                self._leave(pixels)
-            raise
-
-    def _has_room(self, pixels: int) -> bool:
-        return self._working < self._threads and self._pixels + pixels <= self.max_pixels
-
-    def _take(self, pixels: int) -> None:
-        self._working += 1
-        self._pixels += pixels
-
-    def _leave(self, pixels: int) -> None:
-        self._working -= 1
-        self._pixels -= pixels
-        self._call()
+        )
 
     def _call(self) -> None:
-        """In turn: a large picture at the head of the line is not overtaken for ever by small ones."""
-        while self._line and self._has_room(self._line[0][0]):
-            pixels, place = self._line.popleft()
-            if not place.done():
-                self._take(pixels)
-                place.set_result(None)
+        """Gives places away while there are some."""
+        while place := self._next():
+            self._line.remove(place)
+            self._turns[place.key] = max(self._turns.values(), default=0) + 1
+            self._working[place.key] += 1
+            self._pixels[place.key] += place.pixels
+            place.turn.set_result(None)
+
+    def _next(self) -> _Place | None:
+        """The first in line of the key that has the fewest in work, and of several the one whose last turn is longest
+        ago. No other overtakes it, unless it is its own key that has no room for it: a large picture does not wait for
+        ever behind small ones."""
+        firsts: dict[str, _Place] = {}
+        for place in self._line:
+            firsts.setdefault(place.key, place)
+        for place in sorted(
+            firsts.values(), key=lambda first: (self._working[first.key], self._turns.get(first.key, 0))
+        ):
+            if self._working[place.key] < self._threads and self._pixels[place.key] + place.pixels <= self.max_pixels:
+                room = self.max_pixels + self.max_pixels // RESERVE - self._pixels.total()
+                return place if self._working.total() <= self._threads and place.pixels <= room else None
+        return None
+
+    def _end(self, place: _Place, running: asyncio.Future[T]) -> None:
+        self._leave(place)
+        if not running.cancelled():
+            running.exception()  # without this look, asyncio would log those that came too late
+
+    def _leave(self, place: _Place) -> None:
+        self._working[place.key] -= 1
+        self._pixels[place.key] -= place.pixels
+        if not self._working[place.key]:
+            del self._working[place.key], self._pixels[place.key]
+        self._call()
+        if place.key not in self._working and all(other.key != place.key for other in self._line):
+            self._turns.pop(place.key, None)
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """One picture's place, in line or in work."""
+
+    key: str
+    pixels: int
+    patient: bool = False
+    turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def refuse(self, error: Unavailable) -> None:
+        if not self.turn.done():
+            self.turn.set_exception(error)
+
+
+class _Leash:
+    """Ends work in a thread from outside. It is entered for each read and write, and raises Undrawable once it is cut.
+    Then no write is under way, so the file may be closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_cut = False
+
+    def cut(self) -> None:
+        with self._lock:
+            self._is_cut = True
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._is_cut:
+            self._lock.release()
+            raise Undrawable("its caller waits for it no more")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+class _Source:
+    """A blob on a leash."""
+
+    def __init__(self, blob: Blob, leash: _Leash) -> None:
+        self._blob = blob
+        self._leash = leash
+        self.size = blob.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        with self._leash:
+            pass
+        return self._blob.read(offset, length)  # a file that is closed meanwhile raises, and gives nothing
+
+
+class _Target:
+    """A spool on a leash."""
+
+    def __init__(self, spool: Spool, leash: _Leash) -> None:
+        self._spool = spool
+        self._leash = leash
+
+    def write(self, data: bytes | bytearray) -> None:
+        with self._leash:
+            self._spool.write(data)
 
 
 def _alone(work: Callable[[], T]) -> T:
@@ -187,15 +307,6 @@ def _trim() -> None:
     """glibc's heaps, of which each thread has one, keep what libwebp gave back. Nothing where there is no glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-async def _over(running: asyncio.Future[T]) -> None:
-    """Waits for work that cannot be stopped: the files that it reads and writes must not be closed under it."""
-    while not running.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([running])
-    if not running.cancelled():
-        running.exception()  # nobody is there to be told
 
 
 def _closing() -> Unavailable:

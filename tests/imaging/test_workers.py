@@ -127,18 +127,97 @@ async def test_who_leaves_just_when_the_turn_comes_gives_it_on(studio: Studio) -
     assert await asyncio.gather(*(studio.redraw(spool(PNG), spool(), Redraw("png")) for _ in range(2)))
 
 
-async def test_work_that_has_begun_is_over_before_its_caller_is_cancelled(studio: Studio) -> None:
-    source = Gated()
-    task = drawing(studio, source)
-    await started(source)
-    task.cancel()
-    await settle()
-    task.cancel()
-    await settle()
-    assert not task.done()
-    source.release()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+async def test_work_whose_caller_has_left_writes_nothing_more_and_has_its_thread_until_it_ends() -> None:
+    with Studio(spool, threads=1, max_pixels=10_000) as studio:
+        source, target, next_one = Gated(), spool(), Gated()
+        task = asyncio.create_task(studio.redraw(source, target, Redraw("jpeg")))
+        await started(source)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        target.close()  # would raise in the thread, or write over what another has in the file by now
+        following = drawing(studio, next_one)
+        await settle()
+        assert not next_one.started.is_set()
+        source.release()
+        next_one.release()
+        assert await following == Size(40, 30)
+        assert target.size == 0
+
+
+async def test_a_picture_that_takes_too_long_is_told_at_once_and_its_thread_is_busy_until_it_ends() -> None:
+    with Studio(spool, threads=1, max_pixels=10_000, seconds=0.05) as studio:
+        slow, other = Gated(), Gated()
+        target = spool()
+        with pytest.raises(Undrawable, match=r"it takes more than 0\.05 s to convert"):
+            await studio.redraw(slow, target, Redraw("jpeg"))
+        other.release()
+        waits = drawing(studio, other)
+        await settle()
+        assert not waits.done()
+        slow.release()
+        await asyncio.wait([waits])
+        assert target.size == 0
+
+
+async def test_another_keys_picture_is_in_work_at_once_whatever_one_key_sends(studio: Studio) -> None:
+    large = encoded(Image.new("RGB", (100, 100)))  # all the pixels that a key may have
+    sources = [Gated(large), Gated(large), *(Gated() for _ in range(6))]
+    tasks = [
+        asyncio.create_task(studio.redraw(source, spool(), Redraw("png"), key="greedy", paid=True))
+        for source in sources
+    ]
+    await started(sources[0])
+    assert await studio.redraw(spool(PNG), spool(), Redraw("png"), key="other") == Size(40, 30)
+    assert (await studio.look(spool(PNG), key="third")).size == Size(40, 30)
+    assert not any(source.started.is_set() for source in sources[1:])
+    for source in sources:
+        source.release()
+    assert len(await asyncio.gather(*tasks)) == 8
+
+
+async def test_a_key_that_has_nothing_in_work_goes_before_one_that_has() -> None:
+    with Studio(spool, threads=1, max_pixels=10_000) as studio:
+        order: list[str] = []
+
+        async def draw(name: str, source: Gated) -> None:
+            await studio.redraw(source, spool(), Redraw("png"), key=name[0])
+            order.append(name)
+
+        held = [Gated(), Gated()]
+        tasks = [asyncio.create_task(draw(name, source)) for name, source in zip(("a1", "b1"), held, strict=True)]
+        await started(held[0])
+        await started(held[1])
+        names = ["a2", "a3", "b2", "c1"]
+        sources = [Gated() for _ in names]
+        tasks += [asyncio.create_task(draw(name, source)) for name, source in zip(names, sources, strict=True)]
+        await settle()
+        held[0].release()
+        await started(sources[3])  # c came last, and has nothing in work
+        assert not any(source.started.is_set() for source in sources[:3])
+        for source in (*held, *sources):
+            source.release()
+        await asyncio.gather(*tasks)
+        assert sorted(order) == ["a1", "a2", "a3", "b1", "b2", "c1"]
+
+
+async def test_a_key_that_fills_the_line_loses_its_last_place_to_another() -> None:
+    with Studio(spool, threads=1, waiting=3, max_pixels=10_000) as studio:
+        sources = [Gated() for _ in range(6)]
+        tasks = [
+            asyncio.create_task(studio.redraw(source, spool(), Redraw("png"), key=key))
+            for source, key in zip(sources, ("a", "b", "a", "a", "a", "b"), strict=True)
+        ]
+        await settle()
+        with pytest.raises(Unavailable) as refused:
+            await asyncio.wait_for(asyncio.shield(tasks[4]), 5)
+        assert refused.value.code == "media_queue_full"
+        with pytest.raises(Unavailable):
+            await studio.redraw(spool(PNG), spool(), Redraw("png"), key="a")
+        for source in sources:
+            source.release()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [Size] * 4 + [Unavailable, Size]
 
 
 async def test_large_pictures_are_not_in_work_together(studio: Studio) -> None:
