@@ -30,6 +30,7 @@ from app.config.schema import (
     ServerSettings,
 )
 from app.config.sources import preset_data
+from app.imaging import workers
 from tests.config.test_loading import settings_of
 from tests.live.servers import Process, process
 from tests.sdks.environments import required_node_sdk
@@ -69,6 +70,15 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
 def test_nothing_links_to_a_file_that_is_not_committed() -> None:
     ignored = {".sdk", ".tools", ".venv"}
     assert [name for name in ignored if f"]({name}" in EVERYTHING] == []
+
+
+# --- sizes ---
+
+
+def test_the_memory_for_pixels_is_told_as_it_is_measured() -> None:
+    assert f"{workers.MOST_MEMORY / 1e9:.1f} GB at the worst" in README
+    assert workers.SECONDS == 120
+    assert "given up after two minutes" in README
 
 
 # --- names ---

@@ -22,15 +22,16 @@ from app.imaging.formats import ENOUGH, dimensions
 from app.imaging.operations import Look, Redraw, RedrawMask, Undrawable
 from app.storage.spool import Spool
 
-# Memory: all work together takes at most BYTES_PER_PIXEL for each of the pixels in work, of which a key has up to
-# `max_pixels`, and all keys a quarter more. Measured: up to 12 for PNG, JPEG and masks, 18 for reading WebP. Writing
-# WebP takes up to 55, so there each pixel counts as three; one above a third of `max_pixels` has no other work of its
-# key beside it, and takes more than it counts. MOST_MEMORY states what that comes to; a test measures it.
+# Memory: all work together takes at most BYTES_PER_PIXEL for each pixel in work. A key has up to `max_pixels` of them
+# in work, and all keys a quarter more. Measured: up to 12 for PNG, JPEG and masks, 18 for reading WebP. Writing WebP
+# takes up to 55, so there each pixel counts as three; a picture above a third of `max_pixels` counts as all that a key
+# may have, and takes more: 41 for each pixel of a large one. MOST_MEMORY is the worst of it, beside the compressed
+# bytes of the files in work (those of a WebP twice); a test measures it.
 BYTES_PER_PIXEL = 24
-WRITING_WEBP, WEBP_BYTES_PER_PIXEL = 3, 55
+WRITING_WEBP, LARGE_WEBP = 3, 42  # as how many pixels one counts, and the bytes that one takes if it counts no more
 PIXELS = 50_000_000  # a telephone's 48 megapixels
-RESERVE = 4  # one part of so many, which only other keys than the one with `max_pixels` may have beside it
-MOST_MEMORY = PIXELS * WEBP_BYTES_PER_PIXEL + PIXELS // RESERVE * BYTES_PER_PIXEL
+RESERVE = 4  # the quarter: what a key with `max_pixels` in work leaves to others
+MOST_MEMORY = PIXELS * LARGE_WEBP + PIXELS // RESERVE * BYTES_PER_PIXEL
 COPIES = 2  # of the compressed bytes, that decoders keep
 SECONDS = 120.0  # several times what the largest picture takes that may be converted, on one core
 
