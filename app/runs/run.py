@@ -24,6 +24,7 @@ from app.storage.spool import Uploads
 
 SHORT = 2048  # characters: a request that is no longer is not worth a digest for each that was delivered
 
+
 @dataclass(slots=True)
 class Call:
     """One request, while it is worked on."""
