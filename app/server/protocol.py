@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import resource
 import socket
 import struct
 import termios
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.server.h2c import headless
@@ -27,7 +28,21 @@ LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small w
 LONGEST_HEAD = 65_536  # bytes; also of trailers, and of what stands between two chunks
 HEAD_SECONDS = 30.0
 TELLING_SECONDS = 1.0  # between a refusal and the end of its connection: a reset would eat it
+SLICE = 4096  # bytes that are parsed at once outside of a body: so many requests at most wait in the pipeline
+MOST_BEHIND = 64  # requests that may follow a body within the block that ends it
+STALLED_SECONDS = 60.0  # without the client taking a byte of what is sent: then the connection ends
+RESERVED_FILES = 64  # descriptors that no connection may take, but for files and providers; an eighth of few
 READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each such piece would cost two system calls
+
+
+class Flow(FlowControl):
+    """Reading stays paused while bytes wait behind a request, whichever part of the server asks for more."""
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
@@ -39,30 +54,67 @@ class Protocol(HttpToolsProtocol):
     _when_gone: Callable[[], None] | None = None
     _when_broken: Callable[[], None] | None = None
     _cut = _broken = False
+    _unread = b""  # what came behind a request that waits for its turn
+    _head_read = False
+    _hosts = 0
+    _fault: tuple[bytes, str] | None = None  # what is wrong with a head: the status and the message
+    _stalled: asyncio.TimerHandle | None = None
+    _unsent = 0  # bytes, when the client was last seen to take some
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._cork = Cork(transport, self.loop)
+        self.flow = self._flow = Flow(transport)
+        if _is_last_but_few(transport):
+            self._refuse(b"503 Service Unavailable", _NO_DESCRIPTORS, code="server_is_overloaded", retry_after=5)
+            return
         self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_until = self.loop.time() + HEAD_SECONDS
+        self._head_read, self._hosts, self._fault = False, 0, None
         self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
         self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, which leaves out what follows the head of a request that offers another protocol."""
+        """As uvicorn's, but with at most one slice parsed ahead of the request that is being answered: the rest stays
+        as bytes, and nothing more is read until the answer has left."""
         if self._over:
             return
         self._unset_keepalive_if_required()
+        if self._unread:
+            data, self._unread = self._unread + data, b""
+        while data and not self._over:
+            if self.pipeline:
+                self._unread, self._flow.is_held = bytes(data), True
+                self.flow.pause_reading()
+                return
+            cycle: Any = self.cycle
+            piece = data if cycle is not None and cycle.more_body else data[:SLICE]
+            self._parse(piece)
+            data = data[len(piece) :]
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            if self.transport.get_write_buffer_size():
+                self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+        elif self._unread and not self.pipeline:
+            data, self._unread, self._flow.is_held = self._unread, b"", False
+            self.data_received(data)
+            self.flow.resume_reading()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. What follows the head of a request that offers another protocol is read as its body."""
         self._barren += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._go_on(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(b"400 Bad Request", "This is no HTTP request that can be read.")
+            status, message = self._fault or (b"400 Bad Request", _UNREADABLE)
+            self._refuse(status, message)
         if self._barren > LONGEST_HEAD and not self._over:
             self._refuse(b"431 Request Header Fields Too Large", f"The head is longer than {LONGEST_HEAD} bytes.")
         elif self._between and self.timeout_keep_alive_task is None:
@@ -80,6 +132,11 @@ class Protocol(HttpToolsProtocol):
         """No request is being read or answered."""
         cycle: Any = self.cycle
         return cycle is None or bool(cycle.response_complete)
+
+    @property
+    def unread_bytes(self) -> int:
+        """What has come and waits behind the requests that are being answered."""
+        return len(self._unread)
 
     @property
     def closing(self) -> bool:
@@ -139,7 +196,8 @@ class Protocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as offer:
                 rest = rest[offer.args[0] :]
             except httptools.HttpParserError:
-                self._refuse(b"400 Bad Request", "This is no HTTP request that can be read.")
+                status, message = self._fault or (b"400 Bad Request", _UNREADABLE)
+                self._refuse(status, message)
                 return
             else:
                 return
@@ -161,15 +219,17 @@ class Protocol(HttpToolsProtocol):
         """Not to WebSockets either, should a library for them be installed."""
         return False
 
-    def _refuse(self, status: bytes, message: str) -> None:
+    def _refuse(
+        self, status: bytes, message: str, *, code: str = "invalid_http", retry_after: int | None = None
+    ) -> None:
         """Between requests, with a word. In the middle of a body the application is told that it is garbled, and what
         follows a request that is being answered must not disturb that."""
         self._over = True
         cycle: Any = self.cycle
         if self._between:
             self._cork.flush()
-            self.transport.write(_refusal(status, message))
-            self.loop.call_later(TELLING_SECONDS, self.transport.close)
+            self.transport.write(_refusal(status, message, code, retry_after))
+            self.loop.call_later(TELLING_SECONDS, self._close)
             return
         cycle.keep_alive = False
         if cycle.more_body:
@@ -180,7 +240,30 @@ class Protocol(HttpToolsProtocol):
         self._cork.flush()
         super().shutdown()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a line of the head. Those behind it are trailers, which must not pass for headers (RFC 9110, 6.5.1)."""
+        if self._head_read:
+            return
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding" and b"," in value:  # a single one that is not `chunked` cannot be framed
+            self._fault = b"400 Bad Request", "The only transfer coding that is understood is 'chunked'."
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) > MOST_BEHIND + SLICE // 16:
+            self._over = True  # they came with the end of a body; these few are answered, and the rest is not
+            self.pipeline[0][0].keep_alive = False
+        if self._over:
+            return
+        self._head_read = True
+        if self._hosts > 1 or (not self._hosts and self.parser.get_http_version() == "1.1"):
+            self._fault = b"400 Bad Request", "A request has one 'Host' header, no more and no fewer (RFC 9112, 3.2)."
+        if self._fault:
+            raise ValueError(self._fault)  # httptools gives it back as an HttpParserError
         self._barren, self._head_until = 0, None
         super().on_headers_complete()
         cycle: Any = self.cycle
@@ -200,6 +283,42 @@ class Protocol(HttpToolsProtocol):
             cycle.message_event.set()
         else:
             super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._over:
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled is None:
+            self._unsent = _waiting(self.transport)
+            self._stalled = self.loop.call_later(STALLED_SECONDS, self._look_for_progress)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _look_for_progress(self) -> None:
+        """End the connection of a client that has taken nothing for a whole period. Its run goes on."""
+        self._stalled = None
+        unsent = _waiting(self.transport)
+        if unsent >= self._unsent:
+            self.abort()
+        elif self.flow.write_paused:
+            self._unsent = unsent
+            self._stalled = self.loop.call_later(STALLED_SECONDS, self._look_for_progress)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Once all that was sent has left; without that, when a client has taken nothing for too long."""
+        if not self.transport.is_closing():
+            self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
     async def write(self, piece: bytes) -> bool:
         """A piece of a chunked answer that has begun, as it is; uvicorn would copy it to put its length before it.
@@ -235,20 +354,44 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
 
-def _refusal(status: bytes, message: str) -> bytes:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_http"}
+_UNREADABLE = "This is no HTTP request that can be read."
+_NO_DESCRIPTORS = "The gateway has as many connections open as it can. Try again in a moment."
+
+
+def _refusal(status: bytes, message: str, code: str, retry_after: int | None) -> bytes:
+    kind = "invalid_request_error" if status[:1] == b"4" else "service_unavailable_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error}).encode()
-    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-    return head % (status, len(body)) + body
+    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%b\r\n"
+    later = b"" if retry_after is None else b"retry-after: %d\r\n" % retry_after
+    return head % (status, len(body), later) + body
+
+
+def _is_last_but_few(transport: asyncio.BaseTransport) -> bool:
+    """Whether the process has hardly any descriptor left: the system always gives the lowest that is free."""
+    opened = transport.get_extra_info("socket")
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if opened is None or most == resource.RLIM_INFINITY:
+        return False
+    return bool(opened.fileno() >= most - min(RESERVED_FILES, most // 8))
 
 
 def _unacknowledged(transport: asyncio.BaseTransport) -> bool:
     """Whether the kernel holds bytes that the other side has not acknowledged (tcp(7), SIOCOUTQ); False where it does
     not tell."""
+    return _queued(transport) > 0
+
+
+def _queued(transport: asyncio.BaseTransport) -> int:
     waiting = array("i", [0])
     with contextlib.suppress(OSError, AttributeError):
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
-    return waiting[0] > 0
+    return waiting[0]
+
+
+def _waiting(transport: asyncio.Transport) -> int:
+    """Bytes that the client has not taken yet: in the process and in the kernel."""
+    return transport.get_write_buffer_size() + _queued(transport)
 
 
 def _unchunked(cycle: Any) -> Any:

@@ -1,0 +1,148 @@
+"""Connections that ask for more than they read, and heads that hold what a head must not hold."""
+
+import asyncio
+import resource
+from typing import Any
+
+import pytest
+
+from app.sandbox.server import Sandbox
+from app.server import protocol
+from tests.live.conftest import Start
+from tests.live.servers import Config, sandbox_providers
+from tests.live.wire import Reply, line
+
+pytestmark = pytest.mark.anyio
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def serving(sandbox: Sandbox) -> Config:
+    return {"providers": sandbox_providers(sandbox.base_url)}
+
+
+async def everything(port: int, *pieces: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def asked(port: int, request: bytes) -> Reply:
+    async with line(port) as opened:
+        await opened.send(request)
+        return await opened.reply()
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096, 1 << 20])
+async def test_each_pipelined_request_gets_one_answer_however_it_is_cut(
+    start: Start, sandbox: Sandbox, size: int
+) -> None:
+    gateway = await start(serving(sandbox))
+    count = 30 if size < 4096 else 2000
+    sent = HEALTH * (count - 1) + LAST
+    answers = await everything(gateway.port, *(sent[at : at + size] for at in range(0, len(sent), size)))
+    assert answers.count(b"HTTP/1.1 200 OK") == count
+
+
+async def test_requests_behind_a_body_are_answered_too(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(serving(sandbox))
+    head = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    body = head + b"Content-Length: 9000\r\n\r\n" + b"x" * 9000
+    answers = await everything(gateway.port, body + HEALTH * 20 + LAST)
+    assert (answers.count(b"HTTP/1.1 400"), answers.count(b"HTTP/1.1 200 OK")) == (1, 21)
+
+
+async def test_a_connection_that_asks_and_does_not_read_holds_little(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(serving(sandbox))
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+    try:
+        for _ in range(60):
+            writer.write(HEALTH * 5000)
+            try:
+                async with asyncio.timeout(0.05):
+                    await writer.drain()
+            except TimeoutError:
+                break
+        [connection] = [each for each in gateway.state.connections if isinstance(each, protocol.Protocol)]
+        assert len(connection.pipeline) <= protocol.SLICE // len(HEALTH) + 1
+        assert connection.unread_bytes < 1_048_576
+    finally:
+        writer.transport.abort()
+
+
+async def test_a_client_that_takes_nothing_is_let_go(
+    start: Start, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "STALLED_SECONDS", 0.2)
+    gateway = await start(serving(sandbox))
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+    try:
+        for _ in range(60):
+            writer.write(HEALTH * 5000)
+            try:
+                async with asyncio.timeout(0.05):
+                    await writer.drain()
+            except (TimeoutError, ConnectionError):
+                break
+        async with asyncio.timeout(10):
+            while gateway.connections:
+                await asyncio.sleep(0.02)
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("name", ["Authorization: Bearer x", "X-Request-Id: from-a-trailer"])
+async def test_a_trailer_is_no_header(start: Start, sandbox: Sandbox, name: str) -> None:
+    gateway = await start(serving(sandbox))
+    sent = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    reply = await asked(gateway.port, sent + b"1\r\nx\r\n0\r\n" + name.encode() + b"\r\n\r\n")
+    assert reply.status == 404
+    assert reply.header("x-request-id") != "from-a-trailer"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+    ],
+)
+async def test_a_head_that_can_be_read_in_two_ways_is_refused(start: Start, sandbox: Sandbox, head: bytes) -> None:
+    gateway = await start(serving(sandbox))
+    reply = await asked(gateway.port, head)
+    assert reply.status == 400
+    error: dict[str, Any] = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+async def test_an_http_1_0_request_needs_no_host(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(serving(sandbox))
+    assert b" 200 OK" in await everything(gateway.port, b"GET /healthz HTTP/1.0\r\n\r\n")
+
+
+async def test_a_head_is_bounded_also_when_it_comes_at_once(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(serving(sandbox))
+    lines = b"".join(b"x-%d: y\r\n" % number for number in range(20_000))
+    reply = await asked(gateway.port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n")
+    assert reply.status == 431
+
+
+async def test_the_last_descriptors_are_kept_for_files_and_providers(
+    start: Start, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start(serving(sandbox))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
+    reply = await asked(gateway.port, HEALTH)
+    assert (reply.status, reply.header("retry-after")) == (503, "5")
+    assert reply.json()["error"]["code"] == "server_is_overloaded"
