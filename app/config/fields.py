@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from app.config.errors import refused
 
+SHORTEST_KEY = 16  # characters of a key that callers send
+
 _ORIGIN = re.compile(
     r"\*|null|(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?/?", re.ASCII
 )
@@ -50,6 +52,15 @@ def _secret(value: Any) -> Any:
     return value.strip() or None
 
 
+def _long_enough(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and len(secret.get_secret_value()) < SHORTEST_KEY:
+        raise refused(
+            f"is shorter than {SHORTEST_KEY} characters, and so can be guessed",
+            "take a longer one, like the output of `openssl rand -hex 24`",
+        )
+    return secret
+
+
 def _digest(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -70,5 +81,6 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
 Address = Annotated[str, AfterValidator(_address)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_secret)]
+CallerKey = Annotated[Secret, AfterValidator(_long_enough)]
 Digest = Annotated[str | None, BeforeValidator(_digest)]
 HttpHeaders = Annotated[dict[str, str], AfterValidator(_headers)]

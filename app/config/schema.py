@@ -28,7 +28,7 @@ import app.dialects
 from app.catalog.parameters import PARAMETERS
 from app.catalog.profiles import MaskConvention, SizeRule
 from app.config.errors import did_you_mean, refused
-from app.config.fields import Address, Digest, HttpHeaders, Origin, Secret
+from app.config.fields import Address, CallerKey, Digest, HttpHeaders, Origin, Secret
 from app.images import Operation, ResponseFormat, Size
 
 MEGABYTE = 1024 * 1024
@@ -259,7 +259,7 @@ class KeySettings(Section):
     """A virtual key. `models` are globs."""
 
     name: Name
-    key: Secret = Field(None, repr=False)
+    key: CallerKey = Field(None, repr=False)
     key_sha256: Digest = Field(None, repr=False)
     models: tuple[str, ...] = Field(("*",), min_length=1)
     requests_per_minute: PositiveInt | None = None

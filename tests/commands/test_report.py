@@ -33,8 +33,8 @@ def test_the_report_tells_what_is_served_and_to_whom(check: Any) -> None:
     text = (
         "server: {host: '::1', port: 9000}\nproviders: {nebula: {api_key: hidden}}\n"
         "models: {fill: {aliases: [f], deployments: [{provider: nebula, model: black-forest-labs/FLUX.1-Fill-dev}]}}\n"
-        "keys: [{name: team, key: hidden, models: [f*], requests_per_minute: 60, max_concurrency: 4},"
-        " {name: ci, key: hidden2, default_response_format: url}]"
+        "keys: [{name: team, key: hidden-hidden-hidden, models: [f*], requests_per_minute: 60, max_concurrency: 4},"
+        " {name: ci, key: hidden-hidden-hidden2, default_response_format: url}]"
     )
     assert check(text) == (
         "listening  http://[::1]:9000\n"
@@ -67,7 +67,7 @@ def test_the_report_tells_what_is_served_and_to_whom(check: Any) -> None:
 def test_what_is_missing_is_told_with_its_remedy(check: Any) -> None:
     text = (
         "providers: {mine: {base_url: 'http://a/v1'}, other: {base_url: 'http://b', api_key: hidden}}\n"
-        "models: {m: {deployments: [{provider: mine}]}}\nkeys: [{name: k, key: hidden, models: [m, x*]}]"
+        "models: {m: {deployments: [{provider: mine}]}}\nkeys: [{name: k, key: hidden-hidden-hidden, models: [m, x*]}]"
     )
     missing = check(text).split("missing\n")[1]
     assert missing.splitlines() == [
@@ -103,7 +103,7 @@ def test_the_sandbox_is_told() -> None:
 
 def test_no_secret_is_told() -> None:
     names = ("NETMIND_API_KEY", "NEBULA_API_KEY", "MY_KEY", "CI_GATEWAY_KEY")
-    text = told(load(EXAMPLE, dict.fromkeys(names, "hidden")))
+    text = told(load(EXAMPLE, dict.fromkeys(names, "hidden-hidden-hidden")))
     assert "hidden" not in text
     assert "0a2b3f" not in text
 

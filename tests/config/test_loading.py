@@ -20,6 +20,7 @@ from app.config.schema import ProfileSettings
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.yaml"
 EXAMPLE_ENVIRON = {name: "secret-" + name for name in ("NETMIND_API_KEY", "NEBULA_API_KEY", "MY_KEY", "CI_GATEWAY_KEY")}
+LONG = "a-key-of-a-caller"
 HOST = "providers: {mine: {base_url: 'http://10.0.0.7/v1'}}\n"
 MODEL = HOST + "models: {m: {deployments: [{provider: mine}]}}\n"
 
@@ -138,7 +139,7 @@ def test_the_environment_names_the_file(tmp_path: Path) -> None:
 def test_lists_and_mappings_are_json_in_the_environment(read: Any) -> None:
     environ = {
         "IMAGE_GATEWAY_SERVER__CORS_ORIGINS": '["https://a.example"]',
-        "IMAGE_GATEWAY_KEYS": '[{"name": "a", "key": "k"}]',
+        "IMAGE_GATEWAY_KEYS": '[{"name": "a", "key": "a-key-of-a-caller"}]',
         "IMAGE_GATEWAY_MODELS": '{"other": {"deployments": [{"provider": "mine"}]}}',
         "IMAGE_GATEWAY_PROVIDERS__MINE": '{"retries": 3}',
         "IMAGE_GATEWAY_PROVIDERS__MINE__URLS": "pass",
@@ -261,8 +262,8 @@ def test_origins_are_taken_as_browsers_write_them(read: Any) -> None:
 
 
 def test_a_key_and_its_digest_are_the_same_key(read: Any) -> None:
-    digest = sha256(b"secret").hexdigest()
-    first, second = read(f"keys: [{{name: a, key: 'secret '}}, {{name: b, key_sha256: {'a' * 64}}}]").keys
+    digest = sha256(b"a-key-of-a-caller").hexdigest()
+    first, second = read(f"keys: [{{name: a, key: 'a-key-of-a-caller '}}, {{name: b, key_sha256: {'a' * 64}}}]").keys
     assert first.sha256.hex() == digest
     assert second.sha256 == b"\xaa" * 32
     assert first.models == ("*",)
@@ -470,23 +471,35 @@ FAULTS = [
     ),
     ("keys: [{name: a}]", "keys[0]", "has neither `key` nor `key_sha256`", "state one of them"),
     ("keys: [{name: a, key: ''}]", "keys[0]", "has neither", "state one of them"),
-    (f"keys: [{{name: a, key: b, key_sha256: {A64}}}]", "keys[0]", "has both", "state one of them"),
+    (f"keys: [{{name: a, key: {LONG}, key_sha256: {A64}}}]", "keys[0]", "has both", "state one of them"),
     ("keys: [{name: a, key_sha256: hidden}]", "keys[0].key_sha256", "is not 64 hexadecimal digits", "sha256sum"),
-    ("keys: [{key: a}]", "keys[0].name", "is missing", "give the key a name"),
-    ("keys: [{name: a, key: b, models: []}]", "keys[0].models", "is empty", "leave the setting out"),
-    ("keys: [{name: a, key: b, limit: 1}]", "keys[0].limit", "no setting is called 'limit' here", "known: 'default"),
-    ("keys: {a: b}", "keys", "should be a list", "write a list"),
-    ("keys: [{name: a, key: b}, {name: a, key: c}]", "keys[1].name", "the name of keys[0] too", "choose another name"),
+    (f"keys: [{{key: {LONG}}}]", "keys[0].name", "is missing", "give the key a name"),
+    (f"keys: [{{name: a, key: {LONG}, models: []}}]", "keys[0].models", "is empty", "leave the setting out"),
     (
-        f"keys: [{{name: a, key_sha256: {sha256(b'hidden').hexdigest().upper()}}}, {{name: b, key: hidden}}]",
+        f"keys: [{{name: a, key: {LONG}, limit: 1}}]",
+        "keys[0].limit",
+        "no setting is called 'limit' here",
+        "known: 'default",
+    ),
+    ("keys: {a: b}", "keys", "should be a list", "write a list"),
+    (
+        f"keys: [{{name: a, key: {LONG}}}, {{name: a, key: {LONG}2}}]",
+        "keys[1].name",
+        "the name of keys[0] too",
+        "choose another name",
+    ),
+    (
+        f"keys: [{{name: a, key_sha256: {sha256(LONG.encode()).hexdigest().upper()}}}, {{name: b, key: {LONG}}}]",
         "keys[1]",
         "is the same key as keys[0]",
         "give each its own",
     ),
+    ("keys: [{name: a, key: a-secret-of-15c}]", "keys[0].key", "shorter than 16 characters", "openssl rand"),
+    ("keys: [{name: a, key: '${CI:-short}'}]", "keys[0].key", "shorter than 16 characters", "openssl rand"),
     ("keys: [{name: a, key: '${GONE}'}]", "keys[0].key", "variable 'GONE' is not set", "${GONE:-default}"),
     ("server: {port: yes}", "server.port", "is true", "write a number"),
     (
-        "keys: [{name: a, key: b, requests_per_minute: true}]",
+        f"keys: [{{name: a, key: {LONG}, requests_per_minute: true}}]",
         "keys[0].requests_per_minute",
         "is true",
         "write a number",
@@ -534,7 +547,8 @@ def test_faults_read_as_sentences(faults: Any) -> None:
 
 def test_all_faults_are_told_at_once(faults: Any) -> None:
     text = (
-        "server: {port: many, host: 0.0.0.0}\nsever: {}\nproviders: {mine: {}}\nkeys: [{name: a}, {name: a, key: x}]\n"
+        "server: {port: many, host: 0.0.0.0}\nsever: {}\nproviders: {mine: {}}\n"
+        "keys: [{name: a}, {name: a, key: a-key-of-a-caller}]\n"
         "models: {m: {deployments: [{provider: mien}, {provider: mine}], aliases: [m]}}\ndata_dir: '${GONE}'"
     )
     assert {fault.path for fault in faults(text)} == {
@@ -556,7 +570,20 @@ def test_all_faults_are_told_at_once(faults: Any) -> None:
         ("IMAGE_GATEWAY_SERVER__PROT", "1", "IMAGE_GATEWAY_SERVER__PROT", "called 'prot'", "did you mean 'port'?"),
         ("IMAGE_GATEWAY_SERVR__PORT", "1", "IMAGE_GATEWAY_SERVR__PORT", "section is called 'servr'", "mean 'server'?"),
         ("IMAGE_GATEWAY_KEYS", "hidden", "IMAGE_GATEWAY_KEYS", "is no JSON", "as JSON"),
-        ("IMAGE_GATEWAY_KEYS", '[{"key": "hidden"}]', "IMAGE_GATEWAY_KEYS[0].name", "is missing", "a name"),
+        (
+            "IMAGE_GATEWAY_KEYS",
+            '[{"key": "hidden-hidden-hidden"}]',
+            "IMAGE_GATEWAY_KEYS[0].name",
+            "is missing",
+            "a name",
+        ),
+        (
+            "IMAGE_GATEWAY_KEYS",
+            '[{"name": "a", "key": "hidden"}]',
+            "IMAGE_GATEWAY_KEYS[0].key",
+            "shorter than",
+            "openssl",
+        ),
         ("IMAGE_GATEWAY_SERVER", '{"port": "x"}', "IMAGE_GATEWAY_SERVER.port", "valid integer", "whole number"),
     ],
 )
@@ -643,7 +670,7 @@ def test_a_loopback_address_needs_no_keys(read: Any, host: str) -> None:
 
 
 def test_any_address_may_be_listened_on_with_keys_or_on_demand(read: Any) -> None:
-    keys = "keys: [{name: a, key: b}]"
+    keys = f"keys: [{{name: a, key: {LONG}}}]"
     assert read(HOST + keys, server={"host": "0.0.0.0"}).keys
     assert read(HOST, server={"host": "0.0.0.0", "allow_anonymous": True}).server.allow_anonymous
     assert read(HOST, {"IMAGE_GATEWAY_SERVER__ALLOW_ANONYMOUS": "true"}, server={"host": "::"}).server.allow_anonymous
@@ -659,7 +686,7 @@ def test_the_sandbox_may_listen_anywhere() -> None:
 def test_no_secret_is_shown(read: Any) -> None:
     text = (
         "providers: {nebula: {api_key: '${A}', headers: {x-token: hidden}}}\n"
-        f"keys: [{{name: a, key: hidden}}, {{name: b, key_sha256: {A64}}}]"
+        f"keys: [{{name: a, key: hidden-hidden-hidden}}, {{name: b, key_sha256: {A64}}}]"
     )
     settings = read(text, {"A": "hidden"})
     shown = repr(settings) + str(settings) + repr(settings.keys) + repr(settings.providers)

@@ -212,7 +212,7 @@ async def test_a_prompt_over_a_megabyte_is_refused_in_the_envelope(start: Start)
 
 @pytest.mark.parametrize("path", ["/v1/models", "/nope", "/v1/images/generations"])
 async def test_an_upload_to_where_none_is_taken_does_not_eat_the_answer(start: Start, path: str) -> None:
-    gateway = await start(nobody(keys=[{"name": "a", "key": "k"}]))
+    gateway = await start(nobody(keys=[{"name": "a", "key": "a-key-of-a-caller"}]))
     reply = await post(gateway.port, path, b" " * 6 * MEGABYTE)
     assert (reply.status, reply.complete) == ({"/v1/models": 405, "/nope": 404}.get(path, 401), True)
     assert reply.error()

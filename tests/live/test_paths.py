@@ -175,11 +175,15 @@ async def test_a_model_is_found_by_its_id_with_slashes_raw_or_encoded(
 
 # --- who asks ---
 
-KEYS = [{"name": "team", "key": "secret-key-1234"}, {"name": "art", "key": "art-key", "models": ["art/*"]}]
+KEYS = [
+    {"name": "team", "key": "secret-key-123456"},
+    {"name": "art", "key": "art-key-of-a-caller", "models": ["art/*"]},
+]
 
 
 @pytest.mark.parametrize(
-    "said", ["Bearer secret-key-1234", "bearer secret-key-1234", "BEARER  secret-key-1234", "Bearer secret-key-1234 "]
+    "said",
+    ["Bearer secret-key-123456", "bearer secret-key-123456", "BEARER  secret-key-123456", "Bearer secret-key-123456 "],
 )
 async def test_a_key_is_taken_however_the_scheme_is_written(start: Start, said: str) -> None:
     assert (await get(await start(config(keys=KEYS)), "/v1/models", authorization=said)).status == 200
@@ -192,10 +196,10 @@ async def test_a_key_is_taken_however_the_scheme_is_written(start: Start, said: 
         ("", None),
         ("Bearer", None),
         ("Bearer ", None),
-        ("Basic c2VjcmV0LWtleS0xMjM0", None),
-        ("secret-key-1234", None),
+        ("Basic c2VjcmV0LWtleS0xMjM0NTY=", None),
+        ("secret-key-123456", None),
         ("Bearer wrong", "invalid_api_key"),
-        ("Bearer secret-key-1234x", "invalid_api_key"),
+        ("Bearer secret-key-123456x", "invalid_api_key"),
         ("Bearer sécret", "invalid_api_key"),
     ],
 )
@@ -209,8 +213,8 @@ async def test_without_a_key_that_is_known_nothing_is_told(
     assert (reply.status, reply.error()["code"]) == (401, code)
     assert reply.error()["type"] == "invalid_request_error"
     assert (reply.header("www-authenticate") or "").startswith("Bearer")
-    assert "secret-key-1234" not in reply.body.decode()
-    assert "secret-key-1234" not in gateway.log.getvalue()
+    assert "secret-key-123456" not in reply.body.decode()
+    assert "secret-key-123456" not in gateway.log.getvalue()
 
 
 async def test_health_needs_no_key(start: Start) -> None:
@@ -218,7 +222,7 @@ async def test_health_needs_no_key(start: Start) -> None:
 
 
 async def test_a_model_outside_of_a_keys_list_does_not_exist_for_it(start: Start, sandbox: Sandbox) -> None:
-    gateway, key = await start(config(sandbox, keys=KEYS)), "Bearer art-key"
+    gateway, key = await start(config(sandbox, keys=KEYS)), "Bearer art-key-of-a-caller"
     listed = await get(gateway, "/v1/models", authorization=key)
     assert [model["id"] for model in listed.json()["data"]] == ["flux"]  # by its alias
     assert (await get(gateway, "/v1/models/odd%20a:b@c", authorization=key)).error()["code"] == "model_not_found"
@@ -233,10 +237,13 @@ async def test_a_model_outside_of_a_keys_list_does_not_exist_for_it(start: Start
 
 
 async def test_a_keys_rate_is_a_429_with_the_time_to_wait(start: Start, sandbox: Sandbox) -> None:
-    keys = [{"name": "slow", "key": "k", "requests_per_minute": 2}]
+    keys = [{"name": "slow", "key": "a-key-of-a-caller", "requests_per_minute": 2}]
     gateway = await start(config(sandbox, keys=keys))
     body = {"model": "flux", "prompt": "a fox", "size": "64x64"}
-    replies = [await post(gateway.port, "/v1/images/generations", body, authorization="Bearer k") for _ in range(3)]
+    replies = [
+        await post(gateway.port, "/v1/images/generations", body, authorization="Bearer a-key-of-a-caller")
+        for _ in range(3)
+    ]
     assert [reply.status for reply in replies] == [200, 200, 429]
     assert replies[2].error()["code"] == "rate_limit_exceeded"
     assert 25 <= int(replies[2].header("retry-after") or 0) <= 30
@@ -337,7 +344,7 @@ async def test_without_a_setting_no_origin_is_let_through(start: Start) -> None:
 async def test_a_request_is_one_line_without_prompt_picture_or_credential(start: Start, sandbox: Sandbox) -> None:
     gateway = await start(config(sandbox, keys=KEYS))
     body = {"model": "flux", "prompt": "an unmistakable prompt", "size": "64x64"}
-    key = "Bearer secret-key-1234"
+    key = "Bearer secret-key-123456"
     reply = await post(gateway.port, "/v1/images/generations", body, authorization=key)
     [told] = await gateway.request_lines()
     assert told["request_id"] == reply.header("x-request-id")

@@ -158,7 +158,7 @@ async def test_links_begin_as_the_caller_found_the_gateway(home: House) -> None:
 
 async def test_who_says_nothing_gets_what_the_key_or_the_server_says(start: Start, sandbox: Sandbox) -> None:
     config: Config = {"providers": sandbox_providers(sandbox.base_url), "models": models()}
-    secrets = {"new": "secret-of-new-1", "old": "secret-of-old-2"}
+    secrets = {"new": "secret-of-new-one", "old": "secret-of-old-two"}
     keys = [
         {"name": "new", "key": secrets["new"], "default_response_format": "b64_json"},
         {"name": "old", "key": secrets["old"]},

@@ -20,7 +20,7 @@ from tests.live.servers import Process, process, provider, sandbox_providers, se
 from tests.sdks.environments import PYTHON_SDKS, required_node_sdk, required_python_sdk
 
 HERE = Path(__file__).parent
-KEY = "team-key-1234"
+KEY = "team-key-12345678"
 SCHNELL = "black-forest-labs/FLUX.1-schnell"
 NODE_SDKS = ("openai", "openai6")
 PICTURE = text(heavy(300_000))
