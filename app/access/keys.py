@@ -113,9 +113,14 @@ class Keys:
 
     @contextmanager
     def reading(self, key: Key) -> Iterator[None]:
-        """For a request that may join one that runs already: as many may be read as may run. Raises RateLimited."""
+        """Holds a place while a request is read that may join one that runs already: as many may be read as may run. A
+        request that fails in here counts against the key's rate, for it joins nothing. Raises RateLimited."""
         with _place(key, self._coming_back):
-            yield
+            try:
+                yield
+            except Exception:
+                self.spend(key)
+                raise
 
 
 @contextmanager

@@ -86,13 +86,13 @@ class ImageEndpoint:
             fetch = service.fetch(uploads) if service.fetch else None
             with service.keys.reading(key) if back.possible else nullcontext():
                 request = await read_request(self._operation, scope, receive, service.limits, uploads, fetch)
-            request = honoured(request, header(scope, b"accept"))
-            told.model = request.model
-            told.prompt = request.prompt if service.log_prompts else None
-            link = partial(service.signer.url, base_url(scope, service.public_url), key.name)
-            preparation = Preparation(request, uploads, service.studio, key.name) if request.images else None
-            call = Call(request, key, uploads, preparation, link)
-            found = await self._found(service, call, back)
+                request = honoured(request, header(scope, b"accept"))
+                told.model = request.model
+                told.prompt = request.prompt if service.log_prompts else None
+                link = partial(service.signer.url, base_url(scope, service.public_url), key.name)
+                preparation = Preparation(request, uploads, service.studio, key.name) if request.images else None
+                call = Call(request, key, uploads, preparation, link)
+                found = await self._found(service, call, back)
             if found and (found.run.owed or not found.run.failed_unpaid):
                 stack.enter_context(service.retention.joined(found, state["request_id"]))
                 uploads.close()

@@ -193,15 +193,36 @@ async def test_an_empty_idempotency_key_or_retry_count_is_none(start: Start, san
 
 
 async def test_coming_back_costs_no_limit(start: Start, sandbox: Sandbox) -> None:
-    limited = {"name": "a", "key": "secret-a", "requests_per_minute": 1, "max_concurrency": 1}
+    limited = {"name": "a", "key": "secret-of-caller-a", "requests_per_minute": 1, "max_concurrency": 1}
     gateway = await start(simulated(sandbox, keys=[limited]))
-    headers = {"authorization": "Bearer secret-a", "idempotency_key": "k"}
+    headers = {"authorization": "Bearer secret-of-caller-a", "idempotency_key": "k"}
     fields = wanted(prompt="a fox [[fault:slow:0.3]]")
     replies = await asyncio.gather(*(post(gateway.port, GENERATIONS, fields, **headers) for _ in range(4)))
     assert all(map(only, replies))
-    refused = await post(gateway.port, GENERATIONS, wanted(), authorization="Bearer secret-a", **RETRY)
+    refused = await post(gateway.port, GENERATIONS, wanted(), authorization="Bearer secret-of-caller-a", **RETRY)
     assert refused.status == 429
     assert drawings(sandbox) == 1
+
+
+@pytest.mark.parametrize("headers", [RETRY, {"idempotency_key": "k"}], ids=["retry", "named"])
+async def test_coming_back_with_a_request_that_cannot_be_read_counts_against_the_rate(
+    start: Start, sandbox: Sandbox, headers: dict[str, str]
+) -> None:
+    limited = {"name": "a", "key": "secret-of-caller-a", "requests_per_minute": 3}
+    gateway = await start(simulated(sandbox, keys=[limited]))
+    said = {**headers, "authorization": "Bearer secret-of-caller-a"}
+    malformed = [wanted(n="many"), {"prompt": "no model"}, b"{", b"{"]
+    replies = [await post(gateway.port, GENERATIONS, body, **said) for body in malformed]
+    assert [reply.status for reply in replies] == [400, 400, 400, 429]
+
+
+async def test_a_name_that_was_used_for_another_request_counts_against_the_rate(start: Start, sandbox: Sandbox) -> None:
+    limited = {"name": "a", "key": "secret-of-caller-a", "requests_per_minute": 2}
+    gateway = await start(simulated(sandbox, keys=[limited]))
+    said = {"authorization": "Bearer secret-of-caller-a", "idempotency_key": "k"}
+    prompts = ("a fox", "a hen", "a hare", "a fox")
+    replies = [await post(gateway.port, GENERATIONS, wanted(prompt=prompt), **said) for prompt in prompts]
+    assert [reply.status for reply in replies] == [200, 409, 429, 200]
 
 
 # --- the run's own address ---
@@ -238,18 +259,20 @@ async def test_a_run_is_known_under_the_ids_of_all_who_were_answered_from_it(sta
 
 
 async def test_another_keys_run_does_not_exist(start: Start, sandbox: Sandbox) -> None:
-    keys = [{"name": name, "key_sha256": sha256(f"secret-{name}".encode()).hexdigest()} for name in "ab"]
+    keys = [{"name": name, "key_sha256": sha256(f"secret-of-caller-{name}".encode()).hexdigest()} for name in "ab"]
     gateway = await start(simulated(sandbox, keys=keys))
-    headers = {"authorization": "Bearer secret-a", "x_request_id": "one", "idempotency_key": "k"}
+    headers = {"authorization": "Bearer secret-of-caller-a", "x_request_id": "one", "idempotency_key": "k"}
     assert only(await post(gateway.port, GENERATIONS, wanted(), **headers))
-    assert only(await run_of(gateway.port, "one", authorization="Bearer secret-a"))
+    assert only(await run_of(gateway.port, "one", authorization="Bearer secret-of-caller-a"))
     for id in ("one", "none"):
-        reply = await run_of(gateway.port, id, authorization="Bearer secret-b")
+        reply = await run_of(gateway.port, id, authorization="Bearer secret-of-caller-b")
         assert (reply.status, reply.error()["code"]) == (404, "run_not_found")
     assert (await run_of(gateway.port, "one")).status == 401
     # Nor does its idempotency key.
     assert only(
-        await post(gateway.port, GENERATIONS, wanted(prompt="b"), **headers | {"authorization": "Bearer secret-b"})
+        await post(
+            gateway.port, GENERATIONS, wanted(prompt="b"), **headers | {"authorization": "Bearer secret-of-caller-b"}
+        )
     )
     assert drawings(sandbox) == 2
 
@@ -369,9 +392,9 @@ async def test_with_cancel_a_drawing_ends_with_its_caller_and_is_drawn_afresh(st
 async def test_what_goes_on_without_its_caller_counts_against_the_key(start: Start, upstream: Scripted) -> None:
     drawn = asyncio.Event()
     upstream.at("a", drawn, answer(image_json(PNG)))
-    keys = [{"name": "a", "key": "secret-a", "max_concurrency": 1}]
+    keys = [{"name": "a", "key": "secret-of-caller-a", "max_concurrency": 1}]
     gateway = await start(scripted(upstream, keys=keys))
-    headers = {"authorization": "Bearer secret-a"}
+    headers = {"authorization": "Bearer secret-of-caller-a"}
     async with asking(gateway.port, wanted(), **headers):
         await until(lambda: upstream.received("a"))
     await asyncio.sleep(0.05)
@@ -388,11 +411,11 @@ async def test_who_has_the_answer_has_the_keys_place_back(start: Start, upstream
     told = head(200, "text/event-stream", transfer_encoding="chunked"), b"%x\r\n%b\r\n" % (len(event), event)
     for _ in range(3):
         upstream.at("a", *told, End.HANG)  # for a moment it is waited for the end, so that the connection can be kept
-    keys = [{"name": "a", "key": "secret-a", "max_concurrency": 1}]
+    keys = [{"name": "a", "key": "secret-of-caller-a", "max_concurrency": 1}]
     gateway = await start(scripted(upstream, keys=keys))
     for number in range(3):
         fields = wanted(prompt=str(number), stream=stream)
-        reply = await post(gateway.port, GENERATIONS, fields, authorization="Bearer secret-a")
+        reply = await post(gateway.port, GENERATIONS, fields, authorization="Bearer secret-of-caller-a")
         assert (reply.status, reply.complete) == (200, True), reply.body
 
 
@@ -402,9 +425,9 @@ async def test_a_slow_reader_holds_neither_the_upstreams_connection_nor_the_keys
     picture = text(heavy(12 * MEGABYTE))
     upstream.at("a", answer(image_json(picture), connection="close"), End.CLOSE)
     upstream.at("a", answer(image_json(PNG)))
-    keys = [{"name": "a", "key": "secret-a", "max_concurrency": 1}]
+    keys = [{"name": "a", "key": "secret-of-caller-a", "max_concurrency": 1}]
     gateway = await start(scripted(upstream, keys=keys))
-    headers = {"authorization": "Bearer secret-a"}
+    headers = {"authorization": "Bearer secret-of-caller-a"}
     async with asking(gateway.port, wanted(), 4096, **headers) as slow:
         head = await slow.head()
         await until(lambda: upstream.received("a") and not upstream.connections)
