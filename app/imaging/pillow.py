@@ -336,10 +336,13 @@ class _SourceFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Raises Undrawable."""
+        whole = self._blob.size
         if size is None or size < 0:
-            if self._blob.size > MOST_WHOLE:
-                raise Undrawable(f"it is {self._blob.size:,} bytes, and at most {MOST_WHOLE:,} of its format are taken")
-        elif not self.is_open:
+            if whole > MOST_WHOLE:
+                raise Undrawable(f"it is {whole:,} bytes, and at most {MOST_WHOLE:,} of its format are taken")
+            return super().read(size)
+        size = min(size, whole)  # for so many bytes room is made before they are read
+        if not self.is_open:
             self._reads += 1
             self._read += size
             if self._reads > MOST_READS or self._read > MOST_READ:

@@ -156,7 +156,14 @@ def test_any_bytes_of_a_provider_are_a_picture_or_an_error_of_the_provider(data:
         pass
 
 
+def with_a_long_chunk() -> bytes:
+    data = png()
+    at = data.index(b"IDAT")
+    return data[: at - 4] + b"\x7f\xff\xff\xff" + data[at:]
+
+
 @given(pictures())
+@example(with_a_long_chunk())
 def test_any_bytes_are_drawn_or_undrawable_in_bounded_memory(data: bytes) -> None:
     target = spool()
     tracemalloc.start()
