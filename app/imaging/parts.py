@@ -19,6 +19,7 @@ MOST_PROFILE = 4_194_304  # bytes of a colour profile
 
 # SOF0 to SOF15 without DHT, JPG and DAC, which lie between them: ITU-T T.81, table B.1.
 FRAMES = frozenset(bytes([marker]) for marker in range(0xC0, 0xD0)) - {b"\xc4", b"\xc8", b"\xcc"}
+_PROGRESSIVE = {b"\xc2", b"\xc6", b"\xca", b"\xce"}
 SCAN, END = b"\xda", b"\xd9"
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 _NO_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a marker that ends a scan: T.81, B.1.1.2
@@ -160,16 +161,21 @@ def _png_ranges(blob: Blob) -> Iterator[tuple[int, int]]:
 
 def _jpeg_ranges(blob: Blob) -> Iterator[tuple[int, int]]:
     scans = profile = 0
+    colours = None  # how many a scan has that is the only one
     for part in parts(blob, JPEG):
         if part.kind == SCAN:
             scans += 1
             if scans == 1:
                 yield part.start, blob.size  # what comes between scans belongs to them
-            elif scans > MOST_SCANS:
+            if part.begin[:1] == colours:
+                return
+            if scans > MOST_SCANS:
                 raise Crowded(f"it has more than {MOST_SCANS} scans")
         elif not scans and _is_of_the_picture(part):
+            if part.kind in FRAMES and part.kind not in _PROGRESSIVE:
+                colours = part.begin[5:6]
             profile += part.length if part.kind == _APP2 else 0
-            if profile <= MOST_PROFILE:
+            if part.kind != _APP2 or profile <= MOST_PROFILE:
                 yield part.start, part.end
 
 

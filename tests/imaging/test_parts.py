@@ -21,7 +21,7 @@ from app.imaging.parts import JPEG, MOST_PARTS, PNG, WEBP, Crowded, Search, part
 from app.imaging.pillow import redraw
 from app.storage.spool import Uploads
 from tests.imaging.hostile import HOSTILE, jpeg, png, segment, webp
-from tests.pixels import chunk, corners, encoded, spool
+from tests.pixels import chunk, corners, encoded, opened, spool
 
 LIMITS = Limits(upload_bytes=1 << 20, request_bytes=1 << 20, memory_bytes=1 << 20)
 
@@ -79,6 +79,18 @@ def test_a_picture_without_its_metadata_is_the_same_picture(name: str) -> None:
         assert rest == plain or name == "JPEG"  # whose JFIF segment holds the resolution
         assert b"note" not in rest
         assert b"Exif" not in rest
+
+
+def test_a_profile_that_is_too_long_is_left_out_and_nothing_else() -> None:
+    data = encoded(corners(), "JPEG", icc_profile=bytes(5_000_000))
+    rest = b"".join(data[start:end] for start, end in without_metadata(spool(data), JPEG))
+    assert len(rest) < 4_200_000 + len(encoded(corners(), "JPEG"))
+    assert opened(rest).tobytes() == opened(data).tobytes()
+
+
+def test_what_follows_the_only_scan_of_a_jpeg_without_an_end_is_not_walked() -> None:
+    data = encoded(corners(), "JPEG")[:-2] + segment(0xE1) * 10_000
+    assert without_metadata(spool(data), JPEG)[-1][1] == len(data)
 
 
 # --- fuzzing ---
