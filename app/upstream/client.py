@@ -4,8 +4,9 @@ left from one that may have been drawn. Knows no dialect."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from email.utils import formatdate
 from functools import lru_cache
@@ -15,13 +16,16 @@ import pybase64
 
 from app.catalog.deployments import Deployment, Provider
 from app.dialects import Base64, Ingredient, ResponseHead, UpstreamRequest
-from app.errors import Failure, UpstreamError
+from app.errors import Failure, Unavailable, UpstreamError
 
 USER_AGENT = "image-gateway"
 # A multiple of 3, so that pieces of base64 can be put together; below glibc's usual threshold for large blocks.
 PIECE = 3 * 65_536
 LONGEST_ERROR = 65_536
 ERROR_SECONDS = 5.0  # for the body of an error: the next deployment waits for it
+
+
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
 class Answer:
@@ -175,7 +179,13 @@ async def _inflated(stream: AsyncIterator[bytes], encoding: str) -> AsyncGenerat
         raise UpstreamError(Failure.UNCERTAIN, "the compressed answer is cut")
 
 
-def _failure(error: Exception, when: str) -> UpstreamError:
+def _failure(error: Exception, when: str) -> UpstreamError | Unavailable:
+    if any(isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTORS for cause in _causes(error)):
+        return Unavailable(  # the gateway's own fault, which must make no provider cool down; nothing was sent
+            "The gateway has as many connections open as it can. Try again in a moment.",
+            code="server_is_overloaded",
+            retry_after=5.0,
+        )
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL):
         return UpstreamError(
             Failure.NOT_SENT, "it could not be reached", timed_out=isinstance(error, httpx.ConnectTimeout)
@@ -183,3 +193,10 @@ def _failure(error: Exception, when: str) -> UpstreamError:
     if isinstance(error, httpx.TimeoutException):
         return UpstreamError(Failure.UNCERTAIN, f"it fell silent {when}", timed_out=True)
     return UpstreamError(Failure.UNCERTAIN, f"the connection was lost {when}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

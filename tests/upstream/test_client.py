@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import os
 import time
@@ -14,12 +15,13 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import aiohttp
 import pytest
 
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile, Timeouts
 from app.dialects import Base64, Ingredient, UpstreamRequest
-from app.errors import Failure, UpstreamError
+from app.errors import Failure, Unavailable, UpstreamError
 from app.upstream.client import LONGEST_ERROR, PIECE, USER_AGENT, Upstream
 from app.upstream.transport import AiohttpTransport
 from tests.dialects.asking import Memory
@@ -165,6 +167,20 @@ async def test_an_answer_that_says_when_to_come_back_has_a_date_to_count_from(
 async def test_without_a_connection_nothing_was_sent(upstream: Upstream, url: str) -> None:
     error = await failed(upstream, deployed(url))
     assert (error.failure, error.timed_out, error.status) == (Failure.NOT_SENT, False, None)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_a_gateway_without_descriptors_blames_no_provider(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise aiohttp.ClientOSError(number, "Too many open files")
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", refuse)
+    with pytest.raises(Unavailable) as caught:
+        await sent(upstream, deployed("http://127.0.0.1:9"))
+    assert (caught.value.code, caught.value.retry_after) == ("server_is_overloaded", 5.0)
+    assert not caught.value.perhaps_paid
 
 
 @pytest.mark.parametrize(
