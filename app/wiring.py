@@ -42,7 +42,7 @@ from app.storage.disk import DiskStore
 from app.storage.full_disk import LEAST_FREE, DiskAlarm, free_bytes, is_full, no_space
 from app.storage.recording import Meter, Recording
 from app.storage.signed_urls import Signer, named
-from app.storage.spool import KEPT_FILES, Spool, Uploads
+from app.storage.spool import KEPT_FILES, Budget, Spool, Uploads
 from app.storage.spool import Files as SpoolFiles
 from app.telemetry.logs import Log
 from app.upstream.client import Upstream
@@ -50,6 +50,7 @@ from app.upstream.downloads import Fetcher
 from app.upstream.transport import AiohttpTransport
 
 CLEANING_SECONDS = 30.0
+TEXT_IN_MEMORY = 128 * 1_048_576  # bytes of all requests under way, and of small pictures up to half of it
 RECORDED_IN_MEMORY = 32 * 1_048_576  # bytes of one run; beyond, its images lie on disk
 
 
@@ -61,6 +62,7 @@ class Ground:
     not_kept: Callable[[str, Exception], None]
     sandbox_url: str | None
     spools: SpoolFiles
+    upload_budget: Budget
     transport: AiohttpTransport
     fetcher: Fetcher
     store: DiskStore
@@ -75,7 +77,7 @@ class Ground:
         return Recording(lambda: Spool(0, self.spools), self.meter, RECORDED_IN_MEMORY)
 
     def uploads(self) -> Uploads:
-        return Uploads(self.spools)
+        return Uploads(self.spools, self.upload_budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
             not_kept,
             sandbox_url,
             spools,
+            Budget(settings.server.max_uploads_bytes, TEXT_IN_MEMORY),
             await stack.enter_async_context(AiohttpTransport(tls)),
             await stack.enter_async_context(Fetcher(tls=tls)),
             store,
@@ -179,7 +182,8 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         report=partial(ground.log.attempt_failed, prompts=settings.logging.prompts),
     )
     server = settings.server
-    limits = Limits(server.max_upload_bytes, server.max_request_bytes)
+    ground.upload_budget.disk_bytes = server.max_uploads_bytes
+    limits = Limits(server.max_upload_bytes, server.max_request_bytes, rate=server.min_upload_rate)
     service = Service(
         gateway=gateway,
         keys=keys,
@@ -216,8 +220,8 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 def _remote(fetcher: Fetcher, limits: Limits, uploads: Uploads) -> Fetch:
     """Gets images that callers name by their address."""
-    get = partial(upload, fetcher, max_bytes=limits.upload_bytes, memory_bytes=limits.memory_bytes)
-    return lambda url, place: get(url, uploads, param=place)
+    most = {"max_bytes": limits.upload_bytes, "memory_bytes": limits.memory_bytes}
+    return lambda url, place: upload(fetcher, url, uploads, param=place, rate=limits.rate, **most)
 
 
 def _files_of(kept: Kept) -> list[str]:

@@ -83,8 +83,9 @@ class Envelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
+            return
         except ApiError as error:
-            await _refuse(error, scope, receive, send)
+            told = error.alone()  # the frames hold what was read: it is not needed while the refusal is sent
         except ClientGone:
             raise
         except Exception as crash:
@@ -94,7 +95,7 @@ class Envelope:
             message = "The gateway failed. The request's id helps its operator to find out why."
             drawing = scope["state"]["told"].operation is not None  # and perhaps paid for
             told = ApiError(message, code="internal_error", should_retry=False if drawing else None)
-            await _refuse(told, scope, receive, send)
+        await _refuse(told, scope, receive, send)
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -110,6 +110,8 @@ class ServerSettings(Section):
     port: int = Field(8000, ge=0, le=65535)
     max_upload_mb: PositiveFloat = 50
     max_request_mb: PositiveFloat = 256
+    max_uploads_mb: PositiveFloat = 4096
+    min_upload_rate: int = Field(1024, ge=0)
     default_response_format: ResponseFormat = "b64_json"
     keepalive_seconds: PositiveFloat = 15
     json_keepalive_after: NonNegativeFloat | None = None
@@ -118,6 +120,17 @@ class ServerSettings(Section):
     allow_anonymous: bool = False
     forwarded_allow_ips: str = "127.0.0.1"
     cors_origins: tuple[Origin, ...] = ()
+
+    @model_validator(mode="after")
+    def _agree(self) -> ServerSettings:
+        if self.max_uploads_mb < self.max_request_mb:
+            problem = f"`max_uploads_mb` ({self.max_uploads_mb:g}) is below `max_request_mb` ({self.max_request_mb:g})"
+            raise refused(problem, "make it several times as large: it is for all requests at once")
+        return self
+
+    @property
+    def max_uploads_bytes(self) -> int:
+        return int(self.max_uploads_mb * MEGABYTE)
 
     @property
     def max_upload_bytes(self) -> int:

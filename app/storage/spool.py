@@ -1,9 +1,13 @@
-"""Bytes kept until a request is over: in memory while they are few, in a nameless file beyond. No HTTP here."""
+"""Bytes kept until a request is over: in memory while they are few, in a nameless file beyond, and all together within
+a budget. No HTTP here."""
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Self
@@ -52,11 +56,72 @@ class Files:
             self._kept.pop().close()
 
 
+class Budget:
+    """The most bytes that all uploads may hold, and what they hold now. For any number of threads."""
+
+    def __init__(self, disk_bytes: int = sys.maxsize, memory_bytes: int = sys.maxsize) -> None:
+        self.disk_bytes = disk_bytes
+        self.memory_bytes = memory_bytes
+        self.disk = 0
+        self.memory = 0
+        self._lock = threading.Lock()
+
+    def take(self, disk: int, memory: int, memory_bytes: int) -> bool:
+        """Takes so much more (or less) of both, unless more of one would exceed the budget. `memory_bytes`: the most
+        that memory may hold afterwards."""
+        with self._lock:
+            if (disk > 0 and self.disk + disk > self.disk_bytes) or (
+                memory > 0 and self.memory + memory > memory_bytes
+            ):
+                return False
+            self.disk += disk
+            self.memory += memory
+            return True
+
+
+class Share:
+    """What one request takes of the budget, until it is closed."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._disk = self._memory = 0
+
+    def hold(self, count: int) -> bool:
+        """Takes memory for what cannot go to disk; False if there is none left."""
+        return self._take(0, count, self._budget.memory_bytes)
+
+    def hold_for_now(self, count: int) -> bool:
+        """Takes memory for what may go to disk; False if half of all is taken: the rest is for what cannot."""
+        return self._take(0, count, self._budget.memory_bytes // 2)
+
+    def store(self, count: int, moved: int = 0) -> None:
+        """Takes room on disk for `count` bytes more, and for `moved` that leave memory. Raises OSError."""
+        if not self._take(count + moved, -moved, 0):
+            raise OSError(errno.EDQUOT, "the uploads under way take all of 'server.max_uploads_mb'")
+
+    @property
+    def left(self) -> int:
+        """Bytes on disk."""
+        return self._budget.disk_bytes - self._budget.disk
+
+    def close(self) -> None:
+        """Gives everything back. May be called again."""
+        self._take(-self._disk, -self._memory, 0)
+
+    def _take(self, disk: int, memory: int, memory_bytes: int) -> bool:
+        taken = self._budget.take(disk, memory, memory_bytes)
+        if taken:
+            self._disk += disk
+            self._memory += memory
+        return taken
+
+
 class Spool:
     """A Blob that grows at its end. Read from any thread, once nothing is written any more."""
 
-    def __init__(self, memory_bytes: int, files: Files | None = None) -> None:
-        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`."""
+    def __init__(self, memory_bytes: int, files: Files | None = None, share: Share | None = None) -> None:
+        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`; all of it counts as of `share`."""
+        self._share = share
         self._memory = bytearray()
         self._memory_bytes = memory_bytes
         self._files = files or Files()
@@ -74,13 +139,16 @@ class Spool:
         return self._file is not None
 
     def write(self, data: Bytes) -> None:
-        """Appends. Raises OSError when the disk is full, ValueError when closed."""
+        """Appends. Raises OSError when the disk is full or the budget used up, ValueError when closed."""
         if self._closed:
             raise ValueError("the spool is closed")
-        length = len(data)
-        if self._file is None and self._size + length <= self._memory_bytes:
+        length, share = len(data), self._share
+        short = self._file is None and self._size + length <= self._memory_bytes
+        if short and (share is None or share.hold_for_now(length)):
             self._memory += data
         else:
+            if share is not None:
+                share.store(length, len(self._memory))
             try:
                 if self._file is None:
                     self._spill()
@@ -119,20 +187,23 @@ class Spool:
 
 
 class Uploads:
-    """Owns the spools of one request: leaving the `with` block closes them all, however it is left."""
+    """Owns the spools of one request, and its share of the budget: leaving the `with` block closes them all, however it
+    is left."""
 
-    def __init__(self, files: Files | None = None) -> None:
+    def __init__(self, files: Files | None = None, budget: Budget | None = None) -> None:
+        self.share = Share(budget or Budget())
         self._files = files or Files()
         self._spools: list[Spool] = []
 
     def spool(self, memory_bytes: int) -> Spool:
-        spool = Spool(memory_bytes, self._files)
+        spool = Spool(memory_bytes, self._files, self.share)
         self._spools.append(spool)
         return spool
 
     def close(self) -> None:
         while self._spools:
             self._spools.pop().close()
+        self.share.close()
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -25,6 +24,7 @@ from yarl import URL
 
 from app.imaging.formats import media_type
 from app.upstream.addresses import Address, FetchError, Reason, address_of, is_public, private, refuse_private
+from app.upstream.patience import Patience
 
 USER_AGENT = "image-gateway"
 REDIRECTS = 3
@@ -34,8 +34,6 @@ _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 _OPAQUE = frozenset({"application/octet-stream", "binary/octet-stream"})
 
 __all__ = ["Caps", "FetchError", "Fetched", "Fetcher", "Reason"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Fetched:
                 raise _too_large(self._response.url, self._max_bytes)
             yield piece
             with _told(self._response.url):
-                piece = await self._patience.wait(self._response.content.readany())
+                piece = await self._patience.wait(self._response.content.readany(), count)
 
     def release(self) -> None:
         """Gives the connection back, or closes it where something is left on it."""
@@ -114,12 +112,13 @@ class Fetcher:
 
     @asynccontextmanager
     async def open(
-        self, url: str, *, origin: str | None = None, max_bytes: int | None = None
+        self, url: str, *, origin: str | None = None, max_bytes: int | None = None, rate: int | None = None
     ) -> AsyncIterator[Fetched]:
         """The picture at `url`. `origin` is the base URL of the provider that named it: its own host is always allowed,
-        and what is no full address is taken to lie there. Raises FetchError, after further attempts where they may
-        help; never once a piece was handed out."""
-        fetched = await self._persist(url, origin, max_bytes or self._caps.max_bytes)
+        and what is no full address is taken to lie there. `rate` is the bytes a second that the host has to send.
+        Raises FetchError, after further attempts where they may help; never once a piece was handed out."""
+        patience = Patience(self._caps.total, rate, self._clock)
+        fetched = await self._persist(url, origin, max_bytes or self._caps.max_bytes, patience)
         try:
             yield fetched
         finally:
@@ -138,8 +137,7 @@ class Fetcher:
             if carry:
                 yield pybase64.b64encode(carry)
 
-    async def _persist(self, url: str, origin: str | None, max_bytes: int) -> Fetched:
-        patience = Patience(self._caps.total, self._clock)
+    async def _persist(self, url: str, origin: str | None, max_bytes: int, patience: Patience) -> Fetched:
         for pause in PAUSES:
             try:
                 return await self._follow(url, origin, max_bytes, patience)
@@ -179,23 +177,6 @@ class Fetcher:
         timeout = aiohttp.ClientTimeout(None, connect=self._caps.connect, sock_read=self._caps.idle)
         with _told(url):
             return await patience.wait(session.get(url, allow_redirects=False, proxy=proxy, timeout=timeout))
-
-
-class Patience:
-    """Seconds that may yet be spent waiting."""
-
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self.left = seconds
-        self._clock = clock
-
-    async def wait(self, work: Awaitable[T]) -> T:
-        """Raises TimeoutError when they are used up."""
-        began = self._clock()
-        try:
-            async with asyncio.timeout(max(0.0, self.left)):
-                return await work
-        finally:
-            self.left -= self._clock() - began
 
 
 class _Checking(AbstractResolver):

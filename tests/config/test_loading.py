@@ -497,6 +497,7 @@ FAULTS = [
     ("keys: [{name: a, key: a-secret-of-15c}]", "keys[0].key", "shorter than 16 characters", "openssl rand"),
     ("keys: [{name: a, key: '${CI:-short}'}]", "keys[0].key", "shorter than 16 characters", "openssl rand"),
     ("keys: [{name: a, key: '${GONE}'}]", "keys[0].key", "variable 'GONE' is not set", "${GONE:-default}"),
+    ("server: {max_uploads_mb: 100}", "server", "`max_uploads_mb` (100) is below `max_request_mb` (256)", "times as"),
     ("server: {port: yes}", "server.port", "is true", "write a number"),
     (
         f"keys: [{{name: a, key: {LONG}, requests_per_minute: true}}]",

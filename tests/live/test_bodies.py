@@ -1,6 +1,7 @@
 """Requests' bodies: those that cannot be read, those that are too large, and what arrives upstream of the others."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -13,8 +14,8 @@ from tests.live import pictures
 from tests.live.conftest import Start
 from tests.live.pictures import encoded, heavy, opened, text
 from tests.live.scripted import Scripted, answer, image_json
-from tests.live.servers import Config, provider, sandbox_providers, served_by
-from tests.live.wire import Reply, ask, edit, form, generate, line, post, request
+from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by
+from tests.live.wire import Line, Reply, ask, edit, form, generate, line, post, request
 
 pytestmark = pytest.mark.anyio
 
@@ -216,6 +217,94 @@ async def test_an_upload_to_where_none_is_taken_does_not_eat_the_answer(start: S
     reply = await post(gateway.port, path, b" " * 6 * MEGABYTE)
     assert (reply.status, reply.complete) == ({"/v1/models": 405, "/nope": 404}.get(path, 401), True)
     assert reply.error()
+
+
+# --- bodies that do not end ---
+
+GUARDED: Config = {"keys": [{"name": "a", "key": "a-key-of-a-caller"}]}
+AUTHORIZED = {"authorization": "Bearer a-key-of-a-caller"}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.upstream.patience.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("app.api.responses.sending.DRAIN_SECONDS", 0.1)
+
+
+async def dribbled(gateway: Gateway, head: bytes, begun: bytes) -> Reply:
+    """The answer to a body that goes on for ever, a byte at a time; the connection is closed after it."""
+
+    async def dribble(opened: Line) -> None:
+        with contextlib.suppress(ConnectionError):
+            await opened.send(head, begun)
+            while True:
+                await opened.send(b"x")
+                await asyncio.sleep(0.01)
+
+    async with line(gateway.port) as opened:
+        sender = asyncio.create_task(dribble(opened))
+        try:
+            reply = await opened.reply()
+            async with asyncio.timeout(5):
+                while not await opened.is_closed():
+                    pass
+            return reply
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, EDITS, "json"])
+@pytest.mark.usefixtures("impatient")
+async def test_a_body_that_dribbles_is_a_408_and_leaves_nothing_behind(start: Start, path: str) -> None:
+    gateway = await start(nobody(**GUARDED, server={"min_upload_rate": 2345}))
+    content_type, begun = "application/json", b'{"prompt": "'
+    if path == EDITS:
+        content_type, begun = form(("image", ("a.png", heavy(MEGABYTE))))
+        begun = begun[: MEGABYTE // 2]
+    elif path == "json":
+        path, begun = EDITS, b'{"images": [{"image_url": "data:image/png;base64,' + text(heavy(MEGABYTE))[:-4].encode()
+    head = request("POST", path, b"", content_type=content_type, content_length="50000000", **AUTHORIZED)
+    reply = await dribbled(gateway, head, begun)
+    assert (reply.status, reply.error()["code"]) == (408, "request_timeout")
+    assert "fewer than 2345 bytes a second" in reply.error()["message"]
+    assert reply.header("connection") == "close"
+    budget = gateway.app.state.parts.ground.upload_budget
+    assert (budget.disk, budget.memory) == (0, 0)
+
+
+@pytest.mark.parametrize(("path", "status"), [(GENERATIONS, 401), ("/nope", 404), ("/v1/models", 405)])
+@pytest.mark.usefixtures("impatient")
+async def test_a_body_that_dribbles_behind_a_refusal_is_drained_for_a_while_only(
+    start: Start, path: str, status: int
+) -> None:
+    gateway = await start(nobody(**GUARDED))
+    reply = await dribbled(gateway, request("POST", path, b"", content_length="50000000"), b"")
+    assert (reply.status, reply.complete) == (status, True)
+
+
+async def test_uploads_that_fill_the_budget_are_a_503_until_others_are_drawn(start: Start, upstream: Scripted) -> None:
+    drawn = asyncio.Event()
+    base_url = upstream.at("a", drawn, answer(image_json(text(PNG))))
+    upstream.at("a", answer(image_json(text(PNG))))
+    budget = {"max_upload_mb": 1, "max_request_mb": 1, "max_uploads_mb": 1}
+    gateway = await start(
+        {"providers": {"a": provider(base_url)}, "models": {"flux": served_by("a")}, "server": budget}
+    )
+    parts = (("model", "flux"), ("prompt", "x"), ("image", ("a.png", heavy(700_000))))
+    first = asyncio.create_task(edit(gateway.port, *parts))
+    async with asyncio.timeout(5):
+        while not upstream.received("a"):
+            await asyncio.sleep(0.01)
+    refused = await edit(gateway.port, *parts)
+    assert (refused.status, refused.error()["code"], refused.header("retry-after")) == (503, "no_room", "30")
+    assert "server.max_uploads_mb" in refused.error()["message"]
+    assert (await generate(gateway.port, n=11)).status == 400  # what has no pictures is read as ever
+    assert gateway.app.state.parts.ground.upload_budget.disk >= 700_000
+    drawn.set()
+    assert_drawn(await first)
+    assert_drawn(await edit(gateway.port, *parts))
+    assert gateway.app.state.parts.ground.upload_budget.disk == 0
 
 
 # --- connections ---

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.storage.spool import KEPT_BYTES, Files, Spool, Uploads
+from app.storage.spool import KEPT_BYTES, Budget, Files, Spool, Uploads
 
 OPEN_FILES = Path("/proc/self/fd")
 
@@ -37,6 +38,50 @@ def test_what_exceeds_the_memory_goes_to_a_file_without_a_name(tmp_path: Path) -
         assert spool.on_disk
         assert list(tmp_path.iterdir()) == []
         assert spool.read(8, 4) == b"89ab"
+
+
+def test_all_uploads_together_take_no_more_of_the_disk_than_their_budget() -> None:
+    budget = Budget(disk_bytes=100)
+    with Uploads(budget=budget) as first, Uploads(budget=budget) as second:
+        first.spool(10).write(b"x" * 60)
+        other = second.spool(10)
+        other.write(b"y" * 40)
+        with pytest.raises(OSError, match=r"server\.max_uploads_mb"):
+            other.write(b"z")
+        first.close()
+        other.write(b"z" * 60)
+        assert (budget.disk, second.share.left) == (100, 0)
+    assert (budget.disk, budget.memory) == (0, 0)
+
+
+def test_small_pictures_go_to_disk_when_they_take_half_of_the_memory() -> None:
+    budget = Budget(memory_bytes=100)
+    with Uploads(budget=budget) as uploads:
+        spools = [uploads.spool(20) for _ in range(4)]
+        for spool in spools:
+            spool.write(b"x" * 10)
+            spool.write(b"y" * 10)
+        assert [spool.on_disk for spool in spools] == [False, False, True, True]
+        assert (budget.disk, budget.memory) == (40, 40)
+        assert uploads.share.hold(60)
+        assert not uploads.share.hold(1)
+        assert all(spool.read(5, 10) == b"xxxxxyyyyy" for spool in spools)
+
+
+@given(st.lists(st.lists(st.integers(0, 60), max_size=6), max_size=6), st.integers(0, 200), st.integers(0, 200))
+def test_the_budget_is_what_the_spools_hold_and_is_never_exceeded(
+    written: list[list[int]], disk: int, memory: int
+) -> None:
+    budget = Budget(disk, memory)
+    with Uploads(budget=budget) as uploads:
+        spools = [uploads.spool(50) for _ in written]
+        for spool, sizes in zip(spools, written, strict=True):
+            for size in sizes:
+                with contextlib.suppress(OSError):
+                    spool.write(bytes(size))
+        assert sum(spool.size for spool in spools if spool.on_disk) == budget.disk <= disk
+        assert sum(spool.size for spool in spools if not spool.on_disk) == budget.memory <= memory
+    assert (budget.disk, budget.memory) == (0, 0)
 
 
 @pytest.mark.skipif(not OPEN_FILES.exists(), reason="open files are counted under /proc")

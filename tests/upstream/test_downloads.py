@@ -419,6 +419,16 @@ async def test_a_drip_is_cut_off_in_all(net: Net) -> None:
         assert asyncio.get_running_loop().time() - began < 1
 
 
+async def test_a_host_that_is_slower_than_the_least_rate_is_cut_off(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.upstream.patience.GRACE_SECONDS", 0.1)
+    net.answers = [trickles(slowly(1000, 0.02))]
+    async with net.fetcher() as fetcher:
+        with pytest.raises(FetchError) as caught:
+            async with fetcher.open(f"{net.https}/x", rate=1_000_000) as found:
+                assert [piece async for piece in found.pieces()]
+    assert caught.value.reason is Reason.TIMED_OUT
+
+
 async def test_a_reader_may_take_longer_than_the_host(net: Net) -> None:
     net.answers = [says(PNG * 4)]
     async with net.fetcher(idle=0.2, total=0.5) as fetcher:

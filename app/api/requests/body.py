@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from app.errors import ApiError, InvalidRequest, TooLarge
+from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable
 from app.server.protocol import GARBLED, connection
+from app.storage.spool import Uploads
+from app.upstream.patience import GRACE_SECONDS, Patience
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Bytes = bytes | bytearray | memoryview
 
-SILENCE_SECONDS = 60.0  # of a client that is sending; its request holds one of its key's places meanwhile
+LONGEST_SECONDS = 3600.0  # for a body in all, while which its request holds one of its key's places
 TEXT_BYTES = 1_048_576  # of all that is no picture: the JSON around the data URLs, the text parts of a form
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may take. `memory_bytes` is what of one picture stays in memory; `pixels` bounds one picture."""
+    """What one request may take. `memory_bytes` is what of one picture stays in memory; `pixels` bounds one picture;
+    `rate` is the bytes a second that have to come."""
 
     upload_bytes: int
     request_bytes: int
     pixels: int = 100_000_000
     images: int = 16
     memory_bytes: int = 131_072
+    rate: int = 1024
 
 
 class ClientGone(Exception):
@@ -51,15 +56,19 @@ class Watched:
 
 class Body:
     """The pieces of a body. Raises TooLarge above `limits.request_bytes`, ClientGone when the client leaves, and other
-    ApiErrors when it falls silent or breaks off."""
+    ApiErrors when it is too slow or breaks off, or when `uploads` have no room for it."""
 
-    def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits, uploads: Uploads | None = None) -> None:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, value)
         self.content_type = headers.get(b"content-type", b"").decode("latin-1").strip()
         self.media_type = self.content_type.partition(";")[0].strip().lower()
         self._limit = limits.request_bytes
+        self._rate = limits.rate
+        self._patience = Patience(LONGEST_SECONDS, limits.rate, time.monotonic)
+        self._share = (uploads or Uploads()).share
+        self._text = 0  # bytes that stay in memory
         self._receive = receive
         self._scope = scope
         self._connection = connection(scope)
@@ -86,13 +95,21 @@ class Body:
         return b""
 
     async def text(self) -> bytes:
-        """The whole of a body that holds no pictures. Raises TooLarge above `TEXT_BYTES`."""
+        """The whole of a body that holds no pictures."""
         pieces: list[bytes] = []
         while not self._complete:
             pieces.append(await self.piece())
-            if self._count > TEXT_BYTES:
-                raise text_too_large()
+            self.hold(len(pieces[-1]))
         return b"".join(pieces)
+
+    def hold(self, count: int) -> None:
+        """Counts text that stays in memory as long as the uploads do. Raises TooLarge above `TEXT_BYTES`, Unavailable
+        when all requests together hold too much."""
+        self._text += count
+        if self._text > TEXT_BYTES:
+            raise text_too_large()
+        if not self._share.hold(count):
+            raise no_room("the text of the request", "the requests under way take all of the memory for it")
 
     def __aiter__(self) -> Self:
         return self
@@ -106,20 +123,29 @@ class Body:
         if self._connection and self._connection.has_news:  # mostly all of it came with the head
             return await self._receive()
         try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                return await self._receive()
+            return await self._patience.wait(self._receive(), self._count)
         except TimeoutError:
-            raise ApiError(
-                f"Nothing more of the request came for {SILENCE_SECONDS:g} seconds.",
-                status=408,
-                type="invalid_request_error",
-                code="request_timeout",
-            ) from None
+            raise self._too_slow() from None
+
+    def _too_slow(self) -> ApiError:
+        if self._patience.left > 0:
+            reason = (
+                f"fewer than {self._rate} bytes a second over {GRACE_SECONDS:g} seconds (the setting "
+                "'server.min_upload_rate')"
+            )
+        else:
+            reason = f"not all of it within {LONGEST_SECONDS:g} seconds"
+        message = f"The request came too slowly: {reason}. Send it again, over a faster line or with smaller images."
+        return ApiError(message, status=408, type="invalid_request_error", code="request_timeout")
 
     def _refuse_announced(self, length: bytes) -> None:
         # More digits than any length has: int() would refuse them in its own words.
-        if length.isdigit() and (len(length) > 18 or int(length) > self._limit):
+        if not length.isdigit():
+            return
+        if len(length) > 18 or int(length) > self._limit:
             raise self._too_large()
+        if int(length) > TEXT_BYTES and int(length) > self._share.left:  # text takes no room on disk
+            raise no_room("the request", "the uploads under way take too much of 'server.max_uploads_mb'")
 
     def _refuse_encoding(self, encoding: bytes) -> None:
         if encoding and encoding.strip().lower() != b"identity":
@@ -152,6 +178,10 @@ async def drain(receive: Receive | Watched, *, max_bytes: int, seconds: float) -
                 left -= len(message.get("body", b""))
     except TimeoutError:
         return
+
+
+def no_room(what: str, reason: str) -> Unavailable:
+    return Unavailable(f"The server has no room to keep {what}: {reason}.", code="no_room", retry_after=30)
 
 
 def text_too_large() -> TooLarge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -19,6 +20,8 @@ from app.storage.spool import Uploads
 
 Fetch = Callable[[str, str], Awaitable[Upload]]  # of an address, and the place where it stands
 Path = tuple[str | int, ...]
+
+FETCHING_SECONDS = 600.0  # for all images of a request that are `https:` addresses
 
 _PICTURES = ("images", "mask", "markup")
 
@@ -41,8 +44,12 @@ async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch |
     pictures = _Pictures(fields, sources, limits, fetch is not None)
     rest = [(name, value) for name, value in fields.items() if name not in _PICTURES]
     request = build(Operation.EDITS, rest, check_pictures=pictures.check)
-    images = [await pictures.upload(place, fetch) for place in pictures.images]
-    mask, markup = await pictures.upload("mask", fetch), await pictures.upload("markup", fetch)
+    try:
+        async with asyncio.timeout(FETCHING_SECONDS):
+            images = [await pictures.upload(place, fetch) for place in pictures.images]
+            mask, markup = await pictures.upload("mask", fetch), await pictures.upload("markup", fetch)
+    except TimeoutError:
+        raise _too_late() from None
     return replace(request, images=tuple(filter(None, images)), mask=mask, markup=markup)
 
 
@@ -132,10 +139,14 @@ async def _tapped(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[st
     sources: dict[Path, ImageUrl] = {}
     elsewhere: dict[Path, bytearray] = {}  # strings of that name which are no image of ours: they go back
     source: ImageUrl | bytearray = bytearray()
-    kept = 0  # bytes of those
+    kept = 0  # bytes of the rest
     try:
         async for data in body:
-            for event in tap.feed(data):
+            events = tap.feed(data)
+            if tap.kept > kept:
+                body.hold(tap.kept - kept)
+                kept = tap.kept
+            for event in events:
                 if isinstance(event, StringBegins):
                     name = _name(event.path, limits)
                     if name:
@@ -148,9 +159,7 @@ async def _tapped(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[st
                 elif isinstance(source, ImageUrl):
                     source.feed(event)
                 else:
-                    kept += len(event)
-                    if kept > TEXT_BYTES:
-                        raise text_too_large()
+                    body.hold(len(event))
                     source += event
             if tap.left_out:
                 raise unparsable(f"it has more than {MOST_STRINGS} strings under 'image_url'")
@@ -218,6 +227,11 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     if type(fields) is not dict:
         raise _not_an_object(fields)
     return fields
+
+
+def _too_late() -> InvalidRequest:
+    message = f"The images did not all arrive from their addresses within {FETCHING_SECONDS:g} seconds."
+    return InvalidRequest(f"{message} Send them as data URLs.", param="images", code="invalid_image_url")
 
 
 def _refuse_depth(fields: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 
-from app.api.requests.body import TEXT_BYTES, Body, Limits, text_too_large
+from app.api.requests.body import Body, Limits
 from app.api.requests.part_headers import disposition, parameter
 from app.api.requests.rules import invalid, missing, shortened, wrong_type
 from app.api.requests.upload import Incoming
@@ -28,7 +28,7 @@ _SVG = re.compile(r"svg((?:\[[^\[\]]+\]){1,8})")
 
 async def read_form(operation: Operation, body: Body, limits: Limits, uploads: Uploads) -> ImageRequest:
     """Raises ApiError, ClientGone."""
-    form = _Form(_boundary(body), limits, uploads, _KINDS[operation])
+    form = _Form(body, limits, uploads, _KINDS[operation])
     try:
         async for data in body:
             form.feed(data)
@@ -54,8 +54,9 @@ class _Part:
 class _Form:
     """Collects what the parser calls out. The first fault of a picture is kept for `check`: others come before it."""
 
-    def __init__(self, boundary: bytes, limits: Limits, uploads: Uploads, kinds: tuple[str, ...]) -> None:
+    def __init__(self, body: Body, limits: Limits, uploads: Uploads, kinds: tuple[str, ...]) -> None:
         self.fields: list[tuple[str, Any]] = []
+        self._body = body
         self._limits = limits
         self._uploads = uploads
         self._kinds = kinds
@@ -64,13 +65,13 @@ class _Form:
         self._names: set[str] = set()
         self._svg: dict[str, Any] = {}
         self._fault: InvalidRequest | None = None
-        self._pictures = self._parts = self._text_bytes = 0
+        self._pictures = self._parts = 0
         self._complete = False
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = bytearray(), bytearray()
         self._part = _Part("", None)
         self._parser = MultipartParser(
-            boundary,
+            _boundary(body),
             {
                 "on_part_begin": self._on_part_begin,
                 "on_header_field": self._on_header_field,
@@ -146,9 +147,7 @@ class _Form:
         if part.incoming is not None:
             part.incoming.write(memoryview(data)[start:end])
         elif part.text is not None:
-            self._text_bytes += end - start
-            if self._text_bytes > TEXT_BYTES:
-                raise text_too_large()
+            self._body.hold(end - start)
             part.text += data[start:end]
 
     def _on_part_end(self) -> None:

@@ -26,7 +26,7 @@ async def read_request(
     `fetch` gets an image that is an `https:` address; without it such images are refused. Raises ApiError, and
     ClientGone when the client leaves before its request is complete.
     """
-    body = Body(scope, receive, limits)
+    body = Body(scope, receive, limits, uploads)
     door = _door(body.media_type)
     if door not in _TAKEN[operation]:
         raise _unsupported(operation, body)

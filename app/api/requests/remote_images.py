@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
-from app.errors import InvalidRequest, TooLarge, Unavailable
+from app.api.requests.body import no_room
+from app.errors import InvalidRequest, TooLarge
 from app.images import Upload
 from app.imaging.formats import ENOUGH, dimensions, media_type
 from app.storage.spool import Spool, Uploads
@@ -12,13 +13,13 @@ from app.upstream.downloads import Fetcher, FetchError, Reason
 
 
 async def upload(
-    fetcher: Fetcher, url: str, uploads: Uploads, *, param: str, max_bytes: int, memory_bytes: int
+    fetcher: Fetcher, url: str, uploads: Uploads, *, param: str, max_bytes: int, memory_bytes: int, rate: int
 ) -> Upload:
     """The picture at `url`. Raises InvalidRequest, TooLarge or Unavailable, naming `param`. Whether it is of a format
     that is taken is for others to judge."""
     spool = uploads.spool(memory_bytes)
     try:
-        async with fetcher.open(url, max_bytes=max_bytes) as fetched, aclosing(fetched.pieces()) as pieces:
+        async with fetcher.open(url, max_bytes=max_bytes, rate=rate) as fetched, aclosing(fetched.pieces()) as pieces:
             async for piece in pieces:
                 _keep(spool, piece)
     except FetchError as error:
@@ -32,7 +33,7 @@ def _keep(spool: Spool, piece: bytes) -> None:
     try:
         spool.write(piece)
     except OSError as error:
-        raise Unavailable(f"The server has no room to keep an image ({error.strerror}).", retry_after=30) from error
+        raise no_room("an image", str(error.strerror)) from error
 
 
 def _told(error: FetchError, param: str) -> InvalidRequest | TooLarge:

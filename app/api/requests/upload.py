@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.api.requests.body import Bytes, Limits, megabytes
-from app.errors import InvalidRequest, TooLarge, Unavailable
+from app.api.requests.body import Bytes, Limits, megabytes, no_room
+from app.errors import InvalidRequest, TooLarge
 from app.images import Blob, Upload
 from app.imaging.formats import ENOUGH, dimensions, media_type
 from app.imaging.headers import fault
@@ -22,7 +22,7 @@ class Incoming:
         self._spool = uploads.spool(limits.memory_bytes)
 
     def write(self, data: Bytes) -> None:
-        """Raises TooLarge above `limits.upload_bytes`, Unavailable when the disk is full."""
+        """Raises TooLarge above `limits.upload_bytes`, Unavailable when there is no room."""
         if self._spool.size + len(data) > self._limits.upload_bytes:
             most = megabytes(self._limits.upload_bytes)
             raise TooLarge(
@@ -34,9 +34,7 @@ class Incoming:
         try:
             self._spool.write(data)
         except OSError as error:
-            raise Unavailable(
-                f"The server has no room to keep the image in {self._field!r} ({error.strerror}).", retry_after=30
-            ) from error
+            raise no_room(f"the image in {self._field!r}", str(error.strerror)) from error
 
     def finish(self, filename: str | None, name: str) -> Upload:
         """The picture as a value; `name` is its field as OpenAI numbers it. Raises InvalidRequest if it is none.

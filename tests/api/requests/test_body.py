@@ -6,11 +6,17 @@ import time
 import pytest
 
 from app.api.requests.body import TEXT_BYTES, Body, ClientGone, Limits, Message, Watched, drain
-from app.errors import InvalidRequest, TooLarge
+from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable
+from app.storage.spool import Budget, Uploads
 from tests.api.requests.feeding import LIMITS, receiving, scope
 
 pytestmark = pytest.mark.anyio
 SMALL = Limits(upload_bytes=10, request_bytes=10)
+
+
+async def dribbling() -> Message:
+    await asyncio.sleep(0.005)
+    return {"type": "http.request", "body": b"x", "more_body": True}
 
 
 async def unread() -> Message:
@@ -61,6 +67,40 @@ async def test_text_is_bounded() -> None:
     with pytest.raises(TooLarge, match="1 MB"):
         await body.text()
     assert TEXT_BYTES == 1_048_576
+
+
+async def test_a_body_that_comes_too_slowly_is_a_408_that_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.upstream.patience.GRACE_SECONDS", 0.03)
+    body = Body(scope("text/plain"), dribbling, LIMITS)
+    with pytest.raises(ApiError, match=r"fewer than 1024 bytes a second .*server\.min_upload_rate") as caught:
+        await body.text()
+    assert (caught.value.status, caught.value.code) == (408, "request_timeout")
+
+
+async def test_a_body_has_to_be_there_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.requests.body.LONGEST_SECONDS", 0.03)
+    with pytest.raises(ApiError, match=r"not all of it within 0\.03 seconds") as caught:
+        await Body(scope("text/plain"), dribbling, LIMITS).text()
+    assert caught.value.status == 408
+
+
+async def test_the_text_of_all_requests_together_is_bounded() -> None:
+    budget = Budget(memory_bytes=100)
+    with Uploads(budget=budget) as first, Uploads(budget=budget) as second:
+        assert await Body(scope("text/plain"), receiving([b"x" * 60]), LIMITS, first).text()
+        with pytest.raises(Unavailable) as caught:
+            await Body(scope("text/plain"), receiving([b"x" * 41]), LIMITS, second).text()
+        assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "no_room", 30)
+        first.close()
+        assert await Body(scope("text/plain"), receiving([b"x" * 41]), LIMITS, second).text()
+    assert budget.memory == 0
+
+
+async def test_an_announced_length_for_which_there_is_no_room_is_refused_before_a_byte_is_read() -> None:
+    uploads = Uploads(budget=Budget(disk_bytes=2_000_000))
+    Body(scope("text/plain", **{"content-length": "2000000"}), unread, LIMITS, uploads)
+    with pytest.raises(Unavailable, match=r"server\.max_uploads_mb"):
+        Body(scope("text/plain", **{"content-length": "2000001"}), unread, LIMITS, uploads)
 
 
 async def test_a_compressed_body_is_refused_by_the_name_of_its_header() -> None:

@@ -16,9 +16,9 @@ from app.api.requests.body import ClientGone, Limits
 from app.api.requests.image_url import ImageUrl
 from app.api.requests.reading import read_request
 from app.codecs.json_tap import MOST_STRINGS
-from app.errors import ApiError, InvalidRequest, TooLarge
+from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable
 from app.images import Operation, Size, Upload
-from app.storage.spool import Uploads
+from app.storage.spool import Budget, Uploads
 from tests.api.requests.feeding import LIMITS, content, png, read_json, receiving, scope, unknown
 
 pytestmark = pytest.mark.anyio
@@ -339,6 +339,30 @@ async def test_an_address_is_fetched_and_judged_like_any_image() -> None:
         assert asked == []  # nothing is fetched for a request that is refused anyway
         for address in ("https://a b/", "https://ä/", "https://" + "x" * 9000):
             assert (await refused(edit({"image_url": address}), fetch=fetch)).code == "invalid_value"
+
+
+async def test_all_images_of_a_request_have_to_arrive_from_their_addresses_within_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.api.requests.json_body.FETCHING_SECONDS", 0.02)
+
+    async def fetch(url: str, place: str) -> Upload:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    fault = await refused(edit({"image_url": "https://example.com/a"}), fetch=fetch)
+    assert (fault.param, fault.code) == ("images", "invalid_image_url")
+
+
+async def test_the_texts_of_an_edit_count_as_memory_until_its_uploads_are_closed() -> None:
+    budget = Budget(memory_bytes=10_000)
+    elsewhere = {"image_url": "x" * 3000}
+    with Uploads(budget=budget) as uploads:
+        await read_json(Operation.EDITS, edit(PICTURE, prompt="x" * 4000, other=elsewhere), uploads=uploads)
+        assert 7000 < budget.memory < 8000
+        with pytest.raises(Unavailable, match="no room to keep the text"), Uploads(budget=budget) as more:
+            await read_json(Operation.EDITS, edit(PICTURE, prompt="x" * 4000), uploads=more)
+    assert budget.memory == 0
 
 
 async def test_the_last_of_duplicate_keys_counts() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from app.api.requests.body import ClientGone, Limits
 from app.api.requests.reading import read_request
-from app.errors import InvalidRequest, TooLarge
+from app.errors import InvalidRequest, TooLarge, Unavailable
 from app.images import Operation
-from app.storage.spool import Uploads
+from app.storage.spool import Budget, Uploads
 from tests.api.requests.feeding import LIMITS, content, form, png, read, read_form, receiving, scope, unknown, whole
 from tests.imaging.hostile import HOSTILE
 
@@ -192,6 +192,16 @@ async def test_a_text_field_twice_is_a_duplicate_unless_it_is_a_list() -> None:
     assert (fault.param, fault.code) == ("n", "duplicate_parameter")
     request = await read_form(Operation.EDITS, *TEXT, PICTURE, ("tags[]", "a"), ("tags[]", "b"))
     assert unknown(request) == (("tags[]", "a"), ("tags[]", "b"))
+
+
+async def test_the_texts_of_a_form_count_as_memory_until_its_uploads_are_closed() -> None:
+    budget = Budget(memory_bytes=10_000)
+    with Uploads(budget=budget) as uploads:
+        await read_form(Operation.EDITS, ("model", "m"), ("prompt", "x" * 6000), PICTURE, uploads=uploads)
+        assert 6000 < budget.memory < 7000
+        with pytest.raises(Unavailable, match="no room to keep the text"), Uploads(budget=budget) as more:
+            await read_form(Operation.EDITS, ("model", "m"), ("prompt", "x" * 6000), PICTURE, uploads=more)
+    assert budget.memory == 0
 
 
 async def test_text_is_utf8_and_holds_no_nul() -> None:

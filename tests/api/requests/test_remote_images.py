@@ -32,10 +32,11 @@ class Fetching:
 
     result: bytes | FetchError
     max_bytes: int | None = None
+    rate: int | None = None
 
     @asynccontextmanager
-    async def open(self, url: str, *, max_bytes: int) -> AsyncIterator[Fetched]:
-        self.max_bytes = max_bytes
+    async def open(self, url: str, *, max_bytes: int, rate: int) -> AsyncIterator[Fetched]:
+        self.max_bytes, self.rate = max_bytes, rate
         if isinstance(self.result, FetchError):
             raise self.result
         yield Fetched(self.result)
@@ -44,8 +45,10 @@ class Fetching:
 async def upload(result: bytes | FetchError, uploads: Uploads) -> Upload:
     fetching = Fetching(result)
     url, place = "https://h.test/x", "images[1].image_url"
-    found = await remote.upload(cast(Fetcher, fetching), url, uploads, param=place, max_bytes=1000, memory_bytes=20)
-    assert fetching.max_bytes == 1000
+    found = await remote.upload(
+        cast(Fetcher, fetching), url, uploads, param=place, max_bytes=1000, memory_bytes=20, rate=7
+    )
+    assert (fetching.max_bytes, fetching.rate) == (1000, 7)
     return found
 
 
