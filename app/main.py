@@ -77,7 +77,9 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
             expose_headers=HEADERS_FOR_BROWSERS,
         )
         app.add_middleware(Envelope, journal=log)
-    app.add_middleware(Frame, journal=log, new_id=lambda: f"req_{os.urandom(16).hex()}")
+    app.add_middleware(
+        Frame, journal=log, new_id=lambda: f"req_{os.urandom(16).hex()}", logs_client=settings.logging.client
+    )
     openapi.describe(app)
     return app
 

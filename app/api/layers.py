@@ -16,6 +16,7 @@ from app.errors import ApiError
 from app.telemetry.logs import REQUEST_ID
 
 GONE = "client_gone"
+_ADDRESS = re.compile(r"[0-9A-Za-z.:%_\[\]-]{1,64}")
 _TAKEN_OVER = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -28,12 +29,14 @@ class Journal(Protocol):
 
 
 class Frame:
-    """`new_id` gives a request id where the caller sent none that is safe to repeat."""
+    """`new_id` gives a request id where the caller sent none that is safe to repeat. `logs_client`: the log line has
+    the client's address."""
 
-    def __init__(self, app: ASGIApp, journal: Journal, new_id: Callable[[], str]) -> None:
+    def __init__(self, app: ASGIApp, journal: Journal, new_id: Callable[[], str], *, logs_client: bool = True) -> None:
         self._app = app
         self._journal = journal
         self._new_id = new_id
+        self._logs_client = logs_client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,7 +68,8 @@ class Frame:
         except ClientGone:
             told.error = GONE
         finally:
-            self._journal.request(_line(scope, request_id, told, time.perf_counter()))
+            client = _client(scope) if self._logs_client else None
+            self._journal.request(_line(scope, request_id, client, told, time.perf_counter()))
 
     def _id(self, scope: Scope) -> str:
         said = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
@@ -111,7 +115,14 @@ def _has_body(scope: Scope) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-def _line(scope: Scope, request_id: str, told: Told, now: float) -> dict[str, object]:
+def _client(scope: Scope) -> str | None:
+    """The client's address: the other end of the connection, or what a trusted proxy says of it. None for anything
+    that is not like an address, since a proxy may pass on what its client made up."""
+    host, _ = scope.get("client") or ("", 0)
+    return host if _ADDRESS.fullmatch(host) else None
+
+
+def _line(scope: Scope, request_id: str, client: str | None, told: Told, now: float) -> dict[str, object]:
     first = None if told.first_byte is None else round((told.first_byte - told.began) * 1000, 1)
     served = told.served
     line = {
@@ -119,6 +130,7 @@ def _line(scope: Scope, request_id: str, told: Told, now: float) -> dict[str, ob
         "method": scope["method"],
         "path": scope["path"],
         "status": 499 if told.error == GONE else told.status,
+        "client": client,
         "key": told.key,
         "operation": told.operation,
         "model": told.model,

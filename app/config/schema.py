@@ -174,6 +174,7 @@ class FilesSettings(Section):
 class LoggingSettings(Section):
     format: Literal["auto", "text", "json"] = "auto"
     requests: bool = True
+    client: bool = True
     prompts: bool = False
 
 

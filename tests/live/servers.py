@@ -89,8 +89,16 @@ class Gateway:
 async def serving(config: Config, folder: Path) -> AsyncIterator[Gateway]:
     """As `image-gateway serve` does, without its signals and its slow ending."""
     log, state, listener = io.StringIO(), ServerState(), bound()
-    app = create_app(load(written(config, folder), {}), Log("json", requests=True, stream=log))
-    uvicorn_config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, server_header=False)
+    settings = load(written(config, folder), {})
+    app = create_app(settings, Log("json", requests=True, stream=log))
+    uvicorn_config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        server_header=False,
+        forwarded_allow_ips=settings.server.forwarded_allow_ips,
+    )
     uvicorn_config.load()
     loop = asyncio.get_running_loop()
     async with app.router.lifespan_context(app):

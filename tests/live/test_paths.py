@@ -363,6 +363,27 @@ async def test_prompts_are_logged_where_the_configuration_says_so(start: Start, 
     assert (await gateway.request_lines())[0]["prompt"] == "an unmistakable prompt"
 
 
+async def test_the_line_has_the_clients_address(start: Start) -> None:
+    gateway = await start(config())
+    for forwarded in (None, "203.0.113.7", "203.0.113.8, 127.0.0.1", "made up, 127.0.0.1"):
+        await get(gateway, "/v1/models", **({"x_forwarded_for": forwarded} if forwarded else {}))
+    told = [line.get("client") for line in await gateway.request_lines(4)]
+    assert told == ["127.0.0.1", "203.0.113.7", "203.0.113.8", None]
+
+
+async def test_only_a_trusted_proxy_says_who_the_client_is(start: Start) -> None:
+    gateway = await start(config(server={"forwarded_allow_ips": "10.0.0.1"}))
+    await get(gateway, "/v1/models", x_forwarded_for="203.0.113.7")
+    assert [line["client"] for line in await gateway.request_lines()] == ["127.0.0.1"]
+
+
+async def test_the_clients_address_is_left_out_where_the_configuration_says_so(start: Start) -> None:
+    gateway = await start(config(logging={"client": False}))
+    await get(gateway, "/v1/models", x_forwarded_for="203.0.113.7")
+    assert "client" not in (await gateway.request_lines())[0]
+    assert "203.0.113.7" not in gateway.log.getvalue()
+
+
 async def test_a_failure_is_one_line_with_its_code(start: Start) -> None:
     gateway = await start({"providers": {"a": provider("http://127.0.0.1:9/v1")}, "models": {"flux": served_by("a")}})
     await generate(gateway.port, n=11)
