@@ -3,6 +3,7 @@
 ApiError                 what a caller is told, in OpenAI's envelope
 ├── InvalidRequest       400, the caller's: a parameter, a body, a file
 ├── Unauthenticated      401, the caller's: no virtual key, or a wrong one
+├── Forbidden            403, a web page of another site, or a name that is not the gateway's
 ├── NotFound             404, a path, a model or a run that is not there
 ├── Conflict             409, an idempotency key that was used for another request
 ├── TooLarge             413, a body over the limit
@@ -72,6 +73,11 @@ class InvalidRequest(ApiError):
 
 class Unauthenticated(ApiError):
     status = 401
+    type = "invalid_request_error"
+
+
+class Forbidden(ApiError):
+    status = 403
     type = "invalid_request_error"
 
 

@@ -22,6 +22,7 @@ from app.api.files import FileEndpoint
 from app.api.images import ImageEndpoint, RunEndpoint
 from app.api.layers import Envelope, Frame
 from app.api.responses.sending import HEADERS_FOR_BROWSERS
+from app.api.web_pages import PageGuard
 from app.config.loading import Settings
 from app.errors import ApiError, InvalidRequest, NotFound
 from app.images import Operation
@@ -67,6 +68,7 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
     app.include_router(models.router(parts))
     _add_health(app)
     _add_errors(app)
+    app.add_middleware(PageGuard, rules=lambda: parts().page_rules)
     app.add_middleware(Envelope, journal=log)
     if settings.server.cors_origins:
         app.add_middleware(

@@ -22,6 +22,7 @@ from app.api.images import Service
 from app.api.requests.body import Limits
 from app.api.requests.json_body import Fetch
 from app.api.requests.remote_images import upload
+from app.api.web_pages import PageRules
 from app.catalog.models import Catalog
 from app.config import inventory
 from app.config.loading import Settings
@@ -89,6 +90,7 @@ class Parts:
     keys: Keys
     service: Service
     files: Files
+    page_rules: PageRules | None
     ground: Ground
 
 
@@ -201,7 +203,9 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         finish_on_disconnect=settings.runs.on_disconnect == "finish",
         log_prompts=settings.logging.prompts,
     )
-    return Parts(settings, catalog, keys, service, Files(ground.store, ground.signer, ground.clock), ground)
+    files = Files(ground.store, ground.signer, ground.clock)
+    rules = None if settings.keys else PageRules(frozenset(server.allowed_hosts), frozenset(server.cors_origins))
+    return Parts(settings, catalog, keys, service, files, rules, ground)
 
 
 def _changed_providers(settings: Settings, before: Settings) -> list[str]:

@@ -37,6 +37,7 @@ from tests.sdks.environments import required_node_sdk
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEPLOYMENT = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WORDS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 EVERYTHING = "\n".join(WORDS.values())
@@ -343,10 +344,18 @@ def test_the_examples_of_configurations_are_good_ones(text: str, tmp_path: Path)
 
 
 def test_the_command_for_a_container_states_good_settings() -> None:
-    [command] = re.findall(r"^    (NEBULA_API_KEY=.*) docker compose up$", README, re.MULTILINE)
+    [command] = re.findall(r"^    (NEBULA_API_KEY=.*) docker compose up$", DEPLOYMENT, re.MULTILINE)
     environment = dict(word.split("=", 1) for word in shlex.split(command))
     settings = load(None, environment, {"server": {"host": "0.0.0.0"}})
     assert [key.name for key in settings.keys] == ["team"]
+
+
+def test_the_command_for_a_container_that_is_called_by_name_states_good_settings() -> None:
+    [command] = re.findall(
+        r"^    (IMAGE_GATEWAY_SERVER__ALLOWED_HOSTS=.*) docker compose up$", DEPLOYMENT, re.MULTILINE
+    )
+    settings = load(None, dict([shlex.split(command)[0].split("=", 1)]))
+    assert settings.server.allowed_hosts == ("gateway", "sandbox.example.com")
 
 
 # --- records ---

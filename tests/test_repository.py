@@ -1,6 +1,6 @@
 """What holds for the repository as a whole: nothing in it belongs to one machine; locks, image and commands agree.
 
-It reads the committed files, and knows nothing of what the gateway does.
+It reads the committed files, and knows nothing of what the gateway does but how it reads a setting.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.config.loading import load
 from tests.sdks.environments import leave_out
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,6 +205,15 @@ def test_compose_hands_on_the_keys_and_holds_none() -> None:
     environment = compose()["services"]["gateway"]["environment"]
     assert {"NETMIND_API_KEY", "NEBULA_API_KEY", "NEBUL_API_KEY", "IMAGE_GATEWAY_KEYS"} <= set(environment)
     assert [entry for entry in environment if "KEY" in entry and "=" in entry] == []
+
+
+def test_compose_serves_its_own_service_by_name_without_keys() -> None:
+    [entry] = [entry for entry in compose()["services"]["gateway"]["environment"] if "ALLOWED_HOSTS" in entry]
+    name, _, value = entry.partition("=")
+    found = re.fullmatch(r"\$\{" + name + r":-(.+)\}", value)
+    assert found
+    settings = load(None, {name: found[1]})
+    assert set(settings.server.allowed_hosts) == set(compose()["services"])
 
 
 def test_compose_waits_longer_for_the_gateway_to_stop_than_the_gateway_drains() -> None:

@@ -15,6 +15,7 @@ SHORTEST_KEY = 16  # characters of a key that callers send
 _ORIGIN = re.compile(
     r"\*|null|(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?/?", re.ASCII
 )
+_HOST_NAME = re.compile(r"\*|[a-z0-9._-]{1,253}", re.ASCII)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -41,6 +42,14 @@ def _origin(text: str) -> str:
         return found[0]
     port = found["port"] if found["port"] != _DEFAULT_PORTS.get(found["scheme"]) else None
     return f"{found['scheme']}://{found['host']}{port or ''}"
+
+
+def _host_name(text: str) -> str:
+    """As the `Host` of a request has it, without its port."""
+    name = text.strip().lower().removesuffix(".")
+    if not _HOST_NAME.fullmatch(name):
+        raise refused("is no host name", "write it like gateway.example.com, without scheme and port, or '*' for all")
+    return name
 
 
 def _secret(value: Any) -> Any:
@@ -80,6 +89,7 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
 
 Address = Annotated[str, AfterValidator(_address)]
 Origin = Annotated[str, AfterValidator(_origin)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_secret)]
 CallerKey = Annotated[Secret, AfterValidator(_long_enough)]
 Digest = Annotated[str | None, BeforeValidator(_digest)]

@@ -28,7 +28,7 @@ import app.dialects
 from app.catalog.parameters import PARAMETERS
 from app.catalog.profiles import MaskConvention, SizeRule
 from app.config.errors import did_you_mean, refused
-from app.config.fields import Address, CallerKey, Digest, HttpHeaders, Origin, Secret
+from app.config.fields import Address, CallerKey, Digest, HostName, HttpHeaders, Origin, Secret
 from app.images import Operation, ResponseFormat, Size
 
 MEGABYTE = 1024 * 1024
@@ -120,6 +120,7 @@ class ServerSettings(Section):
     allow_anonymous: bool = False
     forwarded_allow_ips: str = "127.0.0.1"
     cors_origins: tuple[Origin, ...] = ()
+    allowed_hosts: tuple[HostName, ...] = ()
 
     @model_validator(mode="after")
     def _agree(self) -> ServerSettings:

@@ -261,6 +261,13 @@ def test_origins_are_taken_as_browsers_write_them(read: Any) -> None:
     )
 
 
+def test_host_names_are_taken_as_requests_have_them(read: Any) -> None:
+    stated = ["Studio.Example.com", "gateway", "a.example.", "10.0.0.7", "a_b", "*"]
+    assert read(f"server: {{allowed_hosts: {stated}}}").server.allowed_hosts == (
+        *("studio.example.com", "gateway", "a.example", "10.0.0.7", "a_b", "*"),
+    )
+
+
 def test_a_key_and_its_digest_are_the_same_key(read: Any) -> None:
     digest = sha256(b"a-key-of-a-caller").hexdigest()
     first, second = read(f"keys: [{{name: a, key: 'a-key-of-a-caller '}}, {{name: b, key_sha256: {'a' * 64}}}]").keys
@@ -295,6 +302,20 @@ FAULTS = [
     ("server: {max_upload_mb: 0}", "server.max_upload_mb", "greater than 0", "choose a larger number"),
     ("server: {remote_images: perhaps}", "server.remote_images", "valid boolean", "write true or false"),
     ("server: {cors_origins: a}", "server.cors_origins", "should be a list", "write a list"),
+    ("server: {allowed_hosts: a}", "server.allowed_hosts", "should be a list", "write a list"),
+    *(
+        (f"server: {{allowed_hosts: ['{name}']}}", "server.allowed_hosts[0]", "is no host name", "without scheme")
+        for name in (
+            "https://a.example",
+            "a.example:8000",
+            "a.example/v1",
+            "*.example",
+            "a b",
+            "",
+            "[::1]",
+            "ä.example",
+        )
+    ),
     *(
         (f"server: {{cors_origins: ['*', '{origin}']}}", "server.cors_origins[1]", "is no origin", "without a path")
         for origin in (
@@ -760,7 +781,8 @@ def test_the_example_states_the_assumptions_for_an_openai_shaped_host() -> None:
     assert SizeRule(**stated.size.model_dump()) == SizeRule()
 
 
-def test_the_readme_names_every_setting() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_manual_names_every_setting() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     words = set(re.findall(r"[a-z0-9_]+", text))
     assert {name for _, name in settings_of(Settings)} - words == set()

@@ -1,5 +1,6 @@
 """Paths and methods, ids and headers: whatever is asked, the answer is one that the official SDKs can read."""
 
+import json
 import re
 
 import pytest
@@ -175,7 +176,7 @@ async def test_a_model_is_found_by_its_id_with_slashes_raw_or_encoded(
 
 # --- who asks ---
 
-KEYS = [
+KEYS: list[Config] = [
     {"name": "team", "key": "secret-key-123456"},
     {"name": "art", "key": "art-key-of-a-caller", "models": ["art/*"]},
 ]
@@ -335,6 +336,81 @@ async def test_without_a_setting_no_origin_is_let_through(start: Start) -> None:
     gateway = await start(config())
     reply = await get(gateway, "/v1/models", origin=ORIGIN)
     assert reply.header("access-control-allow-origin") is None
+    assert (await get(gateway, "/v1/models", "OPTIONS", **PREFLIGHT)).status == 403
+
+
+# --- pages of other sites, at a gateway without keys ---
+
+EVIL = "https://evil.example"
+GENERATIONS = "/v1/images/generations"
+
+
+async def test_a_form_that_a_foreign_page_posts_draws_nothing(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(config(sandbox))
+    drawing = {"model": "flux", "prompt": "a red fox", "size": "64x64"}
+    for headers, named in (
+        ({"origin": EVIL, "content_type": "text/plain"}, EVIL),
+        ({"origin": "null", "content_type": "text/plain"}, "null"),
+        ({"origin": "http://gateway.localhost:9"}, "http://gateway.localhost:9"),
+        ({"sec_fetch_site": "cross-site"}, "another site"),
+    ):
+        reply = await post(gateway.port, GENERATIONS, drawing, **headers)
+        error = reply.error()
+        assert (reply.status, error["type"], error["code"]) == (403, "invalid_request_error", "origin_not_allowed")
+        assert named in error["message"]
+        assert "server.cors_origins" in error["message"]
+    assert sandbox.world.journal.drawings["netmind"] == 0
+    assert [line["error"] for line in await gateway.request_lines(4)] == ["origin_not_allowed"] * 4
+
+
+async def test_a_name_that_was_made_to_lead_here_is_not_served(start: Start, sandbox: Sandbox) -> None:
+    """Its page calls from its own origin, so that the browser asks nothing and lets the page read the answer."""
+    gateway = await start(config(sandbox))
+    drawing = {"model": "flux", "prompt": "a red fox", "size": "64x64"}
+    whole = request("POST", GENERATIONS, json.dumps(drawing).encode(), origin="http://evil.example")
+    reply = await ask(gateway.port, whole.replace(b"host: gateway.localhost", b"host: evil.example"))
+    error = reply.error()
+    assert (reply.status, error["code"]) == (403, "host_not_allowed")
+    assert "evil.example" in error["message"]
+    assert "server.allowed_hosts" in error["message"]
+    assert sandbox.world.journal.drawings["netmind"] == 0
+
+
+async def test_the_gateways_own_pages_and_listed_ones_may_draw(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(config(sandbox, server={"cors_origins": [ORIGIN], "allowed_hosts": ["studio"]}))
+    for host, origin, site in (
+        ("gateway.localhost:8000", "http://gateway.localhost:8000", "same-origin"),
+        ("gateway.localhost", ORIGIN, "cross-site"),
+        ("studio", "http://studio", "same-origin"),
+        ("10.0.0.7:8000", "http://10.0.0.7:8000", "same-origin"),
+    ):
+        body = json.dumps({"model": "flux", "prompt": "a red fox", "size": "64x64"}).encode()
+        whole = request("POST", GENERATIONS, body, content_type="application/json", origin=origin, sec_fetch_site=site)
+        reply = await ask(gateway.port, whole.replace(b"host: gateway.localhost", f"host: {host}".encode()))
+        assert reply.status == 200, reply.body[:500]
+
+
+async def test_probes_links_and_the_documentation_are_open_to_any_name(start: Start) -> None:
+    gateway = await start(config())
+    for path, status in (
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/docs", 200),
+        ("/openapi.json", 200),
+        ("/files/a", 403),
+    ):
+        whole = request("GET", path, origin=EVIL).replace(b"host: gateway.localhost", b"host: image-gateway.svc")
+        reply = await ask(gateway.port, whole)
+        assert reply.status == status, path
+        assert b"_not_allowed" not in reply.body  # a link without its signature is refused as such
+
+
+async def test_with_keys_any_page_and_any_name_may_try(start: Start) -> None:
+    gateway = await start(config(keys=KEYS))
+    whole = request(
+        "GET", "/v1/models", origin=EVIL, sec_fetch_site="cross-site", authorization=f"Bearer {KEYS[0]['key']}"
+    )
+    assert (await ask(gateway.port, whole.replace(b"host: gateway.localhost", b"host: any.example"))).status == 200
     assert (await get(gateway, "/v1/models", "OPTIONS", **PREFLIGHT)).status == 405
 
 

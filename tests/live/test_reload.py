@@ -28,6 +28,7 @@ from tests.live.crowds import (
 from tests.live.loops import in_thread
 from tests.live.scripted import Scripted, answer
 from tests.live.servers import Config, Process, process, provider, served_by, written
+from tests.live.wire import ask, request
 
 pytestmark = pytest.mark.anyio
 
@@ -176,6 +177,21 @@ async def test_half_a_file_does_not_do_away_with_the_keys(sandbox: Sandbox, tmp_
         assert (await call(gateway.port, asking())).status == 401
         await reloaded(gateway, {**configured(sandbox), "server": {"allow_anonymous": True}}, tmp_path)
         assert (await call(gateway.port, asking())).kind == "images"
+
+
+async def test_pages_of_other_sites_are_refused_as_long_as_there_are_no_keys(sandbox: Sandbox, tmp_path: Path) -> None:
+    async def status(**headers: str) -> int:
+        whole = request("GET", "/v1/models", None, origin="https://evil.example", **headers)
+        return (await ask(gateway.port, whole)).status
+
+    guarded = configured(sandbox, keys=[key("design")])
+    async with serving(configured(sandbox), tmp_path) as gateway:
+        assert await status() == 403
+        await reloaded(gateway, guarded, tmp_path)
+        assert await status() == 401
+        assert await status(authorization="Bearer the-key-of-design") == 200
+        await reloaded(gateway, {**configured(sandbox), "server": {"allow_anonymous": True}}, tmp_path)
+        assert await status() == 403
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ async def test_every_model_gives_links_that_can_be_fetched(home: House, model: s
     assert len({image["url"] for image in data}) == n
     for image in data:
         assert "b64_json" not in image
-        assert image["url"].startswith("http://gateway/files/")
+        assert image["url"].startswith("http://gateway.localhost/files/")
         fetched = await fetch(home.port, image["url"])
         assert (fetched.status, fetched.header("content-type")) == (200, "image/png")
         assert fetched.header("content-length") == str(len(fetched.body))
@@ -149,10 +149,12 @@ async def test_links_begin_as_the_configuration_says(start: Start, sandbox: Sand
     assert (await fetch(gateway.port, own)).header("content-type") == "image/png"
 
 
-async def test_links_begin_as_the_caller_found_the_gateway(home: House) -> None:
+async def test_links_begin_as_the_caller_found_the_gateway(start: Start, sandbox: Sandbox) -> None:
+    config: Config = {"providers": sandbox_providers(sandbox.base_url), "models": models()}
+    gateway = await start({**config, "server": {"allowed_hosts": ["images.example.com"]}})
     body = b'{"model": "schnell", "prompt": "x", "size": "64x48", "response_format": "url"}'
     message = request("POST", "/v1/images/generations", body, content_type="application/json")
-    reply = await ask(home.port, message.replace(b"host: gateway", b"host: images.example.com:8443"))
+    reply = await ask(gateway.port, message.replace(b"host: gateway.localhost", b"host: images.example.com:8443"))
     assert reply.json()["data"][0]["url"].startswith("http://images.example.com:8443/files/")
 
 
@@ -253,7 +255,7 @@ async def test_the_providers_own_links_pass_where_links_are_the_default(start: S
         assert url.startswith(f"{sandbox.base_url}/pictures/")
     assert bytes_of(await draw(gateway.port, model="kontext", response_format="b64_json"))
     url = (await draw(gateway.port, model="gpt")).json()["data"][0]["url"]  # a host that gives no links
-    assert url.startswith("http://gateway/files/")
+    assert url.startswith("http://gateway.localhost/files/")
 
 
 async def test_a_providers_relative_link_passes_as_a_whole_address(start: Start, upstream: Scripted) -> None:
@@ -274,7 +276,7 @@ async def test_a_link_to_another_format_than_was_asked_for_does_not_pass(start: 
     gateway = await start(passing(sandbox))
     reply = await draw(gateway.port, model="netmind-schnell", response_format="url", output_format="jpeg")
     url = reply.json()["data"][0]["url"]
-    assert url.startswith("http://gateway/files/")
+    assert url.startswith("http://gateway.localhost/files/")
     assert_told_as_it_is((await fetch(gateway.port, url)).body, reply.json(), "jpeg")
 
 
@@ -285,7 +287,7 @@ async def test_an_image_behind_a_link_is_given_in_whatever_form_is_asked_for(hom
     assert_told_as_it_is(bytes_of(reply), reply.json())
     reply = await draw(home.port, model=model, prompt=prompt, response_format="url", n=2)
     for image in reply.json()["data"]:
-        assert image["url"].startswith("http://gateway/files/")
+        assert image["url"].startswith("http://gateway.localhost/files/")
         assert_told_as_it_is((await fetch(home.port, image["url"])).body, reply.json())
     reply = await draw(home.port, "image/webp", model=model, prompt=prompt)
     assert (reply.header("content-type"), decoded(reply.body).format) == ("image/webp", "WEBP")

@@ -154,7 +154,7 @@ async def generate(port: int, **fields: Any) -> Reply:
 
 def request(method: str, path: str, body: bytes | None = None, **headers: str) -> bytes:
     """A request with a Content-Length if it has a body; `_` in a header's name is written as `-`."""
-    lines = [f"{method} {path} HTTP/1.1", "host: gateway"]
+    lines = [f"{method} {path} HTTP/1.1", "host: gateway.localhost"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if body is not None and "content_length" not in headers and "transfer_encoding" not in headers:
         lines.append(f"content-length: {len(body)}")

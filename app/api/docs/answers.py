@@ -221,7 +221,12 @@ _FAILURES = {
         "size",
     ),
     401: ("No key, or a wrong one.", "invalid_api_key", None),
-    403: ("The link is not one of this gateway's, or has expired.", "url_expired", None),
+    403: (
+        "The link is not one of this gateway's, or has expired. Or, at a gateway without keys, a web page of another "
+        "site sent the request, or the gateway is called by a name that it does not know.",
+        "url_expired",
+        None,
+    ),
     404: ("There is no such thing, or not for this key.", "not_found", None),
     409: ("The `Idempotency-Key` was used for another request.", "idempotency_key_reused", "Idempotency-Key"),
     413: ("The request or one of its images is too large.", "file_too_large", "image"),

@@ -45,7 +45,7 @@ _TAGS = {
     "models": "What there is to draw with.",
     "health": "For whoever watches over the gateway.",
 }
-_DRAWING = (400, 401, 404, 409, 413, 422, 429, 500, 502, 503, 504)
+_DRAWING = (400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504)
 
 
 def describe(app: FastAPI) -> None:
@@ -138,8 +138,8 @@ def _images() -> Schema:
 def _models() -> Schema:
     from app.api.docs.answers import answer, failures
 
-    listed = {"200": answer("ModelList", "The models."), **failures((401, 500))}
-    one = {"200": answer("Model", "The model."), **failures((401, 404, 500))}
+    listed = {"200": answer("ModelList", "The models."), **failures((401, 403, 500))}
+    one = {"200": answer("Model", "The model."), **failures((401, 403, 404, 500))}
     model = _in_path("model", "Its id or an alias. Slashes may be raw or `%2F`.")
     return {
         "/v1/models": _get("listModels", "models", "The models that your key may use", listed),
