@@ -1,7 +1,10 @@
 # The gateway, its locked packages and nothing that builds them. Ready for a read-only root: it writes to /data
 # (finished images, undelivered runs, the URL signing secret) and /tmp only.
 
-FROM python:3.13-slim AS build
+# Another base, or this one by its digest: --build-arg PYTHON_IMAGE=python:3.13-slim@sha256:…
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy \
     PATH=/opt/tools/bin:$PATH VIRTUAL_ENV=/opt/image-gateway
 WORKDIR /build
@@ -16,7 +19,7 @@ RUN uv build --quiet --no-cache --wheel --no-build-isolation --python /opt/tools
     && uv pip install --quiet --no-cache --no-deps --compile-bytecode dist/*.whl \
     && mkdir /data
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="Image Gateway" \
       org.opencontainers.image.description="One server that speaks the OpenAI Images API to a team and every image provider's own dialect to the outside" \
       org.opencontainers.image.licenses="MIT"

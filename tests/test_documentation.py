@@ -358,6 +358,16 @@ def test_the_command_for_a_container_that_is_called_by_name_states_good_settings
     assert settings.server.allowed_hosts == ("gateway", "sandbox.example.com")
 
 
+def test_the_limits_of_the_container_are_stated_as_they_are() -> None:
+    gateway = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["gateway"]
+    stated = re.search(
+        r"container (\d+) GB of memory, (\d+) processes and threads, and ([\d,]+) open files", DEPLOYMENT
+    )
+    assert stated
+    assert (f"{stated[1]}g", int(stated[2])) == (gateway["mem_limit"], gateway["pids_limit"])
+    assert int(stated[3].replace(",", "")) == gateway["ulimits"]["nofile"]
+
+
 # --- records ---
 
 

@@ -168,6 +168,14 @@ def test_the_image_runs_as_a_user_given_by_number() -> None:
     assert all(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user) for user in users)
 
 
+def test_the_base_of_the_image_can_be_chosen_by_whoever_builds_it() -> None:
+    first, *rest = dockerfile()
+    assert first == "ARG PYTHON_IMAGE=python:3.13-slim"
+    assert {line.split()[1] for line in rest if line.startswith("FROM ")} == {"${PYTHON_IMAGE}"}
+    build = compose()["services"]["gateway"]["build"]
+    assert build == {"context": ".", "args": {"PYTHON_IMAGE": "${PYTHON_IMAGE:-python:3.13-slim}"}}
+
+
 def test_the_image_finds_python_by_its_name_and_takes_nothing_from_other_images() -> None:
     for line in dockerfile():
         assert not re.search(r"/bin/python", line), line
@@ -197,7 +205,7 @@ def test_compose_takes_every_right_away_that_the_gateway_does_not_need() -> None
     assert gateway["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in gateway["security_opt"]
     assert "privileged" not in gateway
-    assert gateway["tmpfs"] == ["/tmp"]
+    assert gateway["tmpfs"] == ["/tmp:size=1g"]
     assert gateway["volumes"] == ["data:/data"]
 
 
@@ -205,6 +213,13 @@ def test_compose_hands_on_the_keys_and_holds_none() -> None:
     environment = compose()["services"]["gateway"]["environment"]
     assert {"NETMIND_API_KEY", "NEBULA_API_KEY", "NEBUL_API_KEY", "IMAGE_GATEWAY_KEYS"} <= set(environment)
     assert [entry for entry in environment if "KEY" in entry and "=" in entry] == []
+
+
+def test_compose_bounds_memory_processes_and_files() -> None:
+    gateway = compose()["services"]["gateway"]
+    assert gateway["mem_limit"] == "4g"  # pixels, recordings and the whole of /tmp at once
+    assert 64 <= gateway["pids_limit"] <= 1024
+    assert gateway["ulimits"] == {"nofile": 65536}
 
 
 def test_compose_serves_its_own_service_by_name_without_keys() -> None:
