@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from app.api.files import FileEndpoint, Files, base_url
+from app.api.files import FileEndpoint, Files, _span, base_url
 from app.api.layers import Envelope, Frame
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
@@ -227,6 +228,35 @@ async def test_a_range_outside_of_the_image_is_refused_with_its_size(site: Site,
 async def test_what_is_no_single_range_is_answered_whole(site: Site, said: str) -> None:
     reply = await site.ask(site.link(await site.put()), range=said)
     assert (reply.status, reply.body) == (200, DATA)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "bytes=1-{}",
+        "bytes=1-{}x",
+        "bytes={}x",
+        "bytes=-{}5",
+        "bytes={}-5",
+        "bytes{}=0-1",
+        "{}bytes=0-1",
+        "bytes=0-1{}",
+        "bytes=0-1{}x",
+    ],
+)
+def test_a_long_range_is_answered_whole_and_at_once(said: str) -> None:
+    began = time.process_time()
+    assert _span(said.format(" " * 100_000), 1000) is None
+    assert time.process_time() - began < 5  # 40 s if white space were tried in every way
+    assert _span(said.format(" " * 9), 1000) is not None or said.endswith("x")
+
+
+async def test_head_has_no_ranges(site: Site) -> None:
+    link = site.link(await site.put())
+    for said in ("bytes=0-1", f"bytes={len(DATA)}-"):
+        reply = await site.ask(link, "HEAD", range=said)
+        assert (reply.status, reply.headers["content-length"]) == (200, str(len(DATA)))
+        assert "content-range" not in reply.headers
 
 
 async def test_a_range_of_another_version_is_answered_whole(site: Site) -> None:
