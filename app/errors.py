@@ -21,9 +21,21 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Self
 
+LONGEST_MESSAGE = 4000  # characters; nothing that the gateway itself says is as long
+LONGEST_PARAM = 256
+
+
+def shortened(text: str, longest: int = 64) -> str:
+    """`text` as a message or a log line may quote it, whoever wrote it."""
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
 
 class ApiError(Exception):
-    """A failure as callers see it. `should_retry` and `retry_after` (seconds) become the headers that the SDKs obey."""
+    """A failure as callers see it. `should_retry` and `retry_after` (seconds) become the headers that the SDKs obey.
+
+    The message and `param` are bounded here; a message shortens each foreign text that it quotes, so that its remedy
+    is not lost.
+    """
 
     status = 500
     type = "server_error"
@@ -43,9 +55,9 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
         attempts: int = 0,
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
+        self.message = shortened(message, LONGEST_MESSAGE)
+        super().__init__(self.message)
+        self.param = None if param is None else shortened(param, LONGEST_PARAM)
         self.code = code
         self.status = status or self.status
         self.type = type or self.type

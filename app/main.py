@@ -24,7 +24,7 @@ from app.api.layers import Envelope, Frame
 from app.api.responses.sending import HEADERS_FOR_BROWSERS
 from app.api.web_pages import PageGuard
 from app.config.loading import Settings
-from app.errors import ApiError, InvalidRequest, NotFound
+from app.errors import ApiError, InvalidRequest, NotFound, shortened
 from app.images import Operation
 from app.telemetry.logs import Log
 from app.wiring import Parts, new_log, opened
@@ -118,7 +118,7 @@ def _add_errors(app: FastAPI) -> None:
     """Whatever the framework refuses wears OpenAI's envelope: it is raised again as ours, and `Frame` answers."""
 
     async def http_error(request: Request, error: Any) -> JSONResponse:
-        path, kind = request.url.path, "invalid_request_error"
+        path, kind = shortened(request.scope["path"], 128), "invalid_request_error"
         allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # Starlette's is in any order
         if error.status_code == 404:
             raise NotFound(

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.requests.body import ClientGone, Watched
 from app.api.responses.sending import Answer, Told, send_error
-from app.errors import ApiError
+from app.errors import ApiError, shortened
 from app.telemetry.logs import REQUEST_ID
 
 GONE = "client_gone"
@@ -128,7 +128,7 @@ def _line(scope: Scope, request_id: str, client: str | None, told: Told, now: fl
     line = {
         "request_id": request_id,
         "method": scope["method"],
-        "path": scope["path"],
+        "path": shortened(scope["path"], 256),
         "status": 499 if told.error == GONE else told.status,
         "client": client,
         "key": told.key,

@@ -10,6 +10,7 @@ from typing import Any
 from app.catalog.deployments import Deployment
 from app.catalog.parameters import PARAMETERS, Weight
 from app.catalog.profiles import Profile
+from app.errors import shortened
 from app.images import ImageRequest, Operation, ResponseFormat, Size
 
 _SETTLED = ("prompt", "n", "size", "width", "height")  # what the gateway itself decides to say
@@ -93,10 +94,12 @@ def _unknown(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
     ours = {theirs: name for name, theirs in (can.parameters or {}).items()}
     for name, _ in request.extra:
         if can.extra == "refuse":
-            yield Misfit(name, f"it knows no parameter {name!r}", "leave it out", code="unknown_parameter")
+            yield Misfit(name, f"it knows no parameter {shortened(name)!r}", "leave it out", code="unknown_parameter")
         elif name in (can.image_field, can.mask_field) or ours.get(name) in {*_SETTLED, *request.parameters}:
             works = f"say {ours[name]!r}" if name in ours else "send the pictures as files"
-            yield Misfit(name, f"{name!r} is what it is told by the gateway", works, code="unknown_parameter")
+            yield Misfit(
+                name, f"{shortened(name)!r} is what it is told by the gateway", works, code="unknown_parameter"
+            )
 
 
 def _pictures(request: ImageRequest, can: Profile) -> Iterator[Misfit]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from app.access.keys import Key
 from app.catalog.deployments import Model
 from app.catalog.fitting import Fitted, Misfit, fit, misfits
-from app.errors import ApiError, InvalidRequest, NotFound
+from app.errors import ApiError, InvalidRequest, NotFound, shortened
 from app.images import ImageRequest
 
 
@@ -29,7 +29,8 @@ class Catalog:
         if model := self.find(name, key):
             return model
         message = (
-            f"The model {name!r} does not exist or you do not have access to it. GET /v1/models lists those there are."
+            f"The model {shortened(name)!r} does not exist or you do not have access to it. GET /v1/models lists those "
+            "there are."
         )
         raise NotFound(message, code="model_not_found")
 
@@ -38,7 +39,7 @@ class Catalog:
         model = self.find(request.model, key)
         if model is None:
             raise InvalidRequest(
-                f"The model {request.model!r} does not exist. GET /v1/models lists those there are.",
+                f"The model {shortened(request.model)!r} does not exist. GET /v1/models lists those there are.",
                 type="image_generation_user_error",
                 param="model",
                 code="invalid_value",

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from app.access.keys import Key
-from app.errors import ApiError, Conflict, NotFound, Unavailable
+from app.errors import ApiError, Conflict, NotFound, Unavailable, shortened
 from app.gateway.fanout import Drawn
 from app.images import ImageRequest
 from app.runs.entry import Delivered, Kept, Note
@@ -113,7 +113,9 @@ class Retention:
             if run_id in kept.ids:
                 return kept
         seconds = f"{self._room.retain_seconds:g}"
-        message = f"There is no run {run_id!r} of yours. Runs are kept for {seconds} seconds after their end."
+        message = (
+            f"There is no run {shortened(run_id)!r} of yours. Runs are kept for {seconds} seconds after their end."
+        )
         raise NotFound(message, code="run_not_found")
 
     async def find(

@@ -58,6 +58,36 @@ async def test_a_path_that_is_not_there_is_a_404_in_the_envelope(start: Start, p
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/models/", 404),
+        ("GET", "/v1/images/runs/", 404),
+        ("PUT", "/v1/models/", 405),
+        ("GET", "/files/", 403),
+    ],
+)
+async def test_a_long_path_is_shortened_in_the_answer_and_in_the_log(
+    start: Start, method: str, path: str, status: int
+) -> None:
+    gateway = await start(config())
+    reply = await get(gateway, path + "%C3%BC" * 9_000, method)
+    assert reply.status == status
+    assert len(reply.body) < 1000
+    [logged] = await gateway.request_lines()
+    assert len(str(logged["path"])) <= 257
+    assert str(logged["path"]).startswith(f"{path}ü")
+
+
+@pytest.mark.parametrize("host", ["[", "a" * 9_000, "h/?", "h:x"])
+async def test_an_odd_host_does_not_disturb_a_404(start: Start, host: str) -> None:
+    gateway = await start(config())
+    raw = f"GET /nope HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    reply = await ask(gateway.port, raw)
+    assert (reply.status, reply.error()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
         ("GET", "/v1/images/generations", "POST"),

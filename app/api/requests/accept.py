@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.api.requests.validation import refuse_contradictions
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest
 
+_MOST_TYPES = 64  # of the header; what stands behind them is not read
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/webp": "webp"}
 
 
@@ -19,7 +20,7 @@ def honoured(request: ImageRequest, accept: str | None) -> ImageRequest:
         return request
     if wanted not in _FORMATS and wanted != "image/*":
         raise InvalidRequest(
-            f"'Accept: {wanted}' cannot be given. Ask for {', '.join(sorted(set(_FORMATS)))}, or for JSON.",
+            f"'Accept: {shortened(wanted)}' cannot be given. Ask for {', '.join(sorted(set(_FORMATS)))}, or for JSON.",
             param="Accept",
             code="unsupported_accept",
         )
@@ -52,7 +53,7 @@ def _wanted(accept: str | None) -> str | None:
 def _types(accept: str | None) -> list[str]:
     """The media types, the best first; among equals in the header's order."""
     found: list[tuple[float, str]] = []
-    for item in (accept or "").split(","):
+    for item in (accept or "").split(",", _MOST_TYPES)[:_MOST_TYPES]:
         kind, *parameters = [part.strip().lower() for part in item.split(";")]
         if kind and (quality := _quality(parameters)):
             found.append((-quality, kind))

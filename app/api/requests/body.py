@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable
+from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable, shortened
 from app.server.protocol import GARBLED, connection
 from app.storage.spool import Uploads
 from app.upstream.patience import GRACE_SECONDS, Patience
@@ -149,8 +149,9 @@ class Body:
 
     def _refuse_encoding(self, encoding: bytes) -> None:
         if encoding and encoding.strip().lower() != b"identity":
+            said = shortened(encoding.decode("latin-1"))
             raise InvalidRequest(
-                f"Unsupported content encoding: {encoding.decode('latin-1')!r}. Send the body as it is, without the "
+                f"Unsupported content encoding: {said!r}. Send the body as it is, without the "
                 "header 'Content-Encoding'.",
                 code="unsupported_content_encoding",
             )

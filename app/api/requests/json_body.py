@@ -10,11 +10,11 @@ from typing import Any
 
 from app.api.requests.body import TEXT_BYTES, Body, Limits, text_too_large
 from app.api.requests.image_url import ImageUrl
-from app.api.requests.rules import invalid, missing, shortened, wrong_type
+from app.api.requests.rules import invalid, missing, wrong_type
 from app.api.requests.upload import judge
 from app.api.requests.validation import build, too_many
 from app.codecs.json_tap import MAX_DEPTH, MOST_STRINGS, JsonTap, JsonTapError, StringBegins, StringEnds
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation, Upload
 from app.storage.spool import Uploads
 
@@ -267,7 +267,7 @@ def _holds_nul(value: Any) -> bool:
 
 def _no_text(name: str, what: str) -> InvalidRequest:
     name = name.encode("ascii", "replace").decode()
-    return invalid(name, f"Invalid {name!r}: it holds {what}, which is no text.", "invalid_value")
+    return invalid(name, f"Invalid {shortened(name)!r}: it holds {what}, which is no text.", "invalid_value")
 
 
 def _refuse_constant(name: str) -> None:

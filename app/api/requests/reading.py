@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.api.requests.body import Body, Limits, Receive, Scope
 from app.api.requests.json_body import Fetch, read_edit, read_generation
 from app.api.requests.multipart import read_form
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation
 from app.storage.spool import Uploads
 
@@ -46,9 +46,8 @@ def _door(media_type: str) -> str:
 def _unsupported(operation: Operation, body: Body) -> InvalidRequest:
     taken = " or ".join(map(repr, _TAKEN[operation]))
     if body.content_type:
-        said = (
-            f"Unsupported content type: {body.media_type!r}. The header says 'Content-Type: {body.content_type}', and"
-        )
+        kind, header = shortened(body.media_type), shortened(body.content_type, 128)
+        said = f"Unsupported content type: {kind!r}. The header says 'Content-Type: {header}', and"
     else:
         said = "Unsupported content type: the header 'Content-Type' is missing, and"
     return InvalidRequest(f"{said} images/{operation} takes {taken} only.", code="unsupported_content_type")

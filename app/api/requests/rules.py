@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, shortened
 from app.images import Size
 
 MAX_EDGE = 16_384  # pixels
@@ -188,17 +188,15 @@ def invalid(param: str, message: str, code: str, type: str | None = None) -> Inv
 
 
 def missing(param: str, remedy: str = "") -> InvalidRequest:
-    return invalid(param, f"Missing required parameter: {param!r}.{remedy}", "missing_required_parameter")
+    message = f"Missing required parameter: {shortened(param)!r}.{remedy}"
+    return invalid(param, message, "missing_required_parameter")
 
 
 def wrong_type(param: str, expected: str, value: Any) -> InvalidRequest:
     """`expected` with its article."""
     got = "null" if value is None else _KINDS.get(type(value), "an object")
-    return invalid(param, f"Invalid type for {param!r}: expected {expected}, but got {got} instead.", "invalid_type")
-
-
-def shortened(text: str, longest: int = 64) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}…"
+    message = f"Invalid type for {shortened(param)!r}: expected {expected}, but got {got} instead."
+    return invalid(param, message, "invalid_type")
 
 
 def _within(name: str, value: float, low: float, high: float | None, kind: str) -> None:
