@@ -11,6 +11,8 @@ from urllib.parse import urljoin, urlsplit
 
 from yarl import URL
 
+from app.errors import shortened
+
 Address = IPv4Address | IPv6Address
 
 # The registries of special-purpose addresses (RFC 6890) as of 2025, written out: what Python's own `is_global` knows
@@ -42,6 +44,8 @@ _PUBLIC_6 = IPv6Network("2000::/3")  # all that was ever given out
 _NOT_PUBLIC_6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 _TRANSLATED = IPv6Network("64:ff9b::/96")  # NAT64: an IPv4 address in its last four bytes
 _NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.IGNORECASE)
+# An underscore is none of DNS's, and resolvers take it. A colon or a percent sign would lead past them.
+_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*+\.?")
 _LOCAL = re.compile(r"[^.]*|.*\.(?:localhost|local|internal|intranet|lan|home\.arpa)", re.IGNORECASE)
 _LONGEST_URL = 8192
 _SPELT_OUT = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
@@ -83,6 +87,8 @@ def is_public(address: Address) -> bool:
     """Whether everybody can reach `address`, so that the gateway gives nothing away by reaching it."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
+    if address.scope_id is not None:  # a zone of this machine
+        return False
     if address.ipv4_mapped is not None:
         return is_public(address.ipv4_mapped)
     if address in _TRANSLATED:
@@ -104,6 +110,12 @@ def is_disguised(host: str) -> bool:
     return literal(host) is None and _NUMERIC.fullmatch(host.rstrip(".")) is not None
 
 
+def is_name(host: str) -> bool:
+    """True if a resolver can look `host` up, in the form in which it is sent. HTTP clients take anything with a colon
+    for an address, and do not ask the resolver that checks."""
+    return _NAME.fullmatch(host) is not None
+
+
 def is_local_name(host: str) -> bool:
     """Whether `host` is a name that only has a meaning inside some network."""
     return literal(host) is None and _LOCAL.fullmatch(host.rstrip(".")) is not None
@@ -121,7 +133,9 @@ def address_of(text: str, base: str = "") -> URL:
     except ValueError:
         raise FetchError(Reason.URL, "has no address that can be fetched") from None
     if url.user is not None or url.password is not None:
-        raise FetchError(Reason.URL, f"at {url.host!r} is not fetched: its address holds a name or a password")
+        raise FetchError(
+            Reason.URL, f"at {shortened(url.host)!r} is not fetched: its address holds a name or a password"
+        )
     return url
 
 
@@ -137,13 +151,15 @@ def refuse_private(url: URL, public: Callable[[Address], bool], *, proxied: bool
     """Raises FetchError for what can be seen without looking the name up. `proxied`: nobody here will look it up."""
     host = url.host or ""
     if url.scheme != "https":
-        raise FetchError(Reason.URL, f"at {host!r} is not fetched: only https: addresses are")
+        raise FetchError(Reason.URL, f"at {shortened(host)!r} is not fetched: only https: addresses are")
     address = literal(host)
     if (address is not None and not public(address)) or is_disguised(host):
         raise private(host)
+    if address is None and not is_name(url.raw_host or ""):
+        raise FetchError(Reason.URL, f"at {shortened(host)!r} is not fetched: that is no name of a host")
     if proxied and is_local_name(host):
         raise private(host)
 
 
 def private(host: str) -> FetchError:
-    return FetchError(Reason.PRIVATE, f"at {host!r} is not fetched: that host is not a public one")
+    return FetchError(Reason.PRIVATE, f"at {shortened(host)!r} is not fetched: that host is not a public one")

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from hypothesis import given
+from aiohttp.helpers import is_ip_address
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.upstream.addresses import (
@@ -12,8 +13,10 @@ from app.upstream.addresses import (
     address_of,
     is_disguised,
     is_local_name,
+    is_name,
     is_public,
     literal,
+    refuse_private,
     resolved,
 )
 
@@ -36,6 +39,121 @@ PUBLIC = [
 @pytest.mark.parametrize("text", PRIVATE)
 def test_what_only_some_can_reach_is_not_public(text: str) -> None:
     assert not is_public(ip_address(text))
+
+
+def spellings(address: str) -> list[str]:
+    """The ways to write a host of a URL that some client or resolver takes for `address`."""
+    if ":" not in address:
+        return [*_of_four(IPv4Address(address)), *_of_six(IPv6Address(f"::ffff:{address}"))]
+    if "%" in address:
+        return [f"[{address}]", f"[{address.replace('%', '%25')}]"]
+    return [*_of_six(IPv6Address(address)), f"[{address}%25eth0]", f"[{address}%1]"]
+
+
+def _of_four(address: IPv4Address) -> list[str]:
+    text, number, parts = str(address), int(address), address.packed
+    return [
+        text,
+        f"{text}.",
+        f"{text}..",
+        str(number),
+        f"{number:#x}",
+        f"0{number:o}",
+        f"{parts[0]}.{number & 0xFFFFFF}",
+        f"{parts[0]}.{parts[1]}.{number & 0xFFFF}",
+        ".".join(f"0{part:o}" for part in parts),
+        ".".join(f"{part:#x}" for part in parts),
+        ".".join(f"{part:03}" for part in parts),
+        ".".join(f"%{ord(char):02x}" if char != "." else char for char in text).replace("..", "."),
+        text.replace(".", "%2e"),
+        text.replace(".", "。"),
+        text.replace(".", "．"),
+        "".join(chr(ord(char) + 0xFEE0) if char != "." else char for char in text),
+        f"{text}%00.cdn.example.com",
+        f"{text}%2ecdn.example.com",
+        f"user@{text}",
+        f"cdn.example.com@{text}",
+        f"cdn.example.com:443@{text}",
+        f"cdn.example.com%40{text}",
+        f"{text}\\@cdn.example.com",
+        f"[{text}]",
+        f"[v1.{text}]",
+        f"[v1.a:{text}]",
+    ]
+
+
+def _of_six(address: IPv6Address) -> list[str]:
+    groups = [f"{int.from_bytes(address.packed[at : at + 2]):x}" for at in range(0, 16, 2)]
+    last = IPv4Address(address.packed[12:])
+    return [
+        f"[{address.compressed}]",
+        f"[{address.compressed.upper()}]",
+        f"[{address.exploded}]",
+        f"[{':'.join(groups)}]",
+        f"[{':'.join(groups[:6])}:{last}]",
+        f"[v1.{address.compressed}]",
+        f"[{address.compressed}].cdn.example.com",
+        f"user@[{address.compressed}]",
+        address.compressed.replace(":", "%3a"),
+    ]
+
+
+def is_refused(host: str, *, proxied: bool = False) -> bool:
+    try:
+        refuse_private(address_of(f"https://{host}/x"), is_public, proxied=proxied)
+    except FetchError as error:
+        assert len(str(error)) < 200
+        return True
+    return False
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("text", PRIVATE)
+def test_what_only_some_can_reach_is_refused_in_each_spelling(text: str, proxied: bool) -> None:
+    assert [host for host in spellings(text) if not is_refused(host, proxied=proxied)] == []
+
+
+@pytest.mark.parametrize("text", PUBLIC)
+def test_what_everybody_can_reach_is_taken_as_it_is_written(text: str) -> None:
+    assert not is_refused(f"[{text}]" if ":" in text else text)
+    assert ":" not in text or is_refused(f"[{text}%25eth0]")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["[v1.a:.host]", "[vF.localhost:]", "[:]", "[v1.:]", "[v9.a:b]", "[::١]", "loc%61lhost", "a%2eb.test", "a%00b.test",
+     "exa mple.test", "a..b.test", ".b.test", "*.test", "a;b.test", "$a.test", "(a).test", "x" * 64 + ".test",
+     "a." * 127 + "test", "x" * 8000, "[v1." + "a:" * 3000 + "]"],
+)  # fmt: skip
+def test_a_host_that_is_neither_an_address_nor_a_name_is_refused(host: str) -> None:
+    assert is_refused(host)
+    assert not is_name(host.strip("[]"))
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com", "EXAMPLE.com.", "a_b.example.com", "-a.example.com", "xn--fa-hia.de", "faß.de", "1e1.net"]
+)
+def test_names_that_resolvers_know_are_taken(host: str) -> None:
+    assert not is_refused(host, proxied=True)
+
+
+@given(
+    st.text("0123456789abcfvx.:%[]@/\\?#-_ 。①\u0660\u00ad", max_size=24)
+    | st.text(max_size=12)
+    | st.sampled_from(PRIVATE + PUBLIC).flatmap(lambda text: st.sampled_from(spellings(text)))
+)
+@settings(max_examples=300)
+def test_a_host_that_passes_is_a_public_address_or_goes_to_the_resolver(host: str) -> None:
+    try:
+        url = address_of(f"https://{host}/x")
+        refuse_private(url, is_public, proxied=False)
+    except FetchError:
+        return
+    sent = url.raw_host or ""
+    if is_ip_address(sent):  # then aiohttp connects to it without a word to the resolver that checks
+        assert is_public(ip_address(sent))
+    else:
+        assert is_name(sent)
 
 
 @pytest.mark.parametrize("text", PUBLIC)

@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from app.upstream.addresses import Address
+from app.upstream.addresses import Address, is_public
 from app.upstream.downloads import Caps, Fetcher, FetchError, Reason
-from tests.upstream.test_addresses import PRIVATE
+from tests.upstream.test_addresses import PRIVATE, spellings
 
 pytestmark = pytest.mark.anyio
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 1200
@@ -226,6 +226,29 @@ async def test_an_address_that_is_not_public_is_refused_written_out_or_behind_a_
 async def test_an_address_in_disguise_is_refused(net: Net, host: str) -> None:
     async with Fetcher(resolver=net.names, proxies={}) as fetcher:
         assert (await refused(fetcher, f"https://{host}:{net.port}/x")).reason is Reason.PRIVATE
+    assert net.requests == []
+
+
+async def test_no_odd_host_gets_round_the_resolver(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_up(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a name was looked up without the check")
+
+    monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", look_up, raising=False)
+    net.names.answers["evil.test"] = [["127.0.0.1"]]
+    async with Fetcher(resolver=net.names, proxies={}, sleep=net._sleep) as fetcher:
+        for host in ("[v1.a:.host]", "[v1.evil.test:]", "[:]", "[::1%25lo]", "evil.test", "evil.test.", "EVIL.test"):
+            error = await refused(fetcher, f"https://{host}:{net.port}/x?signature=1")
+            assert error.reason in (Reason.PRIVATE, Reason.URL, Reason.LOST), host
+    assert net.requests == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1%eth0"])
+async def test_an_address_that_is_not_public_is_refused_in_each_spelling(net: Net, address: str) -> None:
+    async with net.fetcher(public=is_public) as fetcher:
+        for host in spellings(address):
+            net.answers = [leads_to(f"https://{host}/x")]
+            for url in (f"https://{host}/x", f"https://{HOST}:{net.port}/x"):
+                assert (await refused(fetcher, url)).reason in (Reason.PRIVATE, Reason.URL), host
     assert net.requests == []
 
 
