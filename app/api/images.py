@@ -4,6 +4,7 @@ here may hold a body whole."""
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager, nullcontext
@@ -20,7 +21,7 @@ from app.api.requests.json_body import Fetch
 from app.api.requests.reading import read_request
 from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder
 from app.api.responses.sending import Answer, Pause, Told, send_json, send_raw, send_sse
-from app.errors import ApiError, Unavailable
+from app.errors import ApiError, InvalidRequest, Unavailable
 from app.gateway.gateway import Gateway
 from app.gateway.inputs import Preparation
 from app.images import Event, Operation
@@ -33,6 +34,7 @@ from app.storage.recording import Recording
 from app.storage.signed_urls import Signer
 from app.storage.spool import Uploads
 
+_IDEMPOTENCY_KEY = re.compile(r"[ -~]{1,255}")
 _FIRST = (None, "", "0")  # what `x-stainless-retry-count` says of a request that was not made before
 
 
@@ -85,6 +87,7 @@ class ImageEndpoint:
             uploads = stack.enter_context(service.uploads())
             fetch = service.fetch(uploads) if service.fetch else None
             with service.keys.reading(key) if back.possible else nullcontext():
+                back.check()
                 request = await read_request(self._operation, scope, receive, service.limits, uploads, fetch)
                 request = honoured(request, header(scope, b"accept"))
                 told.model = request.model
@@ -137,6 +140,16 @@ class Back:
     @property
     def possible(self) -> bool:
         return self.is_retry or self.idempotency_key is not None
+
+    def check(self) -> None:
+        """Raises InvalidRequest."""
+        if self.idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(self.idempotency_key):
+            raise InvalidRequest(
+                "Invalid 'Idempotency-Key': expected at most 255 printable ASCII characters. A new UUID for each new "
+                "request is a good choice.",
+                param="Idempotency-Key",
+                code="invalid_value",
+            )
 
 
 async def serve(service: Service, kept: Kept, scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,7 +232,7 @@ async def _answer(service: Service, run: Run, answer: Answer, events: AsyncGener
 
 def header(scope: Scope, wanted: bytes) -> str | None:
     found = next((value for name, value in scope["headers"] if name == wanted), None)
-    return None if found is None else found.decode("latin-1").strip()
+    return None if found is None else found.strip(b" \t").decode("latin-1")
 
 
 class RunEndpoint:

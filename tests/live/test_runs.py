@@ -182,6 +182,18 @@ async def test_an_idempotency_key_under_another_request_is_a_conflict(start: Sta
     assert drawings(sandbox) == 1
 
 
+@pytest.mark.parametrize("key", ["k" * 256, "k" * 60_000, "k\tk", "Schlüssel", "\xa0k"])
+async def test_an_idempotency_key_that_is_long_or_not_printable_is_refused(
+    start: Start, sandbox: Sandbox, key: str
+) -> None:
+    gateway = await start(simulated(sandbox))
+    reply = await post(gateway.port, GENERATIONS, wanted(), idempotency_key=key)
+    assert (reply.status, reply.error()["param"], reply.error()["code"]) == (400, "Idempotency-Key", "invalid_value")
+    assert "255" in reply.error()["message"]
+    assert only(await post(gateway.port, GENERATIONS, wanted(), idempotency_key="~ k" * 85))
+    assert drawings(sandbox) == 1
+
+
 async def test_an_empty_idempotency_key_or_retry_count_is_none(start: Start, sandbox: Sandbox) -> None:
     gateway = await start(simulated(sandbox))
     for prompt in ("a fox", "a hen", "a fox"):

@@ -93,7 +93,7 @@ _HEADERS = {
         "in": "header",
         "description": "The same key with the same request gets the same images, and is drawn and paid for once."
         + _RETRY,
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "maxLength": 255},
     },
     "RequestId": {
         "name": "X-Request-Id",
