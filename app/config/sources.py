@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.abc import Traversable
 from importlib.resources import files
 from pathlib import Path as FilePath
@@ -17,6 +18,10 @@ from app.config.errors import Fault, Located, Path, SettingsError, did_you_mean,
 from app.config.interpolation import interpolate
 
 PREFIX = "IMAGE_GATEWAY_"
+
+_MOST_LEVELS = 64  # of what lies inside one another: the loader would go on to the end of its stack
+_MOST_ALIASED = 100_000  # values for which aliases stand
+_LONG_VALUE = 64  # characters, from which on a text counts as several values
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -47,6 +52,7 @@ class YamlFile(YamlConfigSettingsSource):
         problem = remedy = ""
         try:
             text = file_path.read_text(encoding="utf-8")
+            _refuse_bombs(text, str(file_path))
             tree = yaml.compose(text, _LOADER)
             self.refused = list(_repeated(tree, ()))
             return yaml.load(text, _LOADER) if tree is not None else {}  # noqa: S506 (a safe loader, in C)
@@ -56,11 +62,58 @@ class YamlFile(YamlConfigSettingsSource):
             problem, remedy = f"{error.problem or error.context or 'no YAML'}{where}", "correct the YAML there"
         except (yaml.YAMLError, ValueError):
             problem, remedy = "holds bytes or dates that YAML does not allow", "save it as UTF-8 text, dates in quotes"
-        except RecursionError:
-            problem, remedy = "an anchor contains itself", "write its content out"
         except OSError as error:
             problem, remedy = _unreadable(error)
         raise SettingsError([Fault(str(file_path), problem, remedy)])
+
+
+@dataclass(slots=True)
+class _Branch:
+    """A part of a file, or all of it: how many values it is, spelt out, and how many levels of them lie in it."""
+
+    anchor: str | None = None
+    values: int = 1
+    levels: int = 0
+
+    def hold(self, inner: _Branch) -> None:
+        self.values += inner.values
+        self.levels = max(self.levels, inner.levels + 1)
+
+
+def _refuse_bombs(text: str, file: str) -> None:
+    """Raises SettingsError for a file that is small and means something large: nested too deep, or aliases of aliases.
+    Sizes are added up from the loader's events, so that nothing is spelt out. Raises yaml.YAMLError."""
+    stack, anchored, aliased = [_Branch()], dict[str | None, _Branch](), 0
+    event: Any
+    for event in yaml.parse(text, _LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            stack.append(_Branch(event.anchor))
+            inner = None
+        elif isinstance(event, yaml.CollectionEndEvent):
+            inner = stack.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if any(branch.anchor == event.anchor for branch in stack):
+                raise _bomb(file, event, "an anchor contains itself", "write its content out")
+            inner = anchored.get(event.anchor, _Branch())
+            aliased += inner.values
+        elif isinstance(event, yaml.ScalarEvent):
+            inner = _Branch(event.anchor, 1 + len(event.value) // _LONG_VALUE)
+        else:
+            continue
+        if inner is not None:
+            stack[-1].hold(inner)
+            if inner.anchor:
+                anchored[inner.anchor] = inner
+        if len(stack) + (inner.levels if inner else 0) > _MOST_LEVELS + 1:
+            raise _bomb(file, event, f"it nests deeper than {_MOST_LEVELS} levels", "write it flatter")
+        if aliased > _MOST_ALIASED:
+            problem = f"aliases stand for more than {_MOST_ALIASED} values"
+            raise _bomb(file, event, problem, "write out what they stand for, without aliases of aliases")
+
+
+def _bomb(file: str, event: Any, problem: str, remedy: str) -> SettingsError:
+    mark = event.start_mark
+    return SettingsError([Fault(file, f"{problem} in line {mark.line + 1}, column {mark.column + 1}", remedy)])
 
 
 def _check_file(path: FilePath) -> None:
@@ -129,7 +182,7 @@ class Variables:
         source.env_vars = {name.lower(): value}
         try:
             stated = source()
-        except ValueError:  # its text, and its cause's, hold the value
+        except (ValueError, RecursionError):  # its text, and its cause's, hold the value
             self.faults.append(Fault(name, "is no JSON", "write lists and mappings as JSON"))
             return
         self.data = merged(self.data, stated)

@@ -647,6 +647,58 @@ def test_a_file_that_cannot_be_read_is_told_without_quoting_it(tmp_path: Path, c
     assert "hidden" not in str(caught.value)
 
 
+LAUGHS = "a0: &a0 [hidden, x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9}]\n" for i in range(1, 30))
+MERGED = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40))
+CHAIN = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 500))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "remedy"),
+    [
+        (LAUGHS, "aliases stand for more than 100000 values", "without aliases of aliases"),
+        ("a: &a [" + "x," * 2000 + "]\nb: [" + "*a," * 2000 + "]", "more than 100000 values in line 2", "write out"),
+        (MERGED, "aliases stand for more than 100000 values", "write out"),
+        ("a: &a " + "x" * 1_000_000 + "\nb: [" + "*a," * 1000 + "]", "more than 100000 values", "write out"),
+        ("a: " + "[" * 200_000, "nests deeper than 64 levels in line 1, column 67", "flatter"),
+        ("- " * 200_000 + "x", "nests deeper than 64 levels", "flatter"),
+        ("\n".join(" " * level + "a:" for level in range(500)), "nests deeper than 64 levels in line 65", "flatter"),
+        (CHAIN, "nests deeper than 64 levels", "flatter"),
+        ("a: &a {b: {c: *a}}", "an anchor contains itself in line 1, column 15", "content"),
+    ],
+    ids=["laughs", "square", "merged", "text", "lists", "dashes", "indents", "chain", "itself"],
+)
+def test_a_file_that_is_small_and_means_something_large_is_refused(
+    tmp_path: Path, content: str, problem: str, remedy: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        load(path, {})
+    [fault] = caught.value.faults
+    assert fault.path == str(path)
+    assert problem in fault.problem
+    assert remedy in fault.remedy
+    assert "hidden" not in str(caught.value)
+
+
+def test_aliases_of_an_ordinary_size_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "providers:\n  mine: &host {base_url: https://a.test/v1}\n  yours: {<<: *host, base_url: https://b.test/v1}\n"
+        "models:\n" + "".join(f"  m{i}: {{deployments: [{{provider: mine}}]}}\n" for i in range(500))
+        + "keys:\n- {name: k, key: " + "k" * 32 + ", models: &models [" + ",".join(f"m{i}" for i in range(500)) + "]}\n"
+        + "".join(f"- {{name: k{i}, key: {i:032x}x, models: *models}}\n" for i in range(1, 50))
+    )  # fmt: skip
+    settings = load(path, {})
+    assert len(settings.models) == 500
+    assert str(settings.providers["yours"].base_url) == "https://b.test/v1"
+
+
+def test_a_variable_that_nests_without_end_is_no_json() -> None:
+    with pytest.raises(SettingsError, match="is no JSON"):
+        load(None, {"IMAGE_GATEWAY_SERVER": "[" * 200_000})
+
+
 def test_a_missing_file_is_told_by_its_path(tmp_path: Path) -> None:
     for gone in (tmp_path / "gone.yaml", tmp_path / "gone" / "config.yaml"):
         with pytest.raises(SettingsError, match=r"\.yaml: there is no such file; correct --config"):
