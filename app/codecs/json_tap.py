@@ -30,15 +30,11 @@ _STRING, _KEY, _SCALAR, _ITEM, _UNFINISHED, _OBJECT, _ARRAY, _CLOSE, _COMMA, _CO
 
 _PAIR = rb"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _UNIT = rb"u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})"  # no half of a surrogate pair
-_ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|' + _UNIT + rb"|" + _PAIR + rb")")
-_TEXT = re.compile(rb'[^"\\]*+(?:' + _ESCAPE.pattern + rb'[^"\\]*+)*+')
+_ESCAPE = rb'\\(?:["\\/bfnrt]|' + _UNIT + rb"|" + _PAIR + rb")"
+_TEXT = re.compile(rb'[^"\\]*+(?:' + _ESCAPE + rb'[^"\\]*+)*+')
 _CUT_ESCAPE = re.compile(
     rb"\\(?:u(?:[0-9a-fA-F]{0,3}|[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?))?"
 )
-_SHORT = {
-    b'\\"': b'"', b"\\\\": b"\\", b"\\/": b"/",
-    b"\\b": b"\b", b"\\f": b"\f", b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t",
-}  # fmt: skip
 
 
 class JsonTapError(ValueError):
@@ -201,7 +197,7 @@ class JsonTap:
         if at < slash:
             events.append(data[at:slash])
         if slash < end:
-            events.append(_ESCAPE.sub(_unescape, data[slash:end]))
+            events.append(_unescaped(data[slash:end]))
         return self._end_tapped(end, events) if data[end : end + 1] == b'"' else len(data)
 
     def _end_tapped(self, quote: int, events: list[TapEvent]) -> int:
@@ -302,14 +298,11 @@ class JsonTap:
             )
 
 
-def _unescape(escape: re.Match[bytes]) -> bytes:
-    text = escape[0]
-    if len(text) == 2:
-        return _SHORT[text]
-    code = int(text[2:6], 16)
-    if len(text) == 12:
-        code = 0x10000 + ((code - 0xD800) << 10) + int(text[8:], 16) - 0xDC00
-    return chr(code).encode()
+def _unescaped(text: bytes) -> bytes:
+    """`text` without its escapes, which are known to be whole; all else in it stays as it is. The decoder does it in C:
+    a call for each escape would take twenty times as long."""
+    unescaped: str = _UNESCAPING.decode(f'"{text.decode(errors="surrogateescape")}"')
+    return unescaped.encode(errors="surrogateescape")
 
 
 def _name(raw: bytes) -> str:
@@ -327,3 +320,4 @@ def _refuse_constant(name: str) -> None:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_UNESCAPING = json.JSONDecoder(strict=False)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from urllib.parse import unquote_to_bytes
 
 import pybase64
 
 from app.api.requests.body import Limits
-from app.api.requests.rules import invalid, shortened
+from app.api.requests.rules import invalid
 from app.api.requests.upload import Incoming
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, shortened
 from app.images import Upload
 from app.storage.spool import Uploads
 
@@ -19,6 +19,7 @@ _LONGEST_ADDRESS = 8192
 _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,31}):")
 _ADDRESS = re.compile(rb"[\x21-\x7e]+")
 _LINE_ENDS = b"\r\n\t"  # no spaces: one inside may be what a form made of a "+"
+_SPACES = 8  # bytes of an image for each byte of white space; lines of 76 characters have 28
 _DECIDED = 33  # bytes by which a scheme, if there is one, has ended
 
 
@@ -35,6 +36,7 @@ class ImageUrl:
         self._begun = False
         self._carry = b""  # text that does not fill a group of four yet
         self._padded = False
+        self._spaces = 0  # bytes of white space
 
     def feed(self, data: bytes) -> None:
         if self._head is None:
@@ -48,7 +50,7 @@ class ImageUrl:
         """The string is whole."""
         if self._head is not None:
             self._decide(self._head, whole=True)
-        rest = _plain(self._carry)
+        rest = self._plain(self._carry)
         if len(rest) % 4:
             raise self._invalid("its base64 text is cut, or lacks the '=' at its end")
         if not self._take(rest):
@@ -97,8 +99,9 @@ class ImageUrl:
 
     def _decode(self, data: bytes) -> None:
         if not self._begun:
-            data = data.lstrip(b" \t\r\n")
-            self._begun = bool(data)
+            text = data.lstrip(b" \t\r\n")
+            self._count_spaces(data, text)
+            data, self._begun = text, bool(text)
         if self._carry:
             data = self._carry + data
         cut = len(data) & ~3
@@ -110,11 +113,26 @@ class ImageUrl:
     def _decode_spelt(self, data: bytes) -> None:
         """Broken into lines, or with "%2B" for "+": RFC 2397, section 2."""
         end = data.rindex(b"%") if b"%" in data[-2:] else len(data)  # an escape may be cut
-        text = _plain(data[:end])
+        text = self._plain(data[:end])
         cut = len(text) & ~3
         if b"%" in text or not self._take(text[:cut]):
             raise self._not_base64()
         self._carry = text[cut:] + data[end:]
+
+    def _plain(self, text: bytes) -> bytes:
+        """`text` without its percent-escapes and its line ends. A malformed escape stays, and is no base64."""
+        if b"%" in text and b"\\" not in text:
+            with contextlib.suppress(UnicodeDecodeError):  # Python's own escapes are read in C, a URL's are not
+                text = text.replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
+        plain = text.translate(None, _LINE_ENDS)
+        self._count_spaces(text, plain)
+        return plain
+
+    def _count_spaces(self, text: bytes, rest: bytes) -> None:
+        """Bounds what costs a caller little to send and brings no picture."""
+        self._spaces += len(text) - len(rest)
+        if self._spaces > self._limits.upload_bytes // _SPACES:
+            raise self._invalid("it holds more white space than the line ends of an image take; leave that out")
 
     def _take(self, text: bytes | memoryview) -> bool:
         """Whether it is base64, and none that follows padding. Takes all or nothing."""
@@ -139,9 +157,3 @@ class ImageUrl:
 
     def _invalid(self, reason: str) -> InvalidRequest:
         return invalid(self._name, f"Invalid {shortened(self._name)!r}: {reason}.", "invalid_value")
-
-
-def _plain(text: bytes) -> bytes:
-    if b"%" in text:
-        text = unquote_to_bytes(text)
-    return text.translate(None, _LINE_ENDS)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from app.api.requests.body import ClientGone, Limits
 from app.api.requests.image_url import ImageUrl
 from app.api.requests.reading import read_request
-from app.codecs.json_tap import MOST_STRINGS
+from app.codecs.json_tap import MOST_STRINGS, JsonTap
 from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable
 from app.images import Operation, Size, Upload
 from app.storage.spool import Budget, Uploads
@@ -245,6 +246,54 @@ def test_little_is_held_of_an_image_that_is_spelt_oddly() -> None:
             assert len(url._carry) < 8
 
 
+@pytest.mark.parametrize("unit", [b"\\n", b"\\u000a", b"%0A", b" ", b"\n", b"A%0a", b"\\r\\n", b"\\n%0D"])
+async def test_white_space_beyond_the_line_ends_of_an_image_is_refused_before_it_has_all_come(unit: bytes) -> None:
+    head, piece = b'{"model": "m", "prompt": "p", "images": [{"image_url": "data:;base64,', unit * 20_000
+    taken = 0
+
+    def coming() -> Iterator[bytes]:
+        nonlocal taken
+        yield head
+        for _ in range(200):
+            taken += 1
+            yield piece
+
+    left = coming()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": next(left), "more_body": True}
+
+    limits = Limits(upload_bytes=1_000_000, request_bytes=100_000_000)
+    with pytest.raises(InvalidRequest, match="white space") as caught:
+        await read_request(Operation.EDITS, scope("application/json"), receive, limits, Uploads())
+    assert (caught.value.param, caught.value.code) == ("images[0].image_url", "invalid_value")
+    assert taken < 20
+
+
+async def test_an_image_of_the_greatest_size_may_come_in_lines() -> None:
+    data = png(padding=bytes(999_000))
+    text = base64.encodebytes(data).decode().replace("\n", "\r\n")
+    with Uploads() as uploads:
+        request = await read_json(Operation.EDITS, edit({"image_url": text}), uploads=uploads)
+        assert content(request.images[0]) == data
+
+
+@pytest.mark.parametrize("unit", [b"\\n", b"\\u002b", b"%2B", b"%41", b"\\/"])
+def test_ten_megabytes_of_escapes_are_read_in_seconds(unit: bytes) -> None:
+    tap, seen = JsonTap(frozenset({"image_url"})), 0
+    limits = Limits(upload_bytes=100_000_000, request_bytes=100_000_000)
+    with Uploads() as uploads:
+        url, piece = ImageUrl("mask.image_url", limits, uploads), unit * (262_144 // len(unit))
+        began = time.process_time()
+        for data in (b'{"image_url": "data:;base64,', *[piece] * 40):
+            for event in tap.feed(data):
+                if isinstance(event, bytes):
+                    url.feed(event)
+                    seen += 1
+        assert seen >= 40
+        assert time.process_time() - began < 60  # 0.2 s
+
+
 async def test_what_is_escaped_twice_is_refused_wherever_it_is_cut() -> None:
     body = json.dumps(edit({"image_url": data_url(png(padding=b"x")).replace("A", "%2541")})).encode()
     for step in range(1, 40):
@@ -287,6 +336,29 @@ async def test_padding_ends_the_text_wherever_it_is_cut() -> None:
 async def test_images_of_the_wrong_shape_are_refused_by_their_place(images: Any, param: str, code: str) -> None:
     fault = await refused({**TEXT, "images": images})
     assert (fault.status, fault.param, fault.code) == (400, param, code)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "m" * 500_000},
+        {**TEXT, "n": "n" * 500_000},
+        {**TEXT, "size": "s" * 500_000},
+        {**TEXT, "images": [{"k" * 500_000: 1}]},
+        {**TEXT, "images": [PICTURE], "é" * 200_000: "\0"},
+        {**TEXT, "images": [{"image_url": "x" * 31 + ":"}]},
+        {**TEXT, "images": [{"image_url": "https://" + "h" * 500_000}]},
+        b'{"model": ' + b"1" * 500_000 + b"}",
+        b'{"model": 1.' + b"1" * 500_000 + b"e999}",
+    ],
+)
+@pytest.mark.parametrize("operation", [Operation.GENERATIONS, Operation.EDITS])
+async def test_an_error_quotes_no_more_of_a_request_than_a_line(operation: Operation, fields: Any) -> None:
+    try:
+        await read_json(operation, fields)
+    except ApiError as error:
+        assert len(error.message) < 600
+        assert len(error.param or "") <= 257
 
 
 async def test_sixteen_images_are_taken() -> None:
