@@ -11,7 +11,20 @@ from hypothesis import settings
 
 # Machines that run tests are busy: how long one example takes says nothing about the code.
 settings.register_profile("busy", deadline=None)
-settings.load_profile("busy")
+settings.register_profile("long", settings.get_profile("busy"), max_examples=100_000, print_blob=True)
+EXAMPLES = "IMAGE_GATEWAY_FUZZ_EXAMPLES"  # how many each property gets in the profile "long"
+settings.load_profile("long" if os.environ.get(EXAMPLES) else "busy")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the profile "long", give every property its number of examples, also one that sets a number of its own.
+    Hypothesis has no other way to change the settings of a test."""
+    if not os.environ.get(EXAMPLES):
+        return
+    for item in items:
+        test: Any = getattr(item, "obj", None)
+        if own := getattr(test, "_hypothesis_internal_use_settings", None):
+            test._hypothesis_internal_use_settings = settings(own, max_examples=int(os.environ[EXAMPLES]))
 
 
 def pytest_collection_finish() -> None:

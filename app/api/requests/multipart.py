@@ -11,10 +11,10 @@ from python_multipart.exceptions import FormParserError
 
 from app.api.requests.body import Body, Limits
 from app.api.requests.part_headers import disposition, parameter
-from app.api.requests.rules import invalid, missing, shortened, wrong_type
+from app.api.requests.rules import invalid, missing, wrong_type
 from app.api.requests.upload import Incoming
 from app.api.requests.validation import build, too_many
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation, Upload
 from app.storage.spool import Uploads
 
@@ -66,7 +66,7 @@ class _Form:
         self._svg: dict[str, Any] = {}
         self._fault: InvalidRequest | None = None
         self._pictures = self._parts = 0
-        self._complete = False
+        self._begun = self._complete = False
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = bytearray(), bytearray()
         self._part = _Part("", None)
@@ -85,7 +85,13 @@ class _Form:
         )
 
     def feed(self, data: bytes) -> None:
-        self._parser.write(data)
+        """The parser would take text before the first boundary or refuse it, by where the network cuts it: here it is
+        refused, and line ends are not."""
+        if not self._begun:
+            data = data.lstrip(b"\r\n")
+            self._begun = bool(data)
+        if data:
+            self._parser.write(data)
 
     def close(self) -> None:
         if not self._complete:
@@ -126,7 +132,8 @@ class _Form:
     def _on_headers_finished(self) -> None:
         encoding = self._headers.get(b"content-transfer-encoding", b"binary").strip().lower()
         if encoding not in (b"binary", b"8bit", b"7bit"):
-            raise _malformed(f"a part has the transfer encoding {encoding.decode('latin-1')!r}; send its bytes as is")
+            said = shortened(encoding.decode("latin-1"))
+            raise _malformed(f"a part has the transfer encoding {said!r}; send its bytes as is")
         name, filename = disposition(self._headers.get(b"content-disposition", b""))
         if name is None:
             raise _malformed("a part has no name (header 'Content-Disposition: form-data; name=\"…\"')")
@@ -249,7 +256,9 @@ def _unwanted(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
     """For a file where none is taken, and for the other door's `images`."""
     if _IMAGES.fullmatch(name):
         return invalid(
-            name, f"Unknown parameter: {name!r}. A multipart form takes 'image' or 'image[]'.", "invalid_value"
+            name,
+            f"Unknown parameter: {shortened(name)!r}. A multipart form takes 'image' or 'image[]'.",
+            "invalid_value",
         )
     taken = "'image', 'image[]' and 'mask'" if "mask" in kinds else "'image'"
     return invalid(

@@ -172,6 +172,22 @@ async def test_images_is_the_name_of_the_other_door(part: Any) -> None:
     assert (fault.param, fault.code) == (part[0], "invalid_value")
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        ("images[" + "0" * 900 + "]", "x"),
+        ("x" * 900, b"\xff"),
+        ("x" * 900, "a\0b"),
+        ("x" * 900, "a.txt", b"a"),
+        ("svg" + f"[{'k' * 400}]" * 2, "x"),
+    ],
+)
+async def test_a_long_name_is_shortened_in_what_is_told(part: Any) -> None:
+    fault = await refused(*TEXT, PICTURE, part, part)
+    assert len(fault.message) < 300
+    assert len(fault.param or "") <= 257
+
+
 async def test_no_image_is_a_missing_parameter() -> None:
     for operation in (Operation.EDITS, Operation.VARIATIONS):
         fault = await refused(*TEXT, operation=operation)
