@@ -21,10 +21,9 @@ from app.api.requests.rules import (
     Text,
     invalid,
     missing,
-    shortened,
 )
 from app.catalog.parameters import ALIASES
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation, Size
 
 _MODEL = Text(longest=256)
