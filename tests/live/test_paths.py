@@ -80,11 +80,11 @@ async def test_a_long_path_is_shortened_in_the_answer_and_in_the_log(
 
 
 @pytest.mark.parametrize("host", ["[", "a" * 9_000, "h/?", "h:x"])
-async def test_an_odd_host_does_not_disturb_a_404(start: Start, host: str) -> None:
+async def test_an_odd_host_is_refused_without_keys(start: Start, host: str) -> None:
     gateway = await start(config())
     raw = f"GET /nope HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
     reply = await ask(gateway.port, raw)
-    assert (reply.status, reply.error()["code"]) == (404, "not_found")
+    assert (reply.status, reply.error()["code"]) == (403, "host_not_allowed")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from tests.live.servers import Config, sandbox_providers
 from tests.live.wire import Reply, line
 
 pytestmark = pytest.mark.anyio
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+LAST = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
 def serving(sandbox: Sandbox) -> Config:
@@ -53,7 +53,7 @@ async def test_each_pipelined_request_gets_one_answer_however_it_is_cut(
 
 async def test_requests_behind_a_body_are_answered_too(start: Start, sandbox: Sandbox) -> None:
     gateway = await start(serving(sandbox))
-    head = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = b"POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     body = head + b"Content-Length: 9000\r\n\r\n" + b"x" * 9000
     answers = await everything(gateway.port, body + HEALTH * 20 + LAST)
     assert (answers.count(b"HTTP/1.1 400"), answers.count(b"HTTP/1.1 200 OK")) == (1, 21)
@@ -101,7 +101,7 @@ async def test_a_client_that_takes_nothing_is_let_go(
 @pytest.mark.parametrize("name", ["Authorization: Bearer x", "X-Request-Id: from-a-trailer"])
 async def test_a_trailer_is_no_header(start: Start, sandbox: Sandbox, name: str) -> None:
     gateway = await start(serving(sandbox))
-    sent = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sent = b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     reply = await asked(gateway.port, sent + b"1\r\nx\r\n0\r\n" + name.encode() + b"\r\n\r\n")
     assert reply.status == 404
     assert reply.header("x-request-id") != "from-a-trailer"
@@ -113,9 +113,9 @@ async def test_a_trailer_is_no_header(start: Start, sandbox: Sandbox, name: str)
         b"GET /healthz HTTP/1.1\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
         b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
-        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+        b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
     ],
 )
 async def test_a_head_that_can_be_read_in_two_ways_is_refused(start: Start, sandbox: Sandbox, head: bytes) -> None:
@@ -134,7 +134,7 @@ async def test_an_http_1_0_request_needs_no_host(start: Start, sandbox: Sandbox)
 async def test_a_head_is_bounded_also_when_it_comes_at_once(start: Start, sandbox: Sandbox) -> None:
     gateway = await start(serving(sandbox))
     lines = b"".join(b"x-%d: y\r\n" % number for number in range(20_000))
-    reply = await asked(gateway.port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n")
+    reply = await asked(gateway.port, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n" + lines + b"\r\n")
     assert reply.status == 431
 
 

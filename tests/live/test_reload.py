@@ -44,7 +44,7 @@ def configured(sandbox: Sandbox, *models: str, keys: Any = ()) -> Config:
 
 
 def key(name: str, **more: Any) -> Config:
-    return {"name": name, "key": f"the-key-of-{name}", **more}
+    return {"name": name, "key": f"the-secret-key-of-{name}", **more}
 
 
 @asynccontextmanager
@@ -73,7 +73,7 @@ async def models(gateway: Process, key: str | None = None) -> set[str]:
 
 
 async def test_a_new_model_appears_and_a_key_that_is_gone_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
-    design, guest = "the-key-of-design", "the-key-of-guest"
+    design, guest = "the-secret-key-of-design", "the-secret-key-of-guest"
     before = configured(sandbox, "flux", keys=[key("design"), key("guest")])
     after = configured(sandbox, "flux", "flux-2", keys=[key("design", models=["flux*"])])
     async with serving(before, tmp_path) as gateway:
@@ -112,7 +112,7 @@ async def test_what_providers_quote_of_prompts_is_not_logged_any_more_once_that_
 
 async def test_what_is_under_way_ends_as_it_began(sandbox: Sandbox, tmp_path: Path) -> None:
     """Even with a key, a model and a provider that are there no more."""
-    guest = "the-key-of-guest"
+    guest = "the-secret-key-of-guest"
     async with serving(configured(sandbox, "old", keys=[key("guest")]), tmp_path) as gateway:
         bodies = [asking(fault("slow:1.5"), "old", stream=number % 2 == 0, n=1) for number in range(6)]
         callers = [asyncio.create_task(call(gateway.port, body, key=guest)) for body in bodies]
@@ -125,14 +125,14 @@ async def test_what_is_under_way_ends_as_it_began(sandbox: Sandbox, tmp_path: Pa
         await reloaded(gateway, after, tmp_path)
         assert not any(each.done() for each in callers)
         assert (await call(gateway.port, asking(model="new"), key=guest)).status == 401
-        assert (await call(gateway.port, asking(model="new"), key="the-key-of-design")).kind == "images"
+        assert (await call(gateway.port, asking(model="new"), key="the-secret-key-of-design")).kind == "images"
         assert tally(await together(callers)) == {"200 images": 6}
 
 
 async def test_limits_that_change_hold_from_then_on_and_what_was_used_goes_on_counting(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    ci = "the-key-of-ci"
+    ci = "the-secret-key-of-ci"
     async with serving(configured(sandbox, keys=[key("ci", requests_per_minute=4)]), tmp_path) as gateway:
         first = [await call(gateway.port, asking(), key=ci) for _ in range(5)]
         assert [each.status for each in first] == [200] * 4 + [429]
@@ -189,7 +189,7 @@ async def test_pages_of_other_sites_are_refused_as_long_as_there_are_no_keys(san
         assert await status() == 403
         await reloaded(gateway, guarded, tmp_path)
         assert await status() == 401
-        assert await status(authorization="Bearer the-key-of-design") == 200
+        assert await status(authorization="Bearer the-secret-key-of-design") == 200
         await reloaded(gateway, {**configured(sandbox), "server": {"allow_anonymous": True}}, tmp_path)
         assert await status() == 403
 
