@@ -30,7 +30,6 @@ MAY_IMPORT = {
     "gateway": "routing dialects catalog codecs imaging storage access runs telemetry upstream",
     "routing": "catalog codecs",
     "dialects": "catalog codecs gateway",
-    "catalog": "access",
     "upstream": "dialects imaging catalog",
     "imaging": "storage",
     "config": "catalog dialects",

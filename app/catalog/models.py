@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
-from app.access.keys import Key
 from app.catalog.deployments import Model
 from app.catalog.fitting import Fitted, Misfit, fit, misfits
 from app.errors import ApiError, InvalidRequest, NotFound, shortened
 from app.images import ImageRequest
+
+
+class Permission(Protocol):
+    """Says which models a caller may use. An API key is one."""
+
+    def may_use(self, *names: str) -> bool:
+        """True if the caller may use the model that has these names."""
+        ...
 
 
 class Catalog:
@@ -16,15 +24,15 @@ class Catalog:
         self.models = tuple(models)
         self._by_name = {name: model for model in self.models for name in (model.name, *model.aliases)}
 
-    def visible(self, key: Key) -> list[Model]:
+    def visible(self, key: Permission) -> list[Model]:
         return [model for model in self.models if _sees(key, model)]
 
-    def find(self, name: str, key: Key) -> Model | None:
+    def find(self, name: str, key: Permission) -> Model | None:
         """A model outside the key's list does not exist for it."""
         model = self._by_name.get(name)
         return model if model is not None and _sees(key, model) else None
 
-    def described(self, name: str, key: Key) -> Model:
+    def described(self, name: str, key: Permission) -> Model:
         """For `/v1/models/{id}`. Raises NotFound, as that path does."""
         if model := self.find(name, key):
             return model
@@ -34,7 +42,7 @@ class Catalog:
         )
         raise NotFound(message, code="model_not_found")
 
-    def candidates(self, request: ImageRequest, key: Key) -> list[Fitted]:
+    def candidates(self, request: ImageRequest, key: Permission) -> list[Fitted]:
         """The ways to serve the request, in the order in which they are tried. Raises InvalidRequest if none."""
         model = self.find(request.model, key)
         if model is None:
@@ -50,7 +58,7 @@ class Catalog:
             raise self._refusal(request, model, key)
         return able
 
-    def _refusal(self, request: ImageRequest, model: Model, key: Key) -> ApiError:
+    def _refusal(self, request: ImageRequest, model: Model, key: Permission) -> ApiError:
         first = _nearest(request, model)
         others = [
             other.name
@@ -72,5 +80,5 @@ def _nearest(request: ImageRequest, model: Model) -> Misfit:
     return min(found, key=lambda faults: (faults[0].code == "unsupported_operation", len(faults)))[0]
 
 
-def _sees(key: Key, model: Model) -> bool:
+def _sees(key: Permission, model: Model) -> bool:
     return key.may_use(model.name, *model.aliases)
