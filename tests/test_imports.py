@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "runs": "gateway storage access",
     "gateway": "routing dialects catalog codecs imaging storage access runs telemetry upstream",
     "routing": "catalog codecs",
-    "dialects": "catalog codecs gateway",
+    "dialects": "catalog codecs",
     "upstream": "dialects imaging catalog",
     "imaging": "storage",
     "config": "catalog dialects",
@@ -39,7 +39,7 @@ MAY_IMPORT = {
 PURE = (
     *("app.images", "app.errors", "app.dialects", "app.catalog", "app.codecs", "app.access"),
     *("app.routing.failover", "app.routing.health", "app.routing.selection"),
-    *("app.imaging.formats", "app.imaging.headers", "app.imaging.parts", "app.gateway.inspection", "app.gateway.usage"),
+    *("app.imaging.formats", "app.imaging.headers", "app.imaging.parts", "app.gateway.inspection"),
     *("app.api.responses.encoders", "app.api.requests.validation"),
 )
 

@@ -15,8 +15,8 @@ from app.codecs.sse import EventBegins, EventEnds, SseError, SseReader
 from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest, json_object
 from app.dialects.failures import ends_stream, failed_event, from_document, from_event, from_status
 from app.dialects.json_answers import ByFirstByte, behind, garbled, image_ends, link, usage_of
+from app.dialects.usage import add_up
 from app.errors import Failure, UpstreamError
-from app.gateway.usage import add_up
 from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
 
 profile = Profile(extra="pass")

@@ -9,8 +9,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from app.dialects.usage import add_up
 from app.errors import ApiError, UpstreamFailed
-from app.gateway.usage import add_up
 from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, Served
 from app.storage.recording import Recording
 

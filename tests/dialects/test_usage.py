@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.gateway.usage import add_up
+from app.dialects.usage import add_up
 
 DETAILS = {"text_tokens": 1, "image_tokens": 0}
 ONE = {"total_tokens": 3, "input_tokens": 1, "output_tokens": 2, "input_tokens_details": DETAILS}
