@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "dialects": "catalog codecs",
     "upstream": "dialects imaging catalog",
     "imaging": "storage",
-    "config": "catalog dialects",
+    "config": "catalog",
     "telemetry": "catalog access",
 }
 # These know values and the standard library: no event loop, no clock, no file, no randomness.

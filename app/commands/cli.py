@@ -36,7 +36,7 @@ def serve(
 
     overrides: dict[str, dict[str, object]] = {"server": {"host": host, "port": port}}
     named = config or (Path(os.environ["IMAGE_GATEWAY_CONFIG"]) if os.environ.get("IMAGE_GATEWAY_CONFIG") else None)
-    run(_settings(config, overrides), lambda: load(config, os.environ, overrides), named)
+    run(_settings(config, overrides), lambda: _loaded(config, overrides), named)
 
 
 @main.command()
@@ -72,8 +72,16 @@ def _ask(settings: Settings, offered: Sequence[Model]) -> None:
 
 
 def _settings(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
+    """The settings. Prints their faults and exits if there are any."""
     try:
-        return load(config, os.environ, overrides)
+        return _loaded(config, overrides)
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+
+
+def _loaded(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
+    """Raises SettingsError."""
+    from app.dialects import names
+
+    return load(config, os.environ, overrides, names())

@@ -3,7 +3,7 @@ wrong with single settings, that everything can be told at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
@@ -16,7 +16,10 @@ from app.config.schema import ServerSettings
 Entry = Mapping[str, Any]
 
 
-def contradictions(data: Entry) -> Iterator[Located]:
+def contradictions(data: Entry, dialects: Collection[str] | None) -> Iterator[Located]:
+    """The faults of `data`. `dialects` are those that exist; None: any name is taken for one."""
+    if dialects is not None:
+        yield from _unknown_dialects(data, dialects)
     yield from _unknown_providers(data)
     yield from _repeated_names(data)
     yield from _repeated_keys(data)
@@ -40,6 +43,14 @@ def _listed(entry: Entry, setting: str) -> Iterator[tuple[int, Any]]:
     items = entry.get(setting)
     if isinstance(items, list | tuple):
         yield from enumerate(items)
+
+
+def _unknown_dialects(data: Entry, known: Collection[str]) -> Iterator[Located]:
+    for name, provider in _named(data, "providers"):
+        dialect = provider.get("dialect")
+        if isinstance(dialect, str) and dialect not in known:
+            path = ("providers", name, "dialect")
+            yield Located(path, f"no dialect is called {dialect!r}", did_you_mean(dialect, known))
 
 
 def _unknown_providers(data: Entry) -> Iterator[Located]:

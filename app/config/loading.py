@@ -6,7 +6,7 @@ the file has none), the file, `IMAGE_GATEWAY_…`, the command line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -89,11 +89,15 @@ class Settings(BaseSettings):
 
 
 def load(
-    config: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any] = MappingProxyType({})
+    config: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    dialects: Collection[str] | None = None,
 ) -> Settings:
     """The settings of a file (or of the one that `IMAGE_GATEWAY_CONFIG` names), the environment and the command line.
 
-    `overrides` is nested like the file; what is None in it counts as not said. Raises SettingsError.
+    `overrides` is nested like the file; what is None in it counts as not said. `dialects` are the names that a provider
+    may state as its dialect; None: any. Raises SettingsError.
     """
     named = config or (Path(environ["IMAGE_GATEWAY_CONFIG"]) if environ.get("IMAGE_GATEWAY_CONFIG") else None)
     source = YamlFile(Settings, named, environ)
@@ -107,7 +111,7 @@ def load(
     presets, unknown = _take_presets(data)
     located += unknown
     _take_models(data, presets)
-    located += contradictions(data)
+    located += contradictions(data, dialects)
     settings: Settings | None = None
     try:
         settings = Settings(**data)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -24,7 +22,6 @@ from pydantic import (
     model_validator,
 )
 
-import app.dialects
 from app.catalog.parameters import PARAMETERS
 from app.catalog.profiles import MaskConvention, SizeRule
 from app.config.errors import did_you_mean, refused
@@ -34,19 +31,6 @@ from app.images import Operation, ResponseFormat, Size
 MEGABYTE = 1024 * 1024
 
 _MAPPABLE = ("prompt", "n", "size", "width", "height", *PARAMETERS)
-
-
-def _dialect(name: str) -> str:
-    known = dialects()
-    if name not in known:
-        raise refused(f"no dialect is called {name!r}", did_you_mean(name, known))
-    return name
-
-
-def dialects() -> tuple[str, ...]:
-    """The modules of `app.dialects` that are dialects, by name."""
-    names = (module.name for module in iter_modules(app.dialects.__path__))
-    return tuple(name for name in names if hasattr(import_module(f"app.dialects.{name}"), "encode"))
 
 
 def _size(value: Any) -> Any:
@@ -243,7 +227,7 @@ class ProviderSettings(Section):
     """`preset`, `dialect` and `base_url` as they hold in the end: what the preset gives has been filled in."""
 
     preset: str = "none"
-    dialect: Annotated[str, AfterValidator(_dialect)] = "openai"
+    dialect: str = "openai"
     base_url: Address
     models_path: ModelsPath = "/models"
     api_key: Secret = None
@@ -300,7 +284,7 @@ class Preset(Section):
     """A provider as it ships: one file of `app/presets/`."""
 
     base_url: Address
-    dialect: Annotated[str, AfterValidator(_dialect)]
+    dialect: str
     models_path: ModelsPath = None
     models: dict[Name, ProfileSettings]
 

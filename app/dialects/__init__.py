@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Protocol, cast
 
 from app.catalog.deployments import Deployment
@@ -88,6 +89,12 @@ def json_object(fields: Mapping[str, Any], extra: Iterable[tuple[str, bytes]]) -
     if not last:
         return text
     return b"".join((text[:-1], *(b",%b:%b" % (json.dumps(name).encode(), raw) for name, raw in last.items()), b"}"))
+
+
+def names() -> tuple[str, ...]:
+    """The names of the dialects: modules of this package that encode requests."""
+    modules = (module.name for module in iter_modules(__path__))
+    return tuple(name for name in modules if hasattr(import_module(f"app.dialects.{name}"), "encode"))
 
 
 def load(name: str) -> Dialect:

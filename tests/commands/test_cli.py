@@ -63,6 +63,15 @@ def test_without_a_configuration_the_sandboxs_models_are_shown(check: Any) -> No
     assert "\ndata " not in told  # for nothing of it is kept
 
 
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_dialect_that_does_not_exist_is_a_fault(command: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("providers: {mine: {base_url: 'http://10.0.0.7', dialect: opemai}}")
+    done = CliRunner().invoke(main, [command, "--config", str(config)])
+    assert done.exit_code == 1
+    assert done.output == "providers.mine.dialect: no dialect is called 'opemai'; did you mean 'openai'?\n"
+
+
 def test_without_a_configuration_there_is_nobody_to_ask(check: Any) -> None:
     status, told = check(None, "--online")
     assert status == 0

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from app import dialects
 from app.catalog.profiles import Profile, SizeRule, Timeouts
 from app.config.loading import Fault, Settings, SettingsError, load
 from app.config.schema import ProfileSettings
@@ -30,7 +31,7 @@ def read(tmp_path: Path) -> Any:
     def read(text: str, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         path = tmp_path / "config.yaml"
         path.write_text(text, encoding="utf-8")
-        return load(path, environ or {}, overrides)
+        return load(path, environ or {}, overrides, dialects.names())
 
     return read
 

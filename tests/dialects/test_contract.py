@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config.schema import dialects
-from app.dialects import Base64, Dialect, ResponseHead, load
+from app.dialects import Base64, Dialect, ResponseHead, load, names
 from app.errors import Failure, UpstreamError
 from app.images import ImageBegins, ImageEnds, Operation, Size
 from tests.dialects.asking import GOOD, NONCE, asked, decoded, deployed, pictures, rendered, size_of, told, upload
@@ -59,8 +58,8 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(b'{"status":"success","data":[{"b64_json":"AAAA"},{"b64_json":"BBBB"}]}', (b"AAAA", b"BBBB")),
     ],
 }  # fmt: skip
-EACH = [(name, sample) for name in dialects() for sample in SAMPLES.get(name, ())]
-each_dialect = pytest.mark.parametrize("name", dialects())
+EACH = [(name, sample) for name in names() for sample in SAMPLES.get(name, ())]
+each_dialect = pytest.mark.parametrize("name", names())
 each_sample = pytest.mark.parametrize(("name", "sample"), EACH)
 
 
