@@ -113,7 +113,7 @@ def test_the_modules_are_found() -> None:
     [
         ("httpx", ["app.upstream.client", "app.upstream.transport", "app.sandbox"]),
         ("aiohttp", ["app.upstream.transport", "app.upstream.downloads"]),
-        ("yaml", ["app.config.sources"]),
+        ("yaml", ["app.config.sources", "app.api.docs.openapi"]),
         ("PIL", ["app.imaging.pillow", "app.sandbox"]),
         ("fastapi", ["app.main", "app.process", "app.api"]),
         ("starlette", ["app.main", "app.api", "app.sandbox"]),

@@ -28,7 +28,7 @@ from app.images import ImageRequest, Operation, Size
 
 _MODEL = Text(longest=256)
 _PROMPT = Text()
-_OPTIONAL_PROMPT = Text(empty=True)
+OPTIONAL_PROMPT = Text(empty=True)
 _N = Integer(1, 10)
 _EDGE = Integer(1, MAX_EDGE)
 _GUIDANCE = Number(0, 100)
@@ -177,7 +177,7 @@ def _refuse_long_forms(extra: list[tuple[str, Any]]) -> None:
 
 def _prompt(operation: Operation, known: dict[str, Any], read: _Read) -> str | None:
     if operation is Operation.VARIATIONS:
-        return _OPTIONAL_PROMPT.read("prompt", known.pop("prompt")) if "prompt" in known else None
+        return OPTIONAL_PROMPT.read("prompt", known.pop("prompt")) if "prompt" in known else None
     if "prompt" not in known:
         raise missing("prompt")
     prompt: str = read("prompt", known.pop("prompt"))

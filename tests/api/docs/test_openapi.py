@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -12,16 +13,18 @@ from urllib.parse import urljoin
 import httpx
 import jsonschema_rs
 import pytest
+import yaml
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 from starlette.routing import BaseRoute, Route
 
-from app.api.docs import page
+from app.api.docs import openapi, page
 from app.api.docs.openapi import document
 from app.api.models import capabilities
 from app.api.requests import validation
 from app.api.responses.sending import HEADERS_FOR_BROWSERS
+from app.catalog.parameters import PARAMETERS, Weight
 from app.config.inventory import models
 from app.config.loading import Settings, load
 from app.config.simulated import with_sandbox
@@ -31,6 +34,7 @@ from app.main import create_app
 from tests.live.servers import process
 
 KEY = "sk-of-the-tests-0123456789abcdef"
+FILE = Path(openapi.__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 ABOUT_THE_DOCUMENT = {"/openapi.json", "/docs", "/docs/{name}"}
 
 
@@ -137,6 +141,19 @@ def test_the_examples_are_what_the_schemas_say(operation: Operation) -> None:
     jsonschema_rs.validator_for(schema).validate(answer["example"])
 
 
+def test_the_file_describes_every_parameter_and_no_others() -> None:
+    described = yaml.safe_load(FILE)["x-parameters"]
+    assert described.keys() == validation.RULES.keys()
+    hints = {name for name, schema in described.items() if " A hint: where it cannot be" in schema["description"]}
+    assert hints == {name for name, weight in PARAMETERS.items() if weight is Weight.HINT} - {"background"}
+
+
+def test_every_name_in_the_file_has_got_its_value() -> None:
+    assert set(re.findall("<[a-z_]+>", FILE)) == {"<version>", "<max_edge>", "<max_images>"}
+    assert re.findall("<[a-z_]+>", json.dumps(document())) == []
+    assert document()["info"]["version"] == version("image-gateway")
+
+
 def test_every_header_for_browsers_is_described() -> None:
     assert set(HEADERS_FOR_BROWSERS) <= set(document()["components"]["headers"])
 
@@ -210,9 +227,16 @@ async def test_the_page_and_the_document_need_no_key(tmp_path: Path) -> None:
 
 def test_a_gateway_that_starts_reads_nothing_of_the_document() -> None:
     """The time to start is spent on nothing that only readers of the page need."""
-    code = "import sys, app.main; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"fastapi_offline", "app.api.docs.answers", "app.api.docs.parameters"}.isdisjoint(loaded)
+    code = """import sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+from app.config.loading import load
+from app.main import create_app
+create_app(load(None, {"NEBULA_API_KEY": "x"}))
+print(*sys.modules, *opened)"""
+    used = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert any(name.endswith("nebula.yaml") for name in used)
+    assert [name for name in used if name == "fastapi_offline" or name.endswith("openapi.yaml")] == []
 
 
 @pytest.mark.slow
