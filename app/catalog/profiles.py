@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
-from typing import Literal
+from typing import Annotated, Literal
 
-from app.images import Operation, Size
+from app.images import Operation, ResponseFormat, Size
 
 MaskConvention = Literal["alpha", "white", "black", "none"]
+FileFormat = Literal["png", "jpeg", "webp", "gif", "svg"]
+DefaultSize = Size | Literal["input"] | None  # None: the upstream's own
+Spellings = Mapping[str, str] | None  # our name → the upstream's; None: every parameter, as the caller spelt it
+Seconds = Annotated[float, "seconds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +92,34 @@ def _distance(a: float, b: float) -> float:
 class Timeouts:
     """Seconds. `read` bounds any silence; `first_byte`, if given, the silence before the answer's first byte."""
 
-    connect: float = 5.0
-    read: float = 180.0
-    total: float = 600.0
-    first_byte: float | None = None
+    connect: Seconds = 5.0
+    read: Seconds = 180.0
+    total: Seconds = 600.0
+    first_byte: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a deployment can do. `parameters`: our name → the upstream's; None: every one, as the caller spelt it."""
+    """What a deployment can do. The configuration reads its layers over a profile by these annotations."""
 
     operations: frozenset[Operation] = frozenset(Operation)
-    parameters: Mapping[str, str] | None = None
+    parameters: Spellings = None
     size: SizeRule = SizeRule()
-    default_size: Size | Literal["input"] | None = None
+    default_size: DefaultSize = None
     max_n: int = 10
     max_images: int = 16
     image_field: str | None = None  # None: `image` for one file, `image[]` for several
     mask_field: str = "mask"
-    input_formats: tuple[str, ...] = ("png", "jpeg", "webp")
+    input_formats: tuple[FileFormat, ...] = ("png", "jpeg", "webp")
     mask: MaskConvention = "alpha"
     mask_required: bool = False
-    output_formats: tuple[str, ...] | None = None  # None: not known, so asked for and checked
-    results: tuple[str, ...] = ("b64_json", "url")
+    output_formats: tuple[FileFormat, ...] | None = None  # None: not known, so asked for and checked
+    results: tuple[ResponseFormat, ...] = ("b64_json", "url")
     streaming: bool | None = None  # None: not known, so tried; a JSON answer is taken as well
     extra: Literal["pass", "refuse"] = "refuse"
-    default_response_format: Literal["b64_json", "url"] | None = None
+    default_response_format: ResponseFormat | None = None
     price_per_image: float | None = None
-    typical_seconds: float | None = None
+    typical_seconds: Seconds | None = None
     timeout: Timeouts = field(default_factory=Timeouts)
 
     def understands(self, parameter: str) -> bool:

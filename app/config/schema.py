@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
 from app.catalog.parameters import PARAMETERS
-from app.catalog.profiles import MaskConvention, SizeRule
+from app.catalog.profiles import DefaultSize, Profile, Seconds, SizeRule, Spellings, Timeouts
 from app.config.errors import did_you_mean, refused
 from app.config.fields import Address, CallerKey, Digest, HostName, HttpHeaders, Origin, Secret
-from app.images import Operation, ResponseFormat, Size
+from app.config.sections import Section, layer_of
+from app.images import ResponseFormat, Size
 
 MEGABYTE = 1024 * 1024
 
@@ -62,31 +58,11 @@ def _expanded(path: Path) -> Path:
         raise refused("names a user who has no home", "write the path out") from None
 
 
-def _kinds(annotation: Any) -> set[Any]:
-    """The types in the union that an annotation may be."""
-    if get_origin(annotation) in (Union, UnionType):
-        return set().union(*map(_kinds, get_args(annotation)))
-    return {get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation}
-
-
 # Names end up in response headers.
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]+( [!-~]+)*$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
 # Of a list of models, below `base_url`; None: there is none.
 ModelsPath = Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")] | None
-FileFormat = Literal["png", "jpeg", "webp", "gif", "svg"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML's `yes` is true, which Python takes for 1."""
-        if isinstance(value, bool) and _kinds(cls.model_fields[info.field_name or ""].annotation) & {int, float}:
-            raise refused(f"is {str(value).lower()}", "write a number")
-        return value
 
 
 class ServerSettings(Section):
@@ -163,23 +139,24 @@ class LoggingSettings(Section):
     prompts: bool = False
 
 
-class TimeoutSettings(Section):
-    """Seconds. What is not stated is that of the layer below."""
+# How the settings of a profile are read, where its annotations alone do not say it.
+_READERS: dict[Any, Any] = {
+    int: PositiveInt,
+    float: NonNegativeFloat,
+    str: Annotated[str, StringConstraints(min_length=1)],
+    Seconds: PositiveFloat,
+    tuple[Size, ...]: tuple[Annotated[Size, BeforeValidator(_size)], ...],
+    DefaultSize: Annotated[DefaultSize, BeforeValidator(_default_size)],
+    Spellings: Annotated[dict[str, str] | None, BeforeValidator(_parameters)],
+}
 
-    connect: PositiveFloat | None = None
-    read: PositiveFloat | None = None
-    total: PositiveFloat | None = None
-    first_byte: PositiveFloat | None = None
+
+class TimeoutSettings(layer_of(Timeouts, _READERS)):  # type: ignore[misc]  # its base is made of the dataclass
+    """Seconds."""
 
 
-class SizeSettings(Section):
+class SizeSettings(layer_of(SizeRule, _READERS)):  # type: ignore[misc]
     """`list` alone, or bounds."""
-
-    list: tuple[Annotated[Size, BeforeValidator(_size)], ...] = ()
-    min: PositiveInt | None = None
-    max: PositiveInt | None = None
-    multiple_of: PositiveInt = 1
-    max_pixels: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> SizeSettings:
@@ -189,34 +166,20 @@ class SizeSettings(Section):
             raise refused("`min` is above `max`", "exchange them")
         return self
 
+    def over(self, below: SizeRule) -> SizeRule:
+        """Each bound by itself. A list, or nothing at all, stands alone, and bounds replace a list."""
+        is_alone = below.list or self.list or not self.model_fields_set
+        rule: SizeRule = super().over(SizeRule() if is_alone else below)
+        return rule
 
-class ProfileSettings(Section):
-    """A layer over a profile: what is stated here goes over it, what is not stays as it is below."""
 
-    operations: frozenset[Operation] | None = Field(None, min_length=1)
-    parameters: Annotated[dict[str, str] | None, BeforeValidator(_parameters)] = None
-    size: SizeSettings | None = None
-    default_size: Annotated[Size | Literal["input"] | None, BeforeValidator(_default_size)] = None
-    max_n: PositiveInt | None = None
-    max_images: PositiveInt | None = None
-    image_field: str | None = Field(None, min_length=1)
-    input_formats: tuple[FileFormat, ...] | None = Field(None, min_length=1)
-    mask: MaskConvention | None = None
-    mask_required: bool | None = None
-    mask_field: str | None = Field(None, min_length=1)
-    output_formats: tuple[FileFormat, ...] | None = Field(None, min_length=1)
-    results: tuple[ResponseFormat, ...] | None = Field(None, min_length=1)
-    streaming: bool | None = None
-    extra: Literal["pass", "refuse"] | None = None
-    default_response_format: ResponseFormat | None = None
-    timeout: TimeoutSettings | None = None
-    price_per_image: NonNegativeFloat | None = None
-    typical_seconds: PositiveFloat | None = None
+class ProfileSettings(layer_of(Profile, _READERS | {SizeRule: SizeSettings, Timeouts: TimeoutSettings})):  # type: ignore[misc]
+    """A layer over a profile."""
 
     @model_validator(mode="after")
     def _agree(self) -> ProfileSettings:
         if isinstance(self.default_size, Size) and self.size and self.size.model_fields_set:
-            rule = SizeRule(**{name: getattr(self.size, name) for name in self.size.model_fields_set})
+            rule = self.size.over(SizeRule())
             if not rule.allows(self.default_size):
                 problem = f"`default_size` {self.default_size} is none that `size` allows ({rule})"
                 raise refused(problem, f"write {rule.nearest(self.default_size)}, say")

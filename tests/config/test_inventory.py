@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.catalog.deployments import Model
 from app.catalog.profiles import Profile, SizeRule, Timeouts
-from app.config.inventory import laid_over, models
+from app.config.inventory import models
 from app.config.loading import load
 from app.config.schema import ProfileSettings
 from app.images import Operation, Size
@@ -125,13 +125,13 @@ def test_a_providers_timeout_goes_over_its_presets(serve: Any) -> None:
 def test_what_may_be_nothing_can_be_set_back_to_nothing() -> None:
     base = Profile(parameters={"size": "size"}, streaming=False, default_size="input", output_formats=("png",))
     layer = {"parameters": None, "streaming": None, "default_size": None, "output_formats": None, "max_n": None}
-    profile = laid_over(base, ProfileSettings.model_validate(layer))
+    profile = ProfileSettings.model_validate(layer).over(base)
     assert profile == Profile()
 
 
 def test_sizes_become_a_rule() -> None:
     layer = ProfileSettings.model_validate({"size": {"list": ["512x512", "1024x768"]}, "default_size": "512x512"})
-    profile = laid_over(Profile(size=SizeRule(multiple_of=16)), layer)
+    profile = layer.over(Profile(size=SizeRule(multiple_of=16)))
     assert profile.size == SizeRule(list=(Size(512, 512), Size(1024, 768)))
     assert profile.default_size == Size(512, 512)
 
@@ -144,13 +144,14 @@ def test_sizes_become_a_rule() -> None:
         (SizeRule(list=(Size(512, 512),)), {"max": 1024}, SizeRule(max=1024)),
         (SizeRule(min=512), {"list": ["512x512"]}, SizeRule(list=(Size(512, 512),))),
         (SizeRule(min=512), {}, SizeRule()),
+        (SizeRule(multiple_of=16), {"max": 1024, "multiple_of": None}, SizeRule(max=1024, multiple_of=16)),
     ],
 )
 def test_the_bounds_of_sizes_lie_over_each_other_each_by_itself(
     below: SizeRule, stated: dict[str, Any], together: SizeRule
 ) -> None:
     layer = ProfileSettings.model_validate({"size": stated})
-    assert laid_over(Profile(size=below), layer).size == together
+    assert layer.over(Profile(size=below)).size == together
 
 
 LAYERS: dict[str, st.SearchStrategy[Any]] = {
@@ -167,9 +168,8 @@ layers = st.fixed_dictionaries({}, optional=LAYERS)
 
 @given(layers, layers)
 def test_the_upper_layer_wins_where_it_speaks_and_only_there(lower: dict[str, Any], upper: dict[str, Any]) -> None:
-    profile = laid_over(
-        laid_over(Profile(), ProfileSettings.model_validate(lower)), ProfileSettings.model_validate(upper)
-    )
+    below = ProfileSettings.model_validate(lower).over(Profile())
+    profile = ProfileSettings.model_validate(upper).over(below)
     for name in LAYERS:
         stated = [layer[name] for layer in (lower, upper) if name in layer]
         assert getattr(profile, name) == (stated or [getattr(Profile(), name)])[-1]

@@ -11,7 +11,7 @@ from PIL import Image
 from app.catalog import fitting
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.fitting import Fitted
-from app.catalog.profiles import Profile, SizeRule
+from app.catalog.profiles import FileFormat, Profile, SizeRule
 from app.errors import InvalidRequest, Unavailable
 from app.gateway.inputs import Preparation
 from app.images import ImageRequest, Operation, Size, Upload
@@ -146,7 +146,7 @@ async def test_a_telephones_album_becomes_a_jpeg_for_everybody(uploads: Uploads,
     [(("jpeg", "png"), "PNG"), (("webp", "jpeg"), "JPEG"), (("webp",), "WEBP"), (("png", "jpeg", "webp"), "GIF")],
 )
 async def test_a_format_that_is_not_taken_is_changed(
-    formats: tuple[str, ...], became: str, uploads: Uploads, studio: Studio
+    formats: tuple[FileFormat, ...], became: str, uploads: Uploads, studio: Studio
 ) -> None:
     source = "WEBP" if "webp" not in formats else "PNG"
     profile = replace(UNKNOWN, input_formats=formats)
