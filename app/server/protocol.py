@@ -1,5 +1,6 @@
-"""uvicorn's HTTP protocol with two copies of every upload less and one of every answer; it tells when a client leaves
-and when it has an answer, declines offers of other protocols, and sends HTTP/1.0 no chunks. Knows no request."""
+"""uvicorn's HTTP protocol with two copies of every upload less and one of every answer; it reads one request at a time,
+holds little of what follows, tells when a client leaves and when it has an answer, declines offers of other protocols,
+and sends HTTP/1.0 no chunks. Knows no request."""
 
 from __future__ import annotations
 
@@ -17,114 +18,183 @@ from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.errors import ApiError, InvalidRequest, Unavailable
 from app.server.h2c import headless
 from app.server.write_buffer import Cork
 
 EXTENSION = "image_gateway.connection"
 GARBLED = "image_gateway.garbled"  # in a request's scope: its body breaks HTTP's framing, and no more of it will come
 LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small writes
-LONGEST_HEAD = 65_536  # bytes; also of trailers, and of what stands between two chunks
+LONGEST_HEAD = 65_536  # bytes; also of trailers, of what stands between two chunks, and of what waits for an answer
+MOST_HEADERS = 256  # of a head: each costs several times its bytes
 HEAD_SECONDS = 30.0
 TELLING_SECONDS = 1.0  # between a refusal and the end of its connection: a reset would eat it
-SLICE = 4096  # bytes that are parsed at once outside of a body: so many requests at most wait in the pipeline
-MOST_BEHIND = 64  # requests that may follow a body within the block that ends it
 STALLED_SECONDS = 60.0  # without the client taking a byte of what is sent: then the connection ends
 RESERVED_FILES = 64  # descriptors that no connection may take, but for files and providers; an eighth of few
 READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each such piece would cost two system calls
 
 
-class Flow(FlowControl):
-    """Reading stays paused while bytes wait behind a request, whichever part of the server asks for more."""
+_END = b"\r\n\r\n"  # of each head and of each body in chunks
+_FRAMING = {b"content-length", b"transfer-encoding"}
+_HEARD = _FRAMING | {b"host", b"expect"}  # the headers that this layer goes by
 
-    is_held = False
+
+class Flow(FlowControl):
+    """Reads nothing while `full`, whoever asks for more."""
+
+    full = False
 
     def resume_reading(self) -> None:
-        if not self.is_held:
+        if not self.full:
             super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
-    """Each scope carries the protocol of its connection under `extensions`."""
+    """Each scope carries the protocol of its connection under `extensions`.
 
+    One request is read at a time. What follows it is held as bytes until it has been answered: parsed, it would take a
+    hundred times as much. Each piece that the parser gets ends where a request may end, so it never reads beyond one.
+    """
+
+    flow: Flow
     _over = False  # what cannot be read has come: nothing after it is looked at
+    _held = b""  # what has come; all before `_at` is read
+    _at = 0
+    _is_reading = _is_in_body = False  # a request has begun and has not ended; its head is complete
+    _length = _left = 0  # bytes of a body that are announced, and that are still to come
+    _hosts = 0
     _barren = 0  # bytes in a row that brought neither a head to its end nor any of a body
     _head_until: float | None = None  # the loop's time at which the head that is being read has to be complete
     _when_gone: Callable[[], None] | None = None
     _when_broken: Callable[[], None] | None = None
     _cut = _broken = False
-    _unread = b""  # what came behind a request that waits for its turn
-    _head_read = False
-    _hosts = 0
-    _fault: tuple[bytes, str] | None = None  # what is wrong with a head: the status and the message
     _stalled: asyncio.TimerHandle | None = None
     _unsent = 0  # bytes, when the client was last seen to take some
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._cork = Cork(transport, self.loop)
-        self.flow = self._flow = Flow(transport)
-        if _is_last_but_few(transport):
-            self._refuse(b"503 Service Unavailable", _NO_DESCRIPTORS, code="server_is_overloaded", retry_after=5)
-            return
-        self._await_head()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_until = self.loop.time() + HEAD_SECONDS
-        self._head_read, self._hosts, self._fault = False, 0, None
-        self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
-        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
+        self.flow = Flow(transport)
+        self._cork = Cork(transport, self.loop, self._close)
+        left, reserved = _descriptors(transport)
+        if left > reserved:
+            self._await_head()
+        elif left > reserved // 2:
+            self._refuse(_no_descriptors())
+        else:
+            self.abort()  # each one that is told holds a descriptor for a moment
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, but with at most one slice parsed ahead of the request that is being answered: the rest stays
-        as bytes, and nothing more is read until the answer has left."""
         if self._over:
             return
-        self._unset_keepalive_if_required()
-        if self._unread:
-            data, self._unread = self._unread + data, b""
-        while data and not self._over:
-            if self.pipeline:
-                self._unread, self._flow.is_held = bytes(data), True
-                self.flow.pause_reading()
-                return
-            cycle: Any = self.cycle
-            piece = data if cycle is not None and cycle.more_body else data[:SLICE]
-            self._parse(piece)
-            data = data[len(piece) :]
+        self._held = self._held[self._at :] + data if self._held else data
+        self._at = 0
+        if self._is_reading or self._between:
+            self._advance()
+        else:
+            self._bound_what_is_held()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():
-            if self.transport.get_write_buffer_size():
-                self.loop.call_later(STALLED_SECONDS, self.transport.abort)
-        elif self._unread and not self.pipeline:
-            data, self._unread, self._flow.is_held = self._unread, b"", False
-            self.data_received(data)
-            self.flow.resume_reading()
+        if self._held:
+            self.loop.call_soon(self._take_up)
 
-    def _parse(self, data: bytes) -> None:
-        """Feed the parser. What follows the head of a request that offers another protocol is read as its body."""
-        self._barren += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._go_on(memoryview(data)[offer.args[0] :])
-        except httptools.HttpParserError:
-            status, message = self._fault or (b"400 Bad Request", _UNREADABLE)
-            self._refuse(status, message)
-        if self._barren > LONGEST_HEAD and not self._over:
-            self._refuse(b"431 Request Header Fields Too Large", f"The head is longer than {LONGEST_HEAD} bytes.")
-        elif self._between and self.timeout_keep_alive_task is None:
+    def _take_up(self) -> None:
+        if self._held and not self.transport.is_closing():
+            self._advance()
+
+    def _advance(self) -> None:
+        """Reads on, to the end of one request."""
+        self._unset_keepalive_if_required()
+        data, at, size = self._held, self._at, len(self._held)
+        while at < size and not self._over and (self._is_reading or self._between):
+            end = self._next_end(data, at)
+            self._feed(data if end - at == size else memoryview(data)[at:end])
+            at = end
+        if at < size and not self._over:
+            self._held, self._at = data, at
+        else:
+            self._held, self._at = b"", 0
+        if self._held or self.flow.full:
+            self._bound_what_is_held()
+        if self.timeout_keep_alive_task is None and self._between and not self._over:
             self._await_head()
+
+    def _next_end(self, data: bytes, at: int) -> int:
+        """Where the request may end that is being read, or else the end of `data`."""
+        if self._left:
+            end = min(at + self._left, len(data))
+            self._left -= end - at
+            return end
+        if at < len(_END) - 1 and data[at] in b"\r\n":
+            return at + 1  # the network may have cut the end in two
+        found = data.find(_END, at)
+        return len(data) if found < 0 else found + len(_END)
+
+    def _feed(self, piece: bytes | memoryview) -> None:
+        self._barren += len(piece)
+        if self._barren > LONGEST_HEAD and not self._is_in_body:
+            self._refuse(_too_long())
+            return
+        try:
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade:
+                self._expect_body()
+        except httptools.HttpParserError as error:
+            fault = error.__context__
+            self._refuse(fault if isinstance(fault, ApiError) else _unreadable())
+        if self._barren > LONGEST_HEAD and not self._over:
+            self._refuse(_too_long())
+
+    def _bound_what_is_held(self) -> None:
+        """Reads no more from the connection while too much is held. A head that cannot end any more is not kept."""
+        self.flow.full = len(self._held) - self._at > LONGEST_HEAD
+        if not self.flow.full:
+            self.flow.resume_reading()
+        elif self._held.find(_END, self._at, self._at + LONGEST_HEAD) < 0:
+            self._refuse(_too_long())
+        else:
+            self.flow.pause_reading()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_reading, self._length, self._hosts = True, 0, 0
+        self._head_until = self.loop.time() + HEAD_SECONDS
+        self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
+        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Raises ApiError. A trailer is no header: it is dropped (RFC 9110, 6.5.1)."""
+        if self._is_in_body:
+            return
+        name = name.lower()
+        if name in _HEARD:
+            self._hear(name, value)
+        if len(self.headers) == MOST_HEADERS:
+            raise InvalidRequest(f"The head has more than {MOST_HEADERS} headers.", status=431, code="invalid_http")
+        self.headers.append((name, value))
+
+    def _hear(self, name: bytes, value: bytes) -> None:
+        """Raises ApiError. The parser itself refuses lengths that are no numbers, or that contradict each other."""
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"content-length":
+            self._length = int(value)
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif (coding := value.strip().lower()) != b"chunked":
+            message = "The only Transfer-Encoding that is understood is 'chunked'."
+            status = 501 if coding.endswith(b"chunked") else 400  # RFC 9112, 6.1 and 6.3
+            raise InvalidRequest(message, status=status, code="invalid_http")
+        elif self.parser.get_http_version() != "1.1":
+            raise InvalidRequest("HTTP/1.0 knows no Transfer-Encoding. Send a Content-Length.", code="invalid_http")
 
     def _await_head(self) -> None:
         """A connection on which no request comes, or no more of its head, is closed as an idle one is."""
-        now = self.loop.time()
-        if self._head_until is None or self._head_until <= now:  # it could not come while another was answered
-            self._head_until = now + HEAD_SECONDS
+        if self._head_until is None:
+            self._head_until = self.loop.time() + HEAD_SECONDS
         self.timeout_keep_alive_task = self.loop.call_at(self._head_until, self.timeout_keep_alive_handler)
 
     @property
@@ -132,11 +202,6 @@ class Protocol(HttpToolsProtocol):
         """No request is being read or answered."""
         cycle: Any = self.cycle
         return cycle is None or bool(cycle.response_complete)
-
-    @property
-    def unread_bytes(self) -> int:
-        """What has come and waits behind the requests that are being answered."""
-        return len(self._unread)
 
     @property
     def closing(self) -> bool:
@@ -172,11 +237,14 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> None:
         self._cork.flush()
         whole = self._between and not self.transport.get_write_buffer_size()
-        self._cut = not whole or _unacknowledged(self.transport)
+        self._cut = not whole or _queued(self.transport) > 0
         super().eof_received()
+        self._watch_for_progress()  # as when it is closed, which follows
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._held = b""
+        self._stop_watching()
         cycle: Any = self.cycle
         self._broken = exc is not None or self._cut or (cycle is not None and cycle.disconnected)
         gone, self._when_gone = self._when_gone, None
@@ -186,32 +254,17 @@ class Protocol(HttpToolsProtocol):
         if tell and self._broken:
             tell()
 
-    def _go_on(self, rest: memoryview) -> None:
-        """Java's client and `curl --http2` offer HTTP/2 with each request. Nothing else is spoken here, so the request
-        is answered as it is (RFC 9110, 7.8)."""
-        while True:
-            try:
-                self._expect_body()
-                self.parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as offer:
-                rest = rest[offer.args[0] :]
-            except httptools.HttpParserError:
-                status, message = self._fault or (b"400 Bad Request", _UNREADABLE)
-                self._refuse(status, message)
-                return
-            else:
-                return
-
     def _expect_body(self) -> None:
-        """httptools takes the request for complete: its body needs a new parser, told how long it is, and the cycle,
-        which has not run yet, has to wait for it."""
-        framing = [line for line in self.headers if line[0] in (b"content-length", b"transfer-encoding")]
+        """Java's client and `curl --http2` offer HTTP/2 with each request. Nothing else is spoken here, so the request
+        is answered as it is (RFC 9110, 7.8). httptools takes it for complete: its body needs a new parser, told how
+        long it is, and the cycle, which has not run yet, has to wait for it. Raises HttpParserError."""
+        framing = [line for line in self.headers if line[0] in _FRAMING]
         if not framing:
             return
         cycle: Any = self.cycle
         if not cycle.keep_alive:
             framing.append((b"connection", b"close"))
-        cycle.more_body = True
+        cycle.more_body = self._is_reading = self._is_in_body = True
         cycle.message_event.clear()
         self.parser = headless(self, framing)
 
@@ -219,16 +272,15 @@ class Protocol(HttpToolsProtocol):
         """Not to WebSockets either, should a library for them be installed."""
         return False
 
-    def _refuse(
-        self, status: bytes, message: str, *, code: str = "invalid_http", retry_after: int | None = None
-    ) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Between requests, with a word. In the middle of a body the application is told that it is garbled, and what
         follows a request that is being answered must not disturb that."""
-        self._over = True
+        self._over, self._held, self._at, self.flow.full = True, b"", 0, False
+        self.flow.resume_reading()  # what is not read when the connection is closed resets it
         cycle: Any = self.cycle
         if self._between:
+            self._cork.write(_refusal(error))
             self._cork.flush()
-            self.transport.write(_refusal(status, message, code, retry_after))
             self.loop.call_later(TELLING_SECONDS, self._close)
             return
         cycle.keep_alive = False
@@ -240,37 +292,22 @@ class Protocol(HttpToolsProtocol):
         self._cork.flush()
         super().shutdown()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a line of the head. Those behind it are trailers, which must not pass for headers (RFC 9110, 6.5.1)."""
-        if self._head_read:
-            return
-        name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"transfer-encoding" and b"," in value:  # a single one that is not `chunked` cannot be framed
-            self._fault = b"400 Bad Request", "The only transfer coding that is understood is 'chunked'."
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
-
     def on_headers_complete(self) -> None:
-        if len(self.pipeline) > MOST_BEHIND + SLICE // 16:
-            self._over = True  # they came with the end of a body; these few are answered, and the rest is not
-            self.pipeline[0][0].keep_alive = False
-        if self._over:
-            return
-        self._head_read = True
-        if self._hosts > 1 or (not self._hosts and self.parser.get_http_version() == "1.1"):
-            self._fault = b"400 Bad Request", "A request has one 'Host' header, no more and no fewer (RFC 9112, 3.2)."
-        if self._fault:
-            raise ValueError(self._fault)  # httptools gives it back as an HttpParserError
-        self._barren, self._head_until = 0, None
+        """Raises ApiError."""
+        if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
+            raise InvalidRequest("A request has one header 'Host'.", code="invalid_http")
         super().on_headers_complete()
+        self._barren, self._head_until = 0, None
+        self._is_in_body, self._left = True, self._length
         cycle: Any = self.cycle
         cycle.transport = self._cork
         if self.scope["http_version"] != "1.1":
             cycle.keep_alive = cycle.waiting_for_100_continue = False
             cycle.send = _unchunked(cycle)
+
+    def on_message_complete(self) -> None:
+        self._is_reading = self._is_in_body = False
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """uvicorn collects pieces in a bytearray and copies that again; a lone piece is handed on as it is."""
@@ -284,41 +321,42 @@ class Protocol(HttpToolsProtocol):
         else:
             super().on_body(body)
 
-    def on_message_complete(self) -> None:
-        if not self._over:
-            super().on_message_complete()
-
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._stalled is None:
-            self._unsent = _waiting(self.transport)
-            self._stalled = self.loop.call_later(STALLED_SECONDS, self._look_for_progress)
+        self._watch_for_progress()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._stalled:
-            self._stalled.cancel()
-            self._stalled = None
-
-    def _look_for_progress(self) -> None:
-        """End the connection of a client that has taken nothing for a whole period. Its run goes on."""
-        self._stalled = None
-        unsent = _waiting(self.transport)
-        if unsent >= self._unsent:
-            self.abort()
-        elif self.flow.write_paused:
-            self._unsent = unsent
-            self._stalled = self.loop.call_later(STALLED_SECONDS, self._look_for_progress)
+        if not self.transport.is_closing():
+            self._stop_watching()
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
 
     def _close(self) -> None:
-        """Once all that was sent has left; without that, when a client has taken nothing for too long."""
+        """As soon as all that was sent has left."""
         if not self.transport.is_closing():
             self.transport.close()
-            if self.transport.get_write_buffer_size():
-                self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+            self._watch_for_progress()
+
+    def _watch_for_progress(self) -> None:
+        """Nothing is written while this lasts, so what waits becomes less exactly if the client takes some of it."""
+        if self._stalled is None and self.transport.get_write_buffer_size():
+            self._unsent = _unsent(self.transport)
+            self._stalled = self.loop.call_later(STALLED_SECONDS, self._look_for_progress)
+
+    def _stop_watching(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _look_for_progress(self) -> None:
+        """Ends the connection of a client that has taken nothing for the whole time. Its run goes on."""
+        self._stalled = None
+        if _unsent(self.transport) >= self._unsent:
+            self.abort()
+        else:
+            self._watch_for_progress()
 
     async def write(self, piece: bytes) -> bool:
         """A piece of a chunked answer that has begun, as it is; uvicorn would copy it to put its length before it.
@@ -354,42 +392,47 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
 
-_UNREADABLE = "This is no HTTP request that can be read."
-_NO_DESCRIPTORS = "The gateway has as many connections open as it can. Try again in a moment."
+def _unreadable() -> ApiError:
+    return InvalidRequest("This is no HTTP request that can be read.", code="invalid_http")
 
 
-def _refusal(status: bytes, message: str, code: str, retry_after: int | None) -> bytes:
-    kind = "invalid_request_error" if status[:1] == b"4" else "service_unavailable_error"
-    error = {"message": message, "type": kind, "param": None, "code": code}
-    body = json.dumps({"error": error}).encode()
-    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%b\r\n"
-    later = b"" if retry_after is None else b"retry-after: %d\r\n" % retry_after
-    return head % (status, len(body), later) + body
+def _too_long() -> ApiError:
+    return InvalidRequest(f"The head is longer than {LONGEST_HEAD} bytes.", status=431, code="invalid_http")
 
 
-def _is_last_but_few(transport: asyncio.BaseTransport) -> bool:
-    """Whether the process has hardly any descriptor left: the system always gives the lowest that is free."""
+def _no_descriptors() -> ApiError:
+    message = "The gateway has as many connections open as it can. Try again in a moment."
+    return Unavailable(message, code="server_is_overloaded", retry_after=5)
+
+
+def _refusal(error: ApiError) -> bytes:
+    body = json.dumps(error.envelope()).encode()
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+    if error.retry_after is not None:
+        head += b"retry-after: %d\r\n" % error.retry_after
+    return STATUS_LINE[error.status] + head + b"\r\n" + body
+
+
+def _descriptors(transport: asyncio.BaseTransport) -> tuple[int, int]:
+    """How many the process may still open at most, and how many of them are reserved. The system gives the lowest that
+    is free, so a new one says how many are open."""
     opened = transport.get_extra_info("socket")
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if opened is None or most == resource.RLIM_INFINITY:
-        return False
-    return bool(opened.fileno() >= most - min(RESERVED_FILES, most // 8))
-
-
-def _unacknowledged(transport: asyncio.BaseTransport) -> bool:
-    """Whether the kernel holds bytes that the other side has not acknowledged (tcp(7), SIOCOUTQ); False where it does
-    not tell."""
-    return _queued(transport) > 0
+        return 1, 0
+    return most - opened.fileno(), min(RESERVED_FILES, most // 8)
 
 
 def _queued(transport: asyncio.BaseTransport) -> int:
+    """Bytes that the kernel holds and the other side has not acknowledged (tcp(7), SIOCOUTQ); 0 where it does not
+    tell."""
     waiting = array("i", [0])
     with contextlib.suppress(OSError, AttributeError):
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
     return waiting[0]
 
 
-def _waiting(transport: asyncio.Transport) -> int:
+def _unsent(transport: asyncio.Transport) -> int:
     """Bytes that the client has not taken yet: in the process and in the kernel."""
     return transport.get_write_buffer_size() + _queued(transport)
 

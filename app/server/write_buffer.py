@@ -4,7 +4,7 @@ answer are three writes, and each would be a system call and a segment of its ow
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 MOST_HELD = 16_384  # bytes: more goes out at once, so that a slow reader is noticed
 
@@ -12,9 +12,16 @@ MOST_HELD = 16_384  # bytes: more goes out at once, so that a slow reader is not
 class Cork:
     """A transport as far as answers need one."""
 
-    __slots__ = ("_held", "_loop", "_size", "_transport")
+    __slots__ = ("_close", "_held", "_loop", "_size", "_transport")
 
-    def __init__(self, transport: asyncio.WriteTransport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        loop: asyncio.AbstractEventLoop,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        """`close` ends the connection; the transport does if there is none."""
+        self._close = close or transport.close
         self._transport = transport
         self._loop = loop
         self._held: list[bytes] = []
@@ -44,7 +51,7 @@ class Cork:
 
     def close(self) -> None:
         self.flush()
-        self._transport.close()
+        self._close()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.server import ServerState
 
-from app.server.protocol import Protocol, connection
+from app.server.protocol import LONGEST_HEAD, Protocol, connection
+from tests.server.streams import Wire, connected
 
 pytestmark = pytest.mark.anyio
 
@@ -124,3 +126,77 @@ async def test_who_takes_all_of_it_has_had_it() -> None:
             await writer.wait_closed()
         await asyncio.sleep(0.05)
     assert seen == [True, True]
+
+
+# --- clients that take nothing ---
+
+
+async def stuck(request: bytes = ASK) -> tuple[Protocol, Wire]:
+    """A connection that has been answered, of which nothing leaves."""
+    wire, state = Wire(), ServerState()
+    wire.stuck = True
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"x" * 500)
+
+    protocol = connected(application, state, wire)
+    protocol.data_received(request)
+    await asyncio.gather(*state.tasks)
+    await asyncio.sleep(0)
+    assert wire.waiting
+    return protocol, wire
+
+
+Ending = Callable[[Protocol], None]
+ENDINGS = [
+    (ASK, Protocol.pause_writing),
+    (ASK, Protocol.timeout_keep_alive_handler),
+    (ASK, Protocol.eof_received),
+    (ASK[:-2] + b"connection: close\r\n\r\n", lambda _: None),
+    (b"GET /" + b"x" * LONGEST_HEAD, Protocol._close),
+]
+
+
+@pytest.mark.parametrize(("request_", "end"), ENDINGS)
+async def test_a_client_that_takes_nothing_for_a_whole_period_loses_its_connection(
+    request_: bytes, end: Ending
+) -> None:
+    """However the connection was to end: it cannot close before everything has left."""
+    protocol, wire = await stuck(request_)
+    end(protocol)
+    assert protocol._stalled is not None
+    assert not wire.aborted
+    protocol._look_for_progress()
+    assert wire.aborted
+    protocol.connection_lost(None)
+    assert protocol._stalled is None
+
+
+@pytest.mark.parametrize(("request_", "end"), ENDINGS)
+async def test_a_client_that_reads_slowly_keeps_its_connection(request_: bytes, end: Ending) -> None:
+    protocol, wire = await stuck(request_)
+    end(protocol)
+    while wire.waiting > 1:
+        wire.waiting -= 1
+        protocol._look_for_progress()
+        assert protocol._stalled is not None
+        assert not wire.aborted
+    wire.waiting = 0
+    protocol._look_for_progress()
+    assert protocol._stalled is None
+    assert not wire.aborted
+
+
+async def test_a_connection_whose_answers_leave_has_no_clock_running() -> None:
+    protocol, wire = await stuck()
+    protocol.pause_writing()
+    wire.waiting = 0
+    protocol.resume_writing()
+    assert protocol._stalled is None
+
+
+async def test_a_connection_that_is_lost_has_no_clock_running() -> None:
+    protocol, _ = await stuck()
+    protocol.pause_writing()
+    protocol.connection_lost(ConnectionResetError())
+    assert protocol._stalled is None
