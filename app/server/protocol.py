@@ -21,6 +21,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import ApiError, InvalidRequest, Unavailable
+from app.server.chunks import Chunks
 from app.server.h2c import headless
 from app.server.write_buffer import Cork
 
@@ -64,6 +65,8 @@ class Protocol(HttpToolsProtocol):
     _at = 0
     _is_reading = _is_in_body = False  # a request has begun and has not ended; its head is complete
     _length = _left = 0  # bytes of a body that are announced, and that are still to come
+    _chunks: Chunks | None = None  # of the body that is being read, up to the last one
+    _is_chunked = False
     _hosts = 0
     _barren = 0  # bytes in a row that brought neither a head to its end nor any of a body
     _head_until: float | None = None  # the loop's time at which the head that is being read has to be complete
@@ -87,6 +90,10 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._over:
+            return
+        if len(data) < self._left:  # nearly every byte of an upload
+            self._left -= len(data)
+            self._feed(data)
             return
         self._held = self._held[self._at :] + data if self._held else data
         self._at = 0
@@ -127,7 +134,13 @@ class Protocol(HttpToolsProtocol):
             end = min(at + self._left, len(data))
             self._left -= end - at
             return end
-        if at < len(_END) - 1 and data[at] in b"\r\n":
+        if self._chunks is not None:
+            end = self._chunks.end(data, at)
+            if self._chunks.is_over:
+                self._chunks = None
+            if end > at:
+                return end
+        if at < len(_END) and data[at] in b"\r\n" and not data[:at].strip(b"\r\n"):
             return at + 1  # the network may have cut the end in two
         found = data.find(_END, at)
         return len(data) if found < 0 else found + len(_END)
@@ -159,6 +172,9 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
+        """Raises ApiError, should the parser ever be given more than one request."""
+        if not self._between:
+            raise _unreadable()
         super().on_message_begin()
         self._is_reading, self._length, self._hosts = True, 0, 0
         self._head_until = self.loop.time() + HEAD_SECONDS
@@ -190,6 +206,8 @@ class Protocol(HttpToolsProtocol):
             raise InvalidRequest(message, status=status, code="invalid_http")
         elif self.parser.get_http_version() != "1.1":
             raise InvalidRequest("HTTP/1.0 knows no Transfer-Encoding. Send a Content-Length.", code="invalid_http")
+        else:
+            self._is_chunked = True
 
     def _await_head(self) -> None:
         """A connection on which no request comes, or no more of its head, is closed as an idle one is."""
@@ -299,6 +317,8 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._barren, self._head_until = 0, None
         self._is_in_body, self._left = True, self._length
+        if self._is_chunked:
+            self._chunks, self._is_chunked = Chunks(), False
         cycle: Any = self.cycle
         cycle.transport = self._cork
         if self.scope["http_version"] != "1.1":

@@ -143,6 +143,26 @@ def test_a_request_that_arrives_byte_by_byte_is_answered_before_the_next_one_is_
     assert outcome.answers == [(200, ask.said) for ask in sent]
 
 
+EACH = [
+    get(before=b"\r\n"),
+    get(more=H2C),
+    post(b"\r\n\r\n", H2C),
+    post(b"abc", b"expect: 100-continue\r\n"),
+    chunked([b"\r\n\r\n", b"0\r\n\r\n"], b"", b"a:\r\n"),
+    chunked([], H2C, b"a: b\r\n"),
+    chunked([b"a"] * 20),
+]
+
+
+@pytest.mark.parametrize("number", range(len(EACH)))
+def test_a_request_may_be_cut_anywhere(number: int) -> None:
+    sent = [EACH[number], get("/next")]
+    stream = b"".join(ask.stream for ask in sent)
+    for place in range(1, len(stream)):
+        outcome = run(stream, [place])
+        assert outcome.answers == [(200, ask.said) for ask in sent], stream[:place]
+
+
 def test_thousands_of_requests_in_one_block_are_all_answered_and_few_are_in_memory() -> None:
     outcome = run(HEALTH * (BLOCK // len(HEALTH)) * 2)
     assert len(outcome.answers) == BLOCK // len(HEALTH) * 2
