@@ -38,6 +38,7 @@ NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, fo
 TELLING_SECONDS = 1.0  # for the last answers to leave, once the time for drawings is up
 GRACE_SECONDS = 5  # beyond the time for drawings, until uvicorn gives up
 WATCH_SECONDS = 2.0
+TELLING_TICKS = 100  # of uvicorn's, ten a second: how often the operator is told of connections that were turned away
 SETTLED_SECONDS = 0.2  # without a change: half a file may be a valid one, without some of its models, say
 
 
@@ -101,6 +102,12 @@ class Server(uvicorn.Server):
             self._watcher = asyncio.create_task(self._watch())
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             print(welcome(self._parts, host, port), file=sys.stderr, flush=True)  # noqa: T201
+
+    async def on_tick(self, counter: int) -> bool:
+        if Protocol.turned_away and counter % TELLING_TICKS == 0:
+            turned_away, Protocol.turned_away = Protocol.turned_away, 0
+            self._parts.ground.log.warning("hardly any descriptor is left", turned_away=turned_away)
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Told to end by a supervisor, the gateway first says that it is not ready and goes on for a moment, so that

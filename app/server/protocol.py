@@ -14,7 +14,7 @@ import struct
 import termios
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -59,6 +59,7 @@ class Protocol(HttpToolsProtocol):
     hundred times as much. Each piece that the parser gets ends where a request may end, so it never reads beyond one.
     """
 
+    turned_away: ClassVar[int] = 0  # connections for which no descriptor was left, since this was last told
     flow: Flow
     _over = False  # what cannot be read has come: nothing after it is looked at
     _held = b""  # what has come; all before `_at` is read
@@ -83,7 +84,9 @@ class Protocol(HttpToolsProtocol):
         left, reserved = _descriptors(transport)
         if left > reserved:
             self._await_head()
-        elif left > reserved // 2:
+            return
+        Protocol.turned_away += 1
+        if left > reserved // 2:
             self._refuse(_no_descriptors())
         else:
             self.abort()  # each one that is told holds a descriptor for a moment

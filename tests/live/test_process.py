@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -177,3 +178,43 @@ def test_many_who_read_nothing_hold_little_memory(gateway: Process, upstream: Sc
     gateway.forget_memory()
     asyncio.run(sixteen())
     assert gateway.memory() - before < 80 * MEGABYTE
+
+
+# --- descriptors ---
+
+
+async def heard(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(12)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_without_descriptors_new_callers_are_told_and_others_still_get_their_pictures(
+    gateway: Process, upstream: Scripted
+) -> None:
+    """Its own connections were refused as if providers were down, which then cooled down."""
+    upstream.at("openai", SMALL)
+    async with line(gateway.port) as early:
+        crowd: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        used = len(list(Path(f"/proc/{gateway.process.pid}/fd").iterdir()))
+        limit = used + 40
+        before = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+        try:
+            crowd.extend([await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(100)])
+            told = [await heard(reader) for reader, _ in crowd[-40:]]
+            assert set(told) <= {b"HTTP/1.1 503", b""}
+            body = json.dumps({"model": "openai", "prompt": "a red fox"}).encode()
+            await early.send(request("POST", "/v1/images/generations", body, content_type="application/json"))
+            assert (await early.reply()).status == 200
+            async with asyncio.timeout(20):
+                while "hardly any descriptor is left" not in gateway.printed():
+                    await asyncio.sleep(0.1)
+        finally:
+            resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, before)
+            for _, writer in crowd:
+                writer.transport.abort()
+    assert (await generate(gateway.port, model="openai")).status == 200

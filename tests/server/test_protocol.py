@@ -8,11 +8,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from app.process import TELLING_TICKS, Server
 from app.server.protocol import LONGEST_HEAD, Protocol, connection
 from tests.server.streams import Wire, connected
 
@@ -200,3 +202,15 @@ async def test_a_connection_that_is_lost_has_no_clock_running() -> None:
     protocol.pause_writing()
     protocol.connection_lost(ConnectionResetError())
     assert protocol._stalled is None
+
+
+async def test_the_operator_is_told_of_callers_who_were_turned_away_once_in_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Mock()
+    server = Server(uvicorn.Config(app), app, Mock(), None, 0.0)
+    monkeypatch.setattr(Protocol, "turned_away", 7)
+    for tick in range(1, 2 * TELLING_TICKS):
+        assert not await server.on_tick(tick)
+    app.state.parts.ground.log.warning.assert_called_once_with("hardly any descriptor is left", turned_away=7)
+    assert Protocol.turned_away == 0
