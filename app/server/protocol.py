@@ -225,6 +225,11 @@ class Protocol(HttpToolsProtocol):
         return cycle is None or bool(cycle.response_complete)
 
     @property
+    def held_bytes(self) -> int:
+        """How much has come and is not read yet."""
+        return len(self._held) - self._at
+
+    @property
     def closing(self) -> bool:
         return self.transport.is_closing()
 

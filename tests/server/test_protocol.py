@@ -208,7 +208,7 @@ async def test_the_operator_is_told_of_callers_who_were_turned_away_once_in_a_wh
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = Mock()
-    server = Server(uvicorn.Config(app), app, Mock(), None, 0.0)
+    server = Server(uvicorn.Config(app, log_config=None), app, Mock(), None, 0.0)
     monkeypatch.setattr(Protocol, "turned_away", 7)
     for tick in range(1, 2 * TELLING_TICKS):
         assert not await server.on_tick(tick)
