@@ -68,6 +68,11 @@ class ApiError(Exception):
         self.attempts = attempts  # requests that were sent to providers
         self.perhaps_paid = perhaps_paid  # a drawing may have been made: asking again may pay again
 
+    def paid(self) -> Self:
+        """Mark that a drawing may have been paid for: an SDK must not repeat the request."""
+        self.should_retry, self.perhaps_paid = False, True
+        return self
+
     def alone(self) -> Self:
         """The same without its traceback, whose frames hold all that they were working on: to be kept."""
         return copy.copy(self)
@@ -152,6 +157,11 @@ class UpstreamError(Exception):
     def alone(self) -> Self:
         """The same without its traceback."""
         return replace(self)
+
+    @property
+    def is_uncertain(self) -> bool:
+        """True if the image may have been drawn and paid for."""
+        return self.failure is Failure.UNCERTAIN
 
     def __str__(self) -> str:
         return f"{self.failure.name.lower()}: {self.message}"

@@ -19,9 +19,10 @@ from app import wiring
 from app.api import models
 from app.api.docs import openapi
 from app.api.files import FileEndpoint
-from app.api.images import ImageEndpoint, RunEndpoint
+from app.api.images import ImageEndpoint
 from app.api.layers import Envelope, Frame
 from app.api.responses.sending import HEADERS_FOR_BROWSERS
+from app.api.runs import RunEndpoint
 from app.api.web_pages import PageGuard
 from app.config.loading import Settings
 from app.errors import ApiError, InvalidRequest, NotFound, shortened

@@ -18,7 +18,7 @@ from typing import Any
 from app import dialects
 from app.access.keys import Key, Keys
 from app.api.files import Files
-from app.api.images import Service
+from app.api.following import Service
 from app.api.requests.body import Limits
 from app.api.requests.json_body import Fetch
 from app.api.requests.remote_images import upload
@@ -28,15 +28,15 @@ from app.config import inventory
 from app.config.loading import Settings
 from app.config.schema import KeySettings
 from app.config.simulated import with_sandbox
+from app.events import ImageLink
 from app.gateway.delivery import Delivery
 from app.gateway.gateway import Gateway, Policy
-from app.images import ImageLink
-from app.imaging.workers import Studio
+from app.imaging.workers import Workers
 from app.routing.failover import RetryBudget
 from app.routing.health import Health
 from app.routing.queues import Slots
-from app.runs.entry import Kept
-from app.runs.persistence import RunShelf
+from app.runs.entry import RunEntry
+from app.runs.persistence import RunFiles
 from app.runs.retention import Retention, Room
 from app.storage.data_dir import open_data_dir
 from app.storage.disk import DiskStore
@@ -72,7 +72,7 @@ class Ground:
     meter: Meter
     retention: Retention
     policy: Policy
-    studio: Studio
+    workers: Workers
 
     def recording(self) -> Recording:
         return Recording(lambda: Spool(0, self.spools), self.meter, RECORDED_IN_MEMORY)
@@ -112,8 +112,8 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
         clock = steady(time.time, time.monotonic)
         alarm = DiskAlarm(log.warning, time.monotonic)
         not_kept = partial(_not_kept, log, alarm)
-        shelf = RunShelf(data.folder("runs"), meter, report=not_kept)
-        left = list(shelf.load(runs.retain_seconds, time.monotonic))
+        persistence = RunFiles(data.folder("runs"), meter, report=not_kept)
+        left = list(persistence.load(runs.retain_seconds, time.monotonic))
         owed = [kept for kept in left if not kept.run.delivered]
         store = DiskStore(
             data.folder("files"),
@@ -144,7 +144,7 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
             Retention(
                 Room(runs.memory_bytes, runs.disk_bytes, runs.retain_seconds),
                 meter,
-                shelf,
+                persistence,
                 time.monotonic,
                 left,
                 partial(_free, data.path, alarm),
@@ -155,7 +155,7 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
                 RetryBudget(time.monotonic),
                 random.random,
             ),
-            stack.enter_context(Studio(lambda: Spool(0, spools))),
+            stack.enter_context(Workers(lambda: Spool(0, spools))),
         )
         stack.push_async_callback(ground.retention.close)
         yield ground
@@ -177,7 +177,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         ground.policy,
         Delivery(ground.store, settings.server.default_response_format),
         ground.fetcher,
-        ground.studio,
+        ground.workers,
         recording=ground.recording,
         nonce=lambda: secrets.token_hex(16),
         sleep=asyncio.sleep,
@@ -193,7 +193,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         recording=ground.recording,
         limits=limits,
         uploads=ground.uploads,
-        studio=ground.studio,
+        workers=ground.workers,
         keepalive_seconds=server.keepalive_seconds,
         json_keepalive_after=server.json_keepalive_after,
         signer=ground.signer,
@@ -228,7 +228,7 @@ def _remote(fetcher: Fetcher, limits: Limits, uploads: Uploads) -> Fetch:
     return lambda url, place: upload(fetcher, url, uploads, param=place, rate=limits.rate, **most)
 
 
-def _files_of(kept: Kept) -> list[str]:
+def _files_of(kept: RunEntry) -> list[str]:
     """The files that the links of a run lead to."""
     return [named(event.url) for event in kept.run.recording.log() if isinstance(event, ImageLink)]
 

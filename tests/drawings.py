@@ -8,8 +8,10 @@ from typing import Any
 
 from app.access.keys import Key
 from app.errors import ApiError
-from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageRequest, Operation, Served, Upload
-from app.runs.run import Call, Run
+from app.events import Event, ImageBegins, ImageData, ImageEnds, Served
+from app.gateway.call import Call
+from app.images import ImageRequest, Operation, Upload
+from app.runs.run import Run
 from app.storage.recording import Meter, Recording
 from app.storage.spool import Spool, Uploads
 

@@ -22,12 +22,12 @@ IO = (
 # The composition root and the ends of the tree may import anything.
 TOPS = ("app", "commands", "process", "main", "wiring")
 # Everybody may import these values.
-VALUES = ("images", "errors")
+VALUES = ("images", "events", "errors")
 # A package on the left may import the packages on its right, and no others.
 MAY_IMPORT = {
     "api": "runs gateway access catalog storage imaging codecs server telemetry upstream",
     "runs": "gateway storage access",
-    "gateway": "routing dialects catalog codecs imaging storage access runs telemetry upstream",
+    "gateway": "routing dialects catalog codecs imaging storage access telemetry upstream",
     "routing": "catalog codecs",
     "dialects": "catalog codecs",
     "upstream": "dialects imaging catalog",
@@ -37,8 +37,8 @@ MAY_IMPORT = {
 }
 # These know values and the standard library: no event loop, no clock, no file, no randomness.
 PURE = (
-    *("app.images", "app.errors", "app.dialects", "app.catalog", "app.codecs", "app.access"),
-    *("app.routing.failover", "app.routing.health", "app.routing.selection"),
+    *("app.images", "app.events", "app.errors", "app.dialects", "app.catalog", "app.codecs", "app.access"),
+    *("app.routing.failover", "app.routing.verdict", "app.routing.health", "app.routing.selection"),
     *("app.imaging.formats", "app.imaging.headers", "app.imaging.parts", "app.gateway.inspection"),
     *("app.api.responses.encoders", "app.api.requests.validation"),
 )

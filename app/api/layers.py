@@ -11,7 +11,7 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.requests.body import ClientGone, Watched
-from app.api.responses.sending import Answer, Told, send_error
+from app.api.responses.sending import Answer, RequestLog, send_error
 from app.errors import ApiError, shortened
 from app.telemetry.logs import REQUEST_ID
 
@@ -45,7 +45,7 @@ class Frame:
         began = time.perf_counter()
         request_id = self._id(scope)
         REQUEST_ID.set(request_id)
-        told = Told(began=began)
+        told = RequestLog(began=began)
         watched = Watched(receive, complete=not _has_body(scope))
         scope["state"] = {**scope.get("state", {}), "told": told, "request_id": request_id}
 
@@ -103,7 +103,7 @@ class Envelope:
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    told: Told = scope["state"]["told"]
+    told: RequestLog = scope["state"]["told"]
     told.error = error.code or error.type
     if not told.status:
         with Answer(scope, send) as answer:
@@ -122,7 +122,7 @@ def _client(scope: Scope) -> str | None:
     return host if _ADDRESS.fullmatch(host) else None
 
 
-def _line(scope: Scope, request_id: str, client: str | None, told: Told, now: float) -> dict[str, object]:
+def _line(scope: Scope, request_id: str, client: str | None, told: RequestLog, now: float) -> dict[str, object]:
     first = None if told.first_byte is None else round((told.first_byte - told.began) * 1000, 1)
     served = told.served
     line = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pybase64
 
 
-class Groups:
+class Base64Carry:
     __slots__ = ("_carry",)
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from app.dialects import UpstreamRequest, failures
 from app.errors import Failure, UpstreamError
 from app.telemetry import connection_errors as causes
 from app.telemetry.redaction import body_without_secrets
-from app.upstream.client import Answer, Upstream
+from app.upstream.client import Upstream, UpstreamAnswer
 from app.upstream.transport import AiohttpTransport
 
 TIMEOUTS = Timeouts(connect=5, read=10, total=20)
@@ -96,7 +96,7 @@ async def _finding(upstream: Upstream, question: Question, timeouts: Timeouts) -
         return Finding(provider.name, Outcome.UNREACHABLE, _why(error, timeouts))
 
 
-async def _read(question: Question, answer: Answer) -> Finding:
+async def _read(question: Question, answer: UpstreamAnswer) -> Finding:
     finding = Finding(
         question.provider.name,
         Outcome.UNLISTED,
@@ -130,7 +130,7 @@ def _told(path: str, status: int, message: str) -> str:
     return f"{said} at {path!r}{remedy}"
 
 
-async def _body(answer: Answer) -> bytes | None:
+async def _body(answer: UpstreamAnswer) -> bytes | None:
     """None if it is too long. Raises UpstreamError when it is cut."""
     body = bytearray()
     async with aclosing(answer.pieces()) as pieces:

@@ -15,7 +15,8 @@ from typing import Any, Protocol, cast
 from app.catalog.deployments import Deployment
 from app.catalog.profiles import Profile
 from app.errors import UpstreamError
-from app.images import Blob, Event, ImageRequest
+from app.events import Event
+from app.images import Blob, ImageRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ _REDIRECTED = "it redirects (status {}), which is not followed; `base_url` has t
 
 def from_status(head: ResponseHead, body: bytes) -> UpstreamError:
     """The failure that an answer with a status other than 2xx is."""
-    words, wait = Words.read(_parsed(body)), _retry_after(head.headers)
+    words, wait = ErrorText.read(_parsed(body)), _retry_after(head.headers)
     status = head.status
     return UpstreamError(
         failure=_by_status(status, words, wait),
@@ -87,7 +87,7 @@ def from_document(document: Any, *, delivered: bool = False) -> UpstreamError | 
     if not isinstance(document, dict):
         return UpstreamError(Failure.UNCERTAIN, "the answer is JSON, but no object")
     if says_failed(document):
-        return failed(Words.read(document))
+        return failed(ErrorText.read(document))
     return None if delivered else _instead_of_an_image(document)
 
 
@@ -95,8 +95,8 @@ def from_event(data: Any, name: str) -> UpstreamError:
     """The failure that an event is whose name, or `type`, is one of failure. `data`: JSON of any shape, or a text."""
     if isinstance(data, dict) and not data.get("error"):  # laid flat
         data = {key: value for key, value in data.items() if key != "type" or value not in ("error", name)}
-        return failed(Words.read({"error": data}))
-    return failed(Words.read(data if isinstance(data, dict) else {"error": data}))
+        return failed(ErrorText.read({"error": data}))
+    return failed(ErrorText.read(data if isinstance(data, dict) else {"error": data}))
 
 
 def failed_event(document: Mapping[str, Any], name: str) -> UpstreamError | None:
@@ -107,7 +107,7 @@ def failed_event(document: Mapping[str, Any], name: str) -> UpstreamError | None
         if ends_stream(each):
             return from_event(document, each)
     fails = says_failed(document) if not called else _is_error(document.get("error"))
-    return failed(Words.read(document)) if fails else None
+    return failed(ErrorText.read(document)) if fails else None
 
 
 def ends_stream(called: str) -> bool:
@@ -131,7 +131,7 @@ def names_failure(word: str) -> bool:
     return _FAILED.fullmatch(word.strip()) is not None
 
 
-def failed(words: Words) -> UpstreamError:
+def failed(words: ErrorText) -> UpstreamError:
     """The failure of an answer that was begun as a good one, and then says in these words that there is no image."""
     refused = _moderated(words) or _is_refusal_code(words.code)
     failure = Failure.CREDENTIAL if _exhausted(words) else Failure.REFUSED if refused else Failure.FAILED
@@ -151,8 +151,8 @@ def _is_error(error: Any) -> bool:
 
 def _instead_of_an_image(document: Mapping[str, Any]) -> UpstreamError | None:
     if error := _of_an_image(document):
-        return failed(Words.read({"error": error}))
-    words, status = Words.read(document), document.get("status")
+        return failed(ErrorText.read({"error": error}))
+    words, status = ErrorText.read(document), document.get("status")
     if _is_refusal_code(words.code) or _MODERATION.search(words.code or ""):
         return failed(words)
     if isinstance(status, str) and status.strip() and status.strip().lower() not in _GOOD_WORDS:
@@ -167,7 +167,7 @@ def _of_an_image(document: Mapping[str, Any]) -> Any:
     return next(filter(_is_error, errors), None)
 
 
-def _is_reason(words: Words, document: Mapping[str, Any]) -> bool:
+def _is_reason(words: ErrorText, document: Mapping[str, Any]) -> bool:
     """Whether the words can only mean that nothing was drawn."""
     status, message = document.get("status"), words.message.lower()
     if document.get("errors"):
@@ -185,19 +185,19 @@ def _is_refusal_code(code: str | None) -> bool:
     return code is not None and ((code.isdecimal() and int(code) in _REFUSALS) or code.startswith("invalid_"))
 
 
-def _moderated(words: Words) -> bool:
+def _moderated(words: ErrorText) -> bool:
     return _coded_as_moderated(words) or bool(_MODERATION.search(words.message))
 
 
-def _coded_as_moderated(words: Words) -> bool:
+def _coded_as_moderated(words: ErrorText) -> bool:
     return any(map(_MODERATION.search, (words.code or "", words.type or "")))
 
 
-def _exhausted(words: Words) -> bool:
+def _exhausted(words: ErrorText) -> bool:
     return any(word in _QUOTA or word.startswith("billing_") for word in (words.code, words.type) if word)
 
 
-def _by_status(status: int, words: Words, wait: float | None) -> Failure:
+def _by_status(status: int, words: ErrorText, wait: float | None) -> Failure:
     if _exhausted(words):
         return Failure.CREDENTIAL
     if status in _ACCOUNT:
@@ -216,7 +216,7 @@ def _by_status(status: int, words: Words, wait: float | None) -> Failure:
     return Failure.UNCERTAIN if status >= 500 else Failure.REFUSED
 
 
-class Words:
+class ErrorText:
     """Message, type, code and param out of whatever shape an error has."""
 
     __slots__ = ("code", "details", "message", "param", "type")
@@ -227,7 +227,7 @@ class Words:
         self.details = {"moderation_details": details} if isinstance(details, dict) and _is_small(details) else None
 
     @classmethod
-    def read(cls, document: Any) -> Words:
+    def read(cls, document: Any) -> ErrorText:
         if not isinstance(document, dict):
             return cls("", None, None, None, None)
         inner: dict[str, Any] = next((each for each in _errors(document) if isinstance(each, dict)), document)

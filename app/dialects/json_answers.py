@@ -13,7 +13,7 @@ from app.codecs.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
 from app.dialects import Decoder
 from app.dialects.failures import from_document
 from app.errors import Failure, UpstreamError
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 
 FACTS = ("background", "output_format", "quality", "safety_identifier", "size")
 LONGEST_LINK = 65_536  # bytes
@@ -44,7 +44,7 @@ class JsonAnswer:
         self._open = False  # the entry `_told` has begun to be told ...
         self._from_url = False  # ... with what stood under `url`
         self._passing = False  # we are inside a picture's text
-        self._address: Address | None = None  # we are inside of
+        self._address: UrlText | None = None  # we are inside of
         self._link: str | None = None  # of the entry `_told`, if it has one and was not begun to be told
         self._last: StringBegins | None = None  # the last string of an entry that was asked for
 
@@ -108,7 +108,7 @@ class JsonAnswer:
             yield from self._end(self._entry(self._told, begins), None)
         self._last = begins
         if key == "url" and not self._open:
-            self._address = Address()
+            self._address = UrlText()
         elif key == "b64_json" and not self._open:
             self._passing = True
         elif key == "b64_json" and not self._from_url:
@@ -148,7 +148,7 @@ def link(entry: Any) -> str | None:
     return url if isinstance(url, str) and url else None
 
 
-class Address:
+class UrlText:
     """What stands under `url`, while it passes: a link, or, as a data URL, the image itself."""
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class Address:
 
 def behind(address: str) -> ImageLink | ImageData:
     """What a whole `url` stands for."""
-    whole = Address()
+    whole = UrlText()
     text = whole.feed(address.encode(errors="replace"))
     return ImageLink(address) if whole.link is not None else ImageData(text + whole.close())
 

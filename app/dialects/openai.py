@@ -17,7 +17,8 @@ from app.dialects.failures import ends_stream, failed_event, from_document, from
 from app.dialects.json_answers import ByFirstByte, behind, garbled, image_ends, link, usage_of
 from app.dialects.usage import add_up
 from app.errors import Failure, UpstreamError
-from app.images import Done, Event, ImageBegins, ImageData, ImageRequest, Operation, Upload
+from app.events import Done, Event, ImageBegins, ImageData
+from app.images import ImageRequest, Operation, Upload
 
 profile = Profile(extra="pass")
 
@@ -138,7 +139,7 @@ class EventAnswer:
         self.done = False
         self._most = most
         self._sse = SseReader()
-        self._event: Picture | Complaint | None = None
+        self._event: StreamedImage | ErrorEvent | None = None
         self._finished = self._partials = 0  # images, and partial images of the next one
         self._usages: list[Mapping[str, Any]] = []
         self._events_left, self._beside_left = MOST_EVENTS, MOST_BESIDE
@@ -177,15 +178,15 @@ class EventAnswer:
                 self._note(self._event)
                 self._event = None
 
-    def _begun(self, name: str | None) -> Picture | Complaint:
+    def _begun(self, name: str | None) -> StreamedImage | ErrorEvent:
         self._events_left -= 1
         if self._events_left < 0:
             raise garbled(f"the stream has more than {MOST_EVENTS} events")
         if name and ends_stream(name):
-            return Complaint(name)
-        return Picture(self._finished, name, self._partials, min(LARGEST_BESIDE, self._beside_left))
+            return ErrorEvent(name)
+        return StreamedImage(self._finished, name, self._partials, min(LARGEST_BESIDE, self._beside_left))
 
-    def _note(self, event: Picture | Complaint) -> None:
+    def _note(self, event: StreamedImage | ErrorEvent) -> None:
         self._partials += event.is_partial
         self._beside_left -= event.beside
         if event.aside is not None:
@@ -208,7 +209,7 @@ def _joined(found: Iterable[Any]) -> Iterator[Any]:
             yield from items
 
 
-class Complaint:
+class ErrorEvent:
     """An event that is called an error from its start. Its data may be plain text."""
 
     ends = finished = is_partial = False
@@ -231,7 +232,7 @@ class Complaint:
         raise from_event(said, name or self._name)
 
 
-class Picture:
+class StreamedImage:
     """One event's data: JSON with the picture under `b64_json`, or its address under `url`.
 
     Whether it is a partial image is said by `event:`, by `type` or by `partial_image_index`, in any order; what comes

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 import pybase64
 
-from app.codecs.base64 import Groups
+from app.codecs.base64 import Base64Carry
 from app.errors import Failure, Unavailable, UpstreamError
-from app.images import Blob, Event, ImageBegins, ImageData, ImageEnds
+from app.events import Event, ImageBegins, ImageData, ImageEnds
+from app.images import Blob
 from app.imaging.formats import media_type
-from app.imaging.headers import traits
+from app.imaging.headers import read_header
 from app.imaging.operations import FileFormat, Redraw, Undrawable
-from app.imaging.workers import Studio
+from app.imaging.workers import Workers
 from app.storage.spool import Spool
 
 _TELLS = 16  # characters of base64 that tell a PNG, a JPEG or a WebP
@@ -31,7 +32,7 @@ class Wanted:
 
 
 async def reformat(
-    events: AsyncGenerator[Event, None], wanted: Wanted, studio: Studio, *, key: str = "", recompress: bool = False
+    events: AsyncGenerator[Event, None], wanted: Wanted, workers: Workers, *, key: str = "", recompress: bool = False
 ) -> AsyncGenerator[Event, None]:
     """The same events, with all images in the `wanted` format; partial ones too. `key` has its turn at the studio.
 
@@ -43,7 +44,7 @@ async def reformat(
         try:
             async for event in events:
                 if type(event) is ImageData:
-                    picture = picture or _Picture(studio, wanted, key, recompress=recompress)
+                    picture = picture or _Picture(workers, wanted, key, recompress=recompress)
                     if text := picture.take(event.base64):
                         yield event if text is event.base64 else ImageData(text)
                     continue
@@ -71,13 +72,13 @@ class _Converted:
 class _Picture:
     """One image: passed on as it comes, or collected (`source` is there) and converted."""
 
-    def __init__(self, studio: Studio, wanted: Wanted, key: str, *, recompress: bool) -> None:
-        self._studio = studio
+    def __init__(self, workers: Workers, wanted: Wanted, key: str, *, recompress: bool) -> None:
+        self._workers = workers
         self._wanted = wanted
         self._key = key
         self._recompress = recompress and wanted.compression is not None and wanted.format != "png"
         self._begun: bytearray | None = bytearray()  # of the text, until it tells what the image is
-        self._groups = Groups()
+        self._groups = Base64Carry()
         self._target: Spool | None = None
         self.source: Spool | None = None
 
@@ -91,7 +92,7 @@ class _Picture:
                 text = bytes(self._begun)
             self._begun = None
             if self._recompress or media_type(_decoded(text[:_TELLS])) != f"image/{self._wanted.format}":
-                self.source = self._studio.spool()
+                self.source = self._workers.spool()
         if self.source is None:
             return text
         self._collect(self.source, text)
@@ -105,10 +106,10 @@ class _Picture:
             return None
         if self._groups.cut:
             raise _failed("its base64 ends in the middle of a group")
-        self._target = self._studio.spool()
-        order = Redraw(self._wanted.format, self._wanted.compression, traits(self.source).orientation)
+        self._target = self._workers.spool()
+        order = Redraw(self._wanted.format, self._wanted.compression, read_header(self.source).orientation)
         try:
-            size = await self._studio.redraw(self.source, self._target, order, key=self._key, paid=True)
+            size = await self._workers.redraw(self.source, self._target, order, key=self._key, paid=True)
         except Undrawable as error:
             raise _failed(str(error)) from error
         except Unavailable as error:
@@ -148,7 +149,7 @@ def _failed(reason: str) -> UpstreamError:
 
 def _paid(error: Unavailable) -> Unavailable:
     """The drawing has cost money: asking again would cost it again."""
-    return Unavailable(error.message, code=error.code, should_retry=False, perhaps_paid=True)
+    return Unavailable(error.message, code=error.code).paid()
 
 
 def _forget(picture: _Picture | None) -> None:

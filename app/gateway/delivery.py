@@ -8,9 +8,9 @@ from contextlib import ExitStack, aclosing
 from typing import Literal
 
 from app.catalog.fitting import Fitted
+from app.events import Event
+from app.gateway.call import Call
 from app.gateway.links import linked
-from app.images import Event
-from app.runs.run import Call
 from app.storage.files import Store
 
 Result = Literal["b64_json", "url"]

@@ -11,14 +11,14 @@ from typing import Any
 
 from app.dialects.usage import add_up
 from app.errors import ApiError, UpstreamFailed
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, Served
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served
 from app.storage.recording import Recording
 
 Draw = Callable[[int, int], AsyncGenerator[Event, None]]  # first index, how many
 
 
 @dataclass(slots=True)
-class Drawn:
+class FinishedImages:
     """What has been drawn of a call so far: whole images by index. Outlives a failed call, so that only what is
     missing is drawn when it is asked for again."""
 
@@ -66,7 +66,7 @@ def parts(n: int, at_a_time: int, have: Iterable[int] = ()) -> list[tuple[int, i
 
 async def in_a_row(n: int, draw: Draw) -> AsyncGenerator[Event, None]:
     """All of `n` images, passed on while they come; if an answer holds fewer than asked, the rest is drawn after it."""
-    drawn, got, sent = Drawn(), 0, 0
+    drawn, got, sent = FinishedImages(), 0, 0
     while got < n:
         first, before = got, sent
         async with aclosing(draw(first, n - first)) as events:
@@ -94,7 +94,7 @@ async def together(
     at_a_time: int,
     draw: Draw,
     new: Callable[[], Recording],
-    drawn: Drawn,
+    drawn: FinishedImages,
     *,
     at_once: int,
     as_they_land: bool,
@@ -133,7 +133,7 @@ async def _drawing(
     at_once: int,
     draw: Draw,
     new: Callable[[], Recording],
-    drawn: Drawn,
+    drawn: FinishedImages,
     landed: asyncio.Queue[Any],
 ) -> AsyncIterator[asyncio.Task[None]]:
     places, failed = asyncio.Semaphore(at_once), asyncio.Event()
@@ -168,7 +168,7 @@ async def _drawing(
                 recording.close()
 
 
-async def _settled(tasks: Sequence[asyncio.Task[None]], drawn: Drawn) -> None:
+async def _settled(tasks: Sequence[asyncio.Task[None]], drawn: FinishedImages) -> None:
     """Waits for all, also when one fails: the others are paid for. Then raises the first failure; sooner than any
     other one after which nothing may be drawn again."""
     try:
@@ -194,7 +194,7 @@ def _in_vain(failures: Iterable[BaseException]) -> int:
 
 
 async def _part(
-    first: int, count: int, draw: Draw, new: Callable[[], Recording], drawn: Drawn, landed: asyncio.Queue[Any]
+    first: int, count: int, draw: Draw, new: Callable[[], Recording], drawn: FinishedImages, landed: asyncio.Queue[Any]
 ) -> None:
     """Draws one part. Its images are kept one by one, as soon as each is whole."""
     recording, served, begun, got = new(), None, ImageBegins(first), 0
@@ -236,22 +236,20 @@ def _nothing() -> ApiError:
     return UpstreamFailed(
         "The provider answered without an image.",
         code="upstream_broken_answer",
-        should_retry=False,
-        perhaps_paid=True,
-    )
+    ).paid()
 
 
-def _note(drawn: Drawn, done: Done) -> None:
+def _note(drawn: FinishedImages, done: Done) -> None:
     drawn.facts.update(done.facts)
     if done.usage:
         drawn.usages.append(dict(done.usage))
 
 
-def _attempts(drawn: Drawn) -> int:
+def _attempts(drawn: FinishedImages) -> int:
     return sum(served.attempts for served in drawn.served.values())
 
 
-def _summary(drawn: Drawn) -> Served:
+def _summary(drawn: FinishedImages) -> Served:
     """One word for the whole call: the first part's provider, everybody's attempts, all that was dropped or mapped."""
     all_served = [drawn.served[first] for first in sorted(drawn.served)]
     dropped = dict.fromkeys(name for served in all_served for name in served.dropped)

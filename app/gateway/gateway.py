@@ -16,17 +16,19 @@ from app.catalog.fitting import CONVERTIBLE, Fitted
 from app.catalog.models import Catalog
 from app.dialects import Decoder, Dialect, ResponseHead, UpstreamRequest
 from app.errors import ApiError, Failure, Unavailable, UpstreamError
+from app.events import Event, ImageData, ImageLink, Served
 from app.gateway import fanout
+from app.gateway.call import Call
 from app.gateway.conversion import Wanted, reformat
 from app.gateway.delivery import Delivery
 from app.gateway.inspection import Inspector
-from app.images import Event, ImageData, ImageLink, ImageRequest, Served
-from app.imaging.workers import Studio
+from app.images import ImageRequest
+from app.imaging.workers import Workers
 from app.routing import failover
 from app.routing.failover import Attempt, RetryBudget
 from app.routing.health import Health
 from app.routing.queues import Slots
-from app.runs.run import Call
+from app.routing.verdict import verdict
 from app.storage.recording import Recording
 from app.telemetry.redaction import body_without_secrets, without_secrets
 from app.upstream.addresses import FetchError
@@ -34,7 +36,7 @@ from app.upstream.addresses import FetchError
 LINGER = 0.5  # seconds, for an answer to end that has given all its images
 
 
-class Answer(Protocol):
+class UpstreamAnswer(Protocol):
     head: ResponseHead
 
     def pieces(self) -> AsyncGenerator[bytes, None]: ...
@@ -47,7 +49,7 @@ class Fetcher(Protocol):
 
 
 class Sender(Protocol):
-    def send(self, request: UpstreamRequest, deployment: Deployment) -> AbstractAsyncContextManager[Answer]: ...
+    def send(self, request: UpstreamRequest, deployment: Deployment) -> AbstractAsyncContextManager[UpstreamAnswer]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Gateway:
         policy: Policy,
         delivery: Delivery,
         fetcher: Fetcher,
-        studio: Studio,
+        workers: Workers,
         *,
         recording: Callable[[], Recording],
         nonce: Callable[[], str],
@@ -84,7 +86,7 @@ class Gateway:
         self._policy = policy
         self._delivery = delivery
         self._fetcher = fetcher
-        self._studio = studio
+        self._workers = workers
         self._recording = recording
         self._nonce = nonce
         self._sleep = sleep
@@ -145,7 +147,7 @@ class Gateway:
                         if failure.failure is Failure.NOT_SENT:
                             call.sent -= 1
                             _refuse_the_absent(call)
-                        tally.perhaps_paid |= error.failure is Failure.UNCERTAIN
+                        tally.perhaps_paid |= error.is_uncertain
 
     def _delivered(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """An attempt's images in the format that was asked for, whoever makes it."""
@@ -153,7 +155,7 @@ class Gateway:
         if wanted is None:
             return events
         recompress = "output_compression" not in candidate.request.parameters
-        return reformat(events, wanted, self._studio, key=call.key.name, recompress=recompress)
+        return reformat(events, wanted, self._workers, key=call.key.name, recompress=recompress)
 
     async def _attempt(self, call: Call, candidate: Fitted) -> AsyncGenerator[Event, None]:
         """One request to one deployment, and its answer. Raises UpstreamError."""
@@ -259,14 +261,12 @@ class Tally:
         if isinstance(error, ApiError):
             error.attempts = self.sent
             if self.perhaps_paid:
-                error.should_retry, error.perhaps_paid = False, True
+                error.paid()
 
 
 def _broken_off(attempt: Attempt[Fitted], error: UpstreamError) -> ApiError:
     """A failure after the commit point. Some of the image has arrived, so it was drawn."""
-    told = failover.verdict([(attempt.candidate, error)])
-    told.should_retry, told.perhaps_paid = False, True
-    return told
+    return verdict([(attempt.candidate, error)]).paid()
 
 
 def _refuse_the_absent(call: Call) -> None:

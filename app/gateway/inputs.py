@@ -13,9 +13,9 @@ from app.catalog.profiles import Profile
 from app.errors import InvalidRequest
 from app.gateway import masks
 from app.images import ImageRequest, Size, Upload
-from app.imaging.headers import Traits, traits
+from app.imaging.headers import ImageHeader, read_header
 from app.imaging.operations import EXTENSIONS, FORMATS, Redraw, RedrawMask, Undrawable, WithoutAlpha
-from app.imaging.workers import Studio
+from app.imaging.workers import Workers
 from app.storage.spool import Uploads
 
 _IN_MEMORY = 131_072  # bytes of one picture; beyond, it lies on disk
@@ -24,16 +24,16 @@ _IN_MEMORY = 131_072  # bytes of one picture; beyond, it lies on disk
 class Preparation:
     """One request's pictures, and what was made of them so far: no work is done twice for its attempts and parts."""
 
-    def __init__(self, request: ImageRequest, uploads: Uploads, studio: Studio, key: str = "") -> None:
+    def __init__(self, request: ImageRequest, uploads: Uploads, workers: Workers, key: str = "") -> None:
         """`request` as the caller sent it, with a picture at least; what is made is kept in `uploads`. `key` is the
         name of the caller's, and has its turn at the studio."""
         self._request = request
         self._uploads = uploads
-        self._studio = studio
+        self._workers = workers
         self._key = key
         self._lock = asyncio.Lock()
         # By identity: uploads live as long as the request.
-        self._traits: dict[int, Traits] = {}
+        self._traits: dict[int, ImageHeader] = {}
         self._made: dict[tuple[int, Redraw | RedrawMask], Upload] = {}
 
     async def prepare(self, fitted: Fitted) -> Fitted:
@@ -68,12 +68,12 @@ class Preparation:
         order = _redrawing(self._look(upload), can, size)
         return upload if order is None else await self._make(upload, order, name)
 
-    async def _markup(self, upload: Upload, first: Traits, can: Profile, size: Size | None) -> Upload:
+    async def _markup(self, upload: Upload, first: ImageHeader, can: Profile, size: Size | None) -> Upload:
         """It lies on the first picture, so it is resized with it."""
         lies_on_it = self._look(upload).upright == first.upright
         return await self._picture(upload, can, size if lies_on_it else None, "markup")
 
-    async def _mask(self, upload: Upload, first: Traits, can: Profile, size: Size | None) -> Upload:
+    async def _mask(self, upload: Upload, first: ImageHeader, can: Profile, size: Size | None) -> Upload:
         said, mask = self._request.mask_convention, self._look(upload)
         if mask.size is None or mask.alpha is None:
             mask = await self._look_closer(upload, "mask")
@@ -81,15 +81,15 @@ class Preparation:
         order = masks.redrawing(mask, first, said, can, size)
         return upload if order is None else await self._make(upload, order, "mask")
 
-    def _look(self, upload: Upload) -> Traits:
+    def _look(self, upload: Upload) -> ImageHeader:
         if id(upload) not in self._traits:
-            self._traits[id(upload)] = traits(upload.blob)
+            self._traits[id(upload)] = read_header(upload.blob)
         return self._traits[id(upload)]
 
-    async def _look_closer(self, upload: Upload, name: str) -> Traits:
+    async def _look_closer(self, upload: Upload, name: str) -> ImageHeader:
         """Where the header is odd: as Pillow sees it."""
         try:
-            seen = await self._studio.look(upload.blob, key=self._key)
+            seen = await self._workers.look(upload.blob, key=self._key)
         except Undrawable as error:
             raise _invalid(name, error) from error
         found = replace(self._look(upload), size=seen.size, alpha=seen.alpha)
@@ -101,7 +101,7 @@ class Preparation:
         if key not in self._made:
             spool = self._uploads.spool(_IN_MEMORY)
             try:
-                size = await self._studio.redraw(upload.blob, spool, order, key=self._key)
+                size = await self._workers.redraw(upload.blob, spool, order, key=self._key)
             except WithoutAlpha as error:
                 raise masks.without_alpha() from error
             except Undrawable as error:
@@ -111,7 +111,7 @@ class Preparation:
         return self._made[key]
 
 
-def _redrawing(picture: Traits, can: Profile, size: Size | None) -> Redraw | None:
+def _redrawing(picture: ImageHeader, can: Profile, size: Size | None) -> Redraw | None:
     """What must be done to a picture; None: nothing. A host that nothing is known of gets colours as they are."""
     allowed = [format for format in FORMATS if format in can.input_formats]
     same = next((format for format in FORMATS if format == picture.format), FORMATS[0])
@@ -126,7 +126,7 @@ def _redrawing(picture: Traits, can: Profile, size: Size | None) -> Redraw | Non
     return Redraw(format, 95, picture.orientation, size) if needed else None
 
 
-def _derived(can: Profile, first: Traits) -> Size | None:
+def _derived(can: Profile, first: ImageHeader) -> Size | None:
     """The size that is drawn if the caller says none: the picture's as it is seen, or the nearest that there is."""
     upright = first.upright
     return upright if upright is None or can.size.allows(upright) else can.size.nearest(upright)

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pybase64
 
 from app.errors import Failure, UpstreamError
-from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Size
+from app.events import Event, ImageBegins, ImageData, ImageEnds, ImageLink
+from app.images import Size
 from app.imaging.formats import HeaderSearch, dimensions, format_name, has_alpha, media_type
 from app.imaging.parts import JPEG, PNG
 from app.upstream.addresses import resolved

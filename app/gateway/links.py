@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
 
-from app.codecs.base64 import Groups
+from app.codecs.base64 import Base64Carry
 from app.errors import UpstreamFailed
-from app.images import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.events import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
 from app.imaging.formats import media_type
 from app.storage.files import Store, StoredFile, Writer
 
@@ -57,7 +57,7 @@ class _Picture:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._groups = Groups()
+        self._groups = Base64Carry()
         self._head = b""
 
     async def take(self, text: bytes) -> None:
@@ -82,6 +82,4 @@ def _broken(how: str) -> UpstreamFailed:
     return UpstreamFailed(
         f"The image that the provider sent {how}. It may have been paid for, so it is not tried again.",
         code="upstream_broken_answer",
-        should_retry=False,
-        perhaps_paid=True,
-    )
+    ).paid()

@@ -6,11 +6,11 @@ from __future__ import annotations
 from app.catalog.profiles import Profile
 from app.errors import InvalidRequest
 from app.images import Size
-from app.imaging.headers import Traits, turned
+from app.imaging.headers import ImageHeader, turned
 from app.imaging.operations import MaskMeaning, RedrawMask
 
 
-def check(mask: Traits, first: Traits | None, said: MaskMeaning) -> None:
+def check(mask: ImageHeader, first: ImageHeader | None, said: MaskMeaning) -> None:
     """Raises InvalidRequest unless the mask says something, and that of the whole first picture."""
     if said == "alpha" and not mask.alpha:
         raise without_alpha()
@@ -22,7 +22,7 @@ def check(mask: Traits, first: Traits | None, said: MaskMeaning) -> None:
 
 
 def redrawing(
-    mask: Traits, first: Traits | None, said: MaskMeaning, can: Profile, size: Size | None
+    mask: ImageHeader, first: ImageHeader | None, said: MaskMeaning, can: Profile, size: Size | None
 ) -> RedrawMask | None:
     """What must be done to the mask (which was checked); None: nothing. `size` is what the first picture becomes."""
     meant = _meant(can)
@@ -49,14 +49,14 @@ def _meant(can: Profile) -> MaskMeaning:
     return "alpha" if can.mask == "none" else can.mask
 
 
-def _with_the_picture(mask: Traits, first: Traits | None) -> int:
+def _with_the_picture(mask: ImageHeader, first: ImageHeader | None) -> int:
     """A mask that was made for the picture as it is stored, not as it is seen, is turned with it."""
     if first is None or first.size is None or mask.upright is None or mask.upright == first.upright:
         return 1
     return first.orientation if turned(mask.upright, first.orientation) == first.upright else 1
 
 
-def _fits(mask: Traits, said: MaskMeaning, can: Profile) -> bool:
+def _fits(mask: ImageHeader, said: MaskMeaning, can: Profile) -> bool:
     """Whether it can go as it is. A host that nothing is known of gets any PNG with transparency untouched."""
     if mask.format != "png":
         return False

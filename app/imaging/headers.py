@@ -21,7 +21,7 @@ _ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class ImageHeader:
     """`plain`: 8 bits of RGB or RGBA, one picture, nothing to interpret; False where the header does not tell."""
 
     format: str | None  # "png", "jpeg", "webp"
@@ -42,7 +42,7 @@ def turned(size: Size, orientation: int) -> Size:
     return Size(size.height, size.width) if orientation >= 5 else size
 
 
-def traits(blob: Blob) -> Traits:
+def read_header(blob: Blob) -> ImageHeader:
     head = blob.read(0, _HEAD)
     kind = FORMATS.get(media_type(head) or "")
     try:
@@ -55,7 +55,7 @@ def traits(blob: Blob) -> Traits:
                 return _webp(blob, head)
     except (struct.error, IndexError, Crowded):  # the file ends before the header does, or the header does not end
         pass
-    return Traits(kind)
+    return ImageHeader(kind)
 
 
 def fault(blob: Blob) -> str | None:
@@ -79,7 +79,7 @@ def fault(blob: Blob) -> str | None:
             ends = blob.size >= int.from_bytes(head[4:8], "little") + 7  # the last byte may be padding
         case _:
             ends = True
-    if ends and (dimensions(head) or traits(blob).size) is not None:
+    if ends and (dimensions(head) or read_header(blob).size) is not None:
         return None
     return "it is damaged or cut: its header or its end is missing."
 
@@ -91,7 +91,7 @@ def _holds(blob: Blob, end: bytes) -> bool:
     return any(end in blob.read(at, _STEP + len(end)) for at in range(0, blob.size, _STEP))
 
 
-def _png(blob: Blob) -> Traits:
+def _png(blob: Blob) -> ImageHeader:
     size, depth, colour = None, 0, 0
     keyed, animated, exif = False, False, (0, 0)
     for part in parts(blob, PNG):
@@ -106,7 +106,7 @@ def _png(blob: Blob) -> Traits:
                 exif = part.at, min(part.length, _TAIL)
             case b"IDAT":
                 break
-    return Traits(
+    return ImageHeader(
         "png",
         size,
         _orientation(blob.read(*exif) or _exif_at_the_end(blob)),
@@ -131,7 +131,7 @@ def _exif_at_the_end(blob: Blob) -> bytes:
     return b""
 
 
-def _jpeg(blob: Blob) -> Traits:
+def _jpeg(blob: Blob) -> ImageHeader:
     size, depth, colours, exif, album = None, 0, 0, (0, 0), False
     for part in parts(blob, JPEG):
         if part.kind == b"\xe1" and exif == (0, 0) and part.begin.startswith(b"Exif\0\0"):
@@ -144,14 +144,16 @@ def _jpeg(blob: Blob) -> Traits:
         elif part.kind == SCAN:
             break
     orientation = _orientation(blob.read(*exif))
-    return Traits("jpeg", size, orientation, plain=depth == 8 and colours == 3 and not album, album=album, alpha=False)
+    return ImageHeader(
+        "jpeg", size, orientation, plain=depth == 8 and colours == 3 and not album, album=album, alpha=False
+    )
 
 
-def _webp(blob: Blob, head: bytes) -> Traits:
+def _webp(blob: Blob, head: bytes) -> ImageHeader:
     extended = head[12:16] == b"VP8X"
     animated = extended and bool(head[20] & 0x02)
     has_exif = extended and bool(head[20] & 0x08)
-    return Traits(
+    return ImageHeader(
         "webp",
         dimensions(head),
         _orientation(_webp_exif(blob)) if has_exif else 1,

@@ -38,7 +38,7 @@ SECONDS = 120.0  # several times what the largest picture takes that may be conv
 T = TypeVar("T")
 
 
-class Studio:
+class Workers:
     """At most `threads` pictures of a key, and `max_pixels` of them all, are in work at once; `waiting` may stand in
     line. One picture more, and a quarter more pixels, are in work if they are another key's: no key has them all.
 

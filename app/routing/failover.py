@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Generic
 
 from app.catalog.deployments import Deployment
-from app.errors import ApiError, Failure, RateLimited, UpstreamError, UpstreamFailed
-from app.routing.health import LONGEST_TOLD, Cooling, Health
-from app.routing.selection import C, Candidate, Places, choose, last_resort, sorted_out
+from app.errors import Failure, UpstreamError
+from app.routing.health import Cooling, Health
+from app.routing.selection import C, Places, choose, last_resort, sorted_out
+from app.routing.verdict import verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,102 +123,14 @@ def _affordable(deployment: Deployment, again: int, health: Health, budget: Retr
 
 
 def _again_here(error: UpstreamError, deployment: Deployment) -> bool:
-    return error.failure is Failure.NOT_SENT or (deployment.provider.retry_timeouts and _uncertain(error))
+    return error.failure is Failure.NOT_SENT or (deployment.provider.retry_timeouts and error.is_uncertain)
 
 
 def _go_on(error: UpstreamError, deployment: Deployment) -> bool:
-    return error.failure in _ELSEWHERE or (deployment.provider.retry_timeouts and _uncertain(error))
+    return error.failure in _ELSEWHERE or (deployment.provider.retry_timeouts and error.is_uncertain)
 
 
 def _with_time_left(error: UpstreamError, pause: Cooling | None) -> UpstreamError:
     """A 429 as the caller may be told: with the time for which nobody will be asked, whatever the upstream said."""
     limited = error.failure is Failure.RATE_LIMITED and pause is not None and pause.reason == "limited"
     return replace(error, retry_after=pause.left) if limited and pause else error
-
-
-def _uncertain(error: UpstreamError) -> bool:
-    return error.failure is Failure.UNCERTAIN
-
-
-def verdict(
-    failures: Sequence[tuple[Candidate, UpstreamError]], cooling: Sequence[tuple[Candidate, Cooling]] = ()
-) -> ApiError:
-    """What a caller is told after these failures, the last attempt's last, when the rest cools down."""
-    failures = [*_foretold(cooling), *failures]
-    limited = [error for _, error in failures if error.failure is Failure.RATE_LIMITED]
-    retry_after = _soonest(limited)
-    told = [pair for pair in failures if pair[1].failure is not Failure.RATE_LIMITED]
-    if not told:
-        return RateLimited(
-            "Every provider of this model is at its rate limit. Try again later.",
-            code="rate_limit_exceeded",
-            retry_after=retry_after,
-        )
-    # A failure that passes says more than an account that does not.
-    candidate, error = ([pair for pair in told if pair[1].failure is not Failure.CREDENTIAL] or told)[-1]
-    if error.failure is Failure.REFUSED:
-        answer = told_as_it_is(error)
-    elif error.failure is Failure.CREDENTIAL:
-        answer = _account_refused(candidate.deployment, retry_after)
-    else:
-        answer = _blamed(candidate.deployment, error)
-    if any(_uncertain(error) for _, error in failures):
-        answer.should_retry, answer.perhaps_paid = False, True
-    return answer
-
-
-def _foretold(cooling: Sequence[tuple[Candidate, Cooling]]) -> list[tuple[Candidate, UpstreamError]]:
-    """What deployments would have said that were not asked because they said it a moment ago."""
-    failure = {"limited": Failure.RATE_LIMITED, "account": Failure.CREDENTIAL, "failing": Failure.UNAVAILABLE}
-    return [
-        (candidate, UpstreamError(failure[pause.reason], "it failed several times in a row", retry_after=pause.left))
-        for candidate, pause in cooling
-    ]
-
-
-def told_as_it_is(error: UpstreamError) -> ApiError:
-    """A refusal is the caller's: status, type, code and param of the upstream, in OpenAI's envelope."""
-    return UpstreamFailed(
-        error.message,
-        status=error.status if error.status in (400, 404, 413, 422) else 400,
-        type=error.type or "invalid_request_error",
-        code=error.code,
-        param=error.param,
-        details=error.details,
-        should_retry=False,
-    )
-
-
-def _account_refused(deployment: Deployment, retry_after: float | None) -> ApiError:
-    """`retry_after`: seconds until another deployment is out of its rate limit; without one nobody need come back."""
-    return UpstreamFailed(
-        f"The gateway's account with provider {deployment.provider.name!r} was not accepted. "
-        "Tell the gateway's operator.",
-        code="upstream_account_refused",
-        should_retry=False if retry_after is None else None,
-        retry_after=retry_after,
-    )
-
-
-def _blamed(deployment: Deployment, error: UpstreamError) -> ApiError:
-    provider, reason = deployment.provider.name, error.message.rstrip(".")
-    if _uncertain(error):
-        again = "" if deployment.provider.retry_timeouts else ", so it is not tried again"
-        return UpstreamFailed(
-            f"Provider {provider!r} did not deliver: {reason}. The image may have been drawn{again}.",
-            status=504 if error.timed_out else 502,
-            code="upstream_timeout" if error.timed_out else "upstream_broken_answer",
-            should_retry=False,
-        )
-    return UpstreamFailed(
-        f"Provider {provider!r} failed: {error.message}",
-        status=503 if error.status == 503 else 504 if error.timed_out else 502,
-        code="upstream_unavailable",
-        retry_after=_soonest([error]),
-    )
-
-
-def _soonest(errors: Sequence[UpstreamError]) -> float | None:
-    """Seconds; no caller is told to stay away for longer than the gateway itself would."""
-    told = [error.retry_after for error in errors if error.retry_after is not None]
-    return min([LONGEST_TOLD, *told]) if told else None

@@ -30,13 +30,13 @@ class Slots:
         self._clock = clock
         self._max_length = max_length
         self._max_seconds = max_seconds
-        self._lanes: dict[str, _Lane] = {}
-        self._hosts: dict[str, _Host] = {}
+        self._lanes: dict[str, _DeploymentQueue] = {}
+        self._hosts: dict[str, _ProviderQueue] = {}
 
-    def hold(self, deployment: Deployment, key: str) -> Hold:
+    def hold(self, deployment: Deployment, key: str) -> Lease:
         """`async with`: a place while the block lasts, after waiting for it if need be. Raises Unavailable when the
         queue is full or the time is up."""
-        return Hold(self, self._lane(deployment), deployment, key)
+        return Lease(self, self._lane(deployment), deployment, key)
 
     def in_flight(self, deployment: Deployment) -> int:
         return self._lane(deployment).held
@@ -53,12 +53,12 @@ class Slots:
         lane = self._lane(deployment)
         return lane.waiting >= self._max_length and not lane.open_to(deployment)
 
-    def _lane(self, deployment: Deployment) -> _Lane:
+    def _lane(self, deployment: Deployment) -> _DeploymentQueue:
         name = deployment.name
         lane = self._lanes.get(name)
         if lane is None:
-            host = self._hosts.setdefault(deployment.provider.name, _Host())
-            lane = self._lanes[name] = _Lane(host)
+            host = self._hosts.setdefault(deployment.provider.name, _ProviderQueue())
+            lane = self._lanes[name] = _DeploymentQueue(host)
         return lane
 
     async def _wait(self, waiter: Waiter) -> None:
@@ -84,12 +84,12 @@ class Slots:
             raise _unavailable(waiter, _QUEUE_FULL if waiter.crowded_out else late)
 
 
-class Hold:
+class Lease:
     """One request's place at a deployment, or its turn in the queue for it."""
 
     __slots__ = ("_deployment", "_key", "_lane", "_since", "_slots")
 
-    def __init__(self, slots: Slots, lane: _Lane, deployment: Deployment, key: str) -> None:
+    def __init__(self, slots: Slots, lane: _DeploymentQueue, deployment: Deployment, key: str) -> None:
         self._slots = slots
         self._lane = lane
         self._deployment = deployment
@@ -115,13 +115,13 @@ class Hold:
 class Waiter:
     deployment: Deployment
     key: str
-    lane: _Lane
+    lane: _DeploymentQueue
     place: asyncio.Future[bool]  # True: it came, and counts as taken already; False: it will not come
     crowded_out: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class _Host:
+class _ProviderQueue:
     """A provider: what is held there, and all who wait there, by key. The key whose turn is next comes first."""
 
     held: int = 0
@@ -140,10 +140,10 @@ class _Host:
 
 
 @dataclass(slots=True, eq=False)
-class _Lane:
+class _DeploymentQueue:
     """A deployment: what is held there, and how many wait."""
 
-    host: _Host
+    host: _ProviderQueue
     held: int = 0
     waiting: int = 0
     seconds: float | None = None  # for which places were held lately
@@ -212,7 +212,7 @@ def _unavailable(waiter: Waiter, why: str) -> Unavailable:
     )
 
 
-def _expected_wait(lane: _Lane, deployment: Deployment) -> float:
+def _expected_wait(lane: _DeploymentQueue, deployment: Deployment) -> float:
     """Seconds until those who wait now are through and one more is served."""
     seconds = lane.seconds or deployment.profile.typical_seconds or GUESSED_SECONDS
     queues = (

@@ -14,7 +14,7 @@ DELIVERED_RUNS = 128
 DELIVERED_FILES = 64
 
 
-class Place(Protocol):
+class RunFile(Protocol):
     """The file in which a run outlives the process."""
 
     def rest(self) -> None: ...
@@ -40,14 +40,14 @@ class Note(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Kept:
+class RunEntry:
     """`ids` are those of the requests that are answered from the run."""
 
     run: Run
     idempotency_key: str | None
     ids: list[str]
     joined: int = 0  # by how many who came back and are still there
-    place: Place | None = None
+    place: RunFile | None = None
     note: Note | None = None
     delivered_at: float = 0.0  # the clock's time, seconds
     returned: bool = False  # it was delivered, but its connection broke
@@ -58,12 +58,12 @@ class Delivered:
     with an idempotency key lie in files of their own, and stay while there is room."""
 
     def __init__(self) -> None:
-        self._in_memory: dict[Kept, int] = {}
-        self._on_disk: dict[Kept, None] = {}
-        self._named: dict[Kept, None] = {}
+        self._in_memory: dict[RunEntry, int] = {}
+        self._on_disk: dict[RunEntry, None] = {}
+        self._named: dict[RunEntry, None] = {}
         self._bytes = 0
 
-    def add(self, kept: Kept) -> None:
+    def add(self, kept: RunEntry) -> None:
         recording = kept.run.recording
         if kept.run.named:
             self._named.setdefault(kept)
@@ -73,19 +73,19 @@ class Delivered:
             self._in_memory[kept] = recording.in_memory
             self._bytes += recording.in_memory
 
-    def remove(self, kept: Kept) -> None:
+    def remove(self, kept: RunEntry) -> None:
         self._bytes -= self._in_memory.pop(kept, 0)
         self._on_disk.pop(kept, None)
         self._named.pop(kept, None)
 
-    def in_memory(self) -> Kept | None:
+    def in_memory(self) -> RunEntry | None:
         homeless = (kept for kept in self._named if kept.place is None)  # the disk was full
         return next(iter(self._in_memory), None) or next(homeless, None)
 
-    def on_disk(self) -> Kept | None:
+    def on_disk(self) -> RunEntry | None:
         return next(iter(self._on_disk), None) or next(iter(self._named), None)
 
-    def too_much(self) -> Kept | None:
+    def too_much(self) -> RunEntry | None:
         """One that has to go."""
         if self._bytes > DELIVERED_BYTES or len(self._in_memory) > DELIVERED_RUNS:
             return next(iter(self._in_memory))

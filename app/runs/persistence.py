@@ -18,9 +18,11 @@ from typing import Any
 
 from app.access.keys import Key
 from app.errors import ApiError, UpstreamFailed
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, ImageRequest, Operation, Served, Size
-from app.runs.entry import Kept
-from app.runs.run import Call, Run
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.gateway.call import Call
+from app.images import ImageRequest, Operation, Size
+from app.runs.entry import RunEntry
+from app.runs.run import Run
 from app.storage.recording import Meter, Recording, Span
 from app.storage.spool import Uploads
 
@@ -47,7 +49,7 @@ _NAME = re.compile(r"[0-9a-f]{32}\.(?:run|had|sent|half)")
 _LENGTH = 8  # bytes that say how long the head is
 
 
-class RunShelf:
+class RunFiles:
     """`wall` is Unix time in seconds: a restart knows no other clock. `new_name` gives one for a file. `report` is told
     what could not be written, with the run's id."""
 
@@ -66,12 +68,12 @@ class RunShelf:
         self._report = report
         self._one_at_a_time = asyncio.Lock()
 
-    def note(self, kept: Kept) -> SentNote:
+    def note(self, kept: RunEntry) -> SentNote:
         """Writes down that the run is about to be sent: a process that is killed then tells the next one. Best effort,
         as `save` is."""
         return SentNote(self._directory / f"{self._new_name()}{_SENT}", kept, self._report)
 
-    async def save(self, kept: Kept) -> None:
+    async def save(self, kept: RunEntry) -> None:
         """From then on the images lie in the file only, and the run's note is gone. Best effort: a run that finds no
         room on disk is lost with the process; its note stays, if it has one."""
         if kept.note is not None:
@@ -90,7 +92,7 @@ class RunShelf:
             kept.note.remove()
             kept.note = None
 
-    def load(self, retain_seconds: float, clock: Callable[[], float]) -> Iterator[Kept]:
+    def load(self, retain_seconds: float, clock: Callable[[], float]) -> Iterator[RunEntry]:
         """Yields what earlier processes left, the oldest first, and at last what they had sent when they were killed:
         that ends now. Removes files of ours that are too old, half or damaged, and leaves all others alone.
 
@@ -129,7 +131,7 @@ class RunShelf:
                         found[Path(entry.path)] = entry.stat(follow_symlinks=False).st_mtime
         return found
 
-    def _write(self, kept: Kept, path: Path) -> Stored:
+    def _write(self, kept: RunEntry, path: Path) -> RunFile:
         """The disk has all of a run before its note goes."""
         run = kept.run
         log = run.recording.log()
@@ -152,16 +154,16 @@ class RunShelf:
         except BaseException:
             half.unlink(missing_ok=True)
             raise
-        return Stored(path, len(head))
+        return RunFile(path, len(head))
 
-    def _read(self, path: Path, age: float, clock: Callable[[], float]) -> Kept:
+    def _read(self, path: Path, age: float, clock: Callable[[], float]) -> RunEntry:
         """The run that ended `age` seconds ago. Raises OSError, or anything else when the file is damaged."""
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH), "big")
             if length > path.stat().st_size:  # or as much memory would be asked for
                 raise ValueError(f"{path} is cut")
             head = json.loads(file.read(length))
-        stored, log = Stored(path, _LENGTH + length), list(_log(head["events"]))
+        stored, log = RunFile(path, _LENGTH + length), list(_log(head["events"]))
         if stored.size != sum(event.length for event in log if isinstance(event, Span)):
             raise ValueError(f"{path} is cut")
         said = head["request"]
@@ -182,14 +184,14 @@ class RunShelf:
         run.ended_at = clock() - age
         run.named = head["idempotency_key"] is not None
         run.delivered = path.suffix == _RECEIVED
-        return Kept(run, head["idempotency_key"], ids=head["ids"], place=stored)
+        return RunEntry(run, head["idempotency_key"], ids=head["ids"], place=stored)
 
 
 class SentNote:
     """A file that says that a run was sent: its head, with the error that the next process tells. Made within a running
     loop, where writing begins at once, in a thread."""
 
-    def __init__(self, path: Path, kept: Kept, report: Callable[[str, Exception], None]) -> None:
+    def __init__(self, path: Path, kept: RunEntry, report: Callable[[str, Exception], None]) -> None:
         self._path = path
         self._report = report
         self._removed = False
@@ -209,7 +211,7 @@ class SentNote:
         with suppress(OSError):
             self._path.unlink()
 
-    async def _write(self, kept: Kept) -> None:
+    async def _write(self, kept: RunEntry) -> None:
         await kept.run.identify()
         try:
             await asyncio.to_thread(self._put, _head(kept, _interrupted(), []))
@@ -228,7 +230,7 @@ class SentNote:
             self._path.unlink(missing_ok=True)
 
 
-class Stored:
+class RunFile:
     """A run's file: a head in JSON, and the image data behind it. Open only while it is read, for there may be many."""
 
     def __init__(self, path: Path, start: int) -> None:
@@ -277,7 +279,7 @@ class Stored:
         return self._descriptor
 
 
-def _head(kept: Kept, error: ApiError | None, log: list[Event | Span]) -> bytes:
+def _head(kept: RunEntry, error: ApiError | None, log: list[Event | Span]) -> bytes:
     """What a file begins with: all but the image data, and how long that is."""
     run = kept.run
     head = json.dumps(
@@ -301,10 +303,8 @@ def _interrupted() -> ApiError:
         "again. To have them drawn anew, send another Idempotency-Key.",
         status=504,
         code="run_interrupted",
-        should_retry=False,
-        perhaps_paid=True,
         attempts=1,
-    )
+    ).paid()
 
 
 def _sync(directory: Path) -> None:

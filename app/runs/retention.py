@@ -11,9 +11,9 @@ from typing import Protocol
 
 from app.access.keys import Key
 from app.errors import ApiError, Conflict, NotFound, Unavailable, shortened
-from app.gateway.fanout import Drawn
+from app.gateway.fanout import FinishedImages
 from app.images import ImageRequest
-from app.runs.entry import Delivered, Kept, Note
+from app.runs.entry import Delivered, Note, RunEntry
 from app.runs.fingerprint import identified
 from app.runs.run import Run
 from app.storage.full_disk import LEAST_FREE
@@ -25,14 +25,14 @@ NAMES = 16  # under which one run is known, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most
 
 
-class Shelf(Protocol):
+class Persistence(Protocol):
     """Where runs that ended undelivered, or have an idempotency key, outlive the process."""
 
-    async def save(self, kept: Kept) -> None:
+    async def save(self, kept: RunEntry) -> None:
         """Gives it a place, if there is room. Then its note is removed."""
         ...
 
-    def note(self, kept: Kept) -> Note:
+    def note(self, kept: RunEntry) -> Note:
         """Begins to write down that the run is about to be sent."""
         ...
 
@@ -54,17 +54,17 @@ class Retention:
         self,
         room: Room,
         meter: Meter,
-        shelf: Shelf,
+        persistence: Persistence,
         clock: Callable[[], float],
-        runs: Iterable[Kept] = (),
+        runs: Iterable[RunEntry] = (),
         free: Callable[[], int] = lambda: LEAST_FREE,
     ) -> None:
         self._room = room
         self._meter = meter
-        self._shelf = shelf
+        self._persistence = persistence
         self._clock = clock
         self._free = free
-        self._kept: dict[int, Kept] = {id(kept): kept for kept in runs}  # a caller may name two runs the same
+        self._kept: dict[int, RunEntry] = {id(kept): kept for kept in runs}  # a caller may name two runs the same
         self._delivered = Delivered()
         for kept in self._kept.values():
             if kept.run.delivered:
@@ -93,20 +93,20 @@ class Retention:
                 retry_after=max(1.0, min(30.0, self._room.retain_seconds)),
             )
 
-    def _dispensable(self) -> Kept | None:
+    def _dispensable(self) -> RunEntry | None:
         """Sooner what somebody has had than what failed, the oldest first; never images that nobody has had."""
         delivered = self._delivered.in_memory() or self._delivered.on_disk()
         return delivered or next((kept for kept in self._kept.values() if kept.run.failed_empty), None)
 
-    def add(self, run: Run, idempotency_key: str | None) -> Kept:
+    def add(self, run: Run, idempotency_key: str | None) -> RunEntry:
         run.named = idempotency_key is not None
-        kept = Kept(run, idempotency_key, [run.id])
+        kept = RunEntry(run, idempotency_key, [run.id])
         if run.named:
             run.call.announce = partial(self._announce, kept)
         self._kept[id(kept)] = kept
         return kept
 
-    def get(self, run_id: str, key: Key) -> Kept:
+    def get(self, run_id: str, key: Key) -> RunEntry:
         """Raises NotFound, also for another key's run."""
         self._sweep()
         for kept in self._of(key):
@@ -120,7 +120,7 @@ class Retention:
 
     async def find(
         self, request: ImageRequest, key: Key, *, idempotency_key: str | None, is_retry: bool
-    ) -> Kept | None:
+    ) -> RunEntry | None:
         """The run that `request` comes back for. Raises Conflict when the idempotency key was used for another one."""
         self._sweep()
         wanted: bytes | None = None
@@ -148,7 +148,7 @@ class Retention:
         return None
 
     @contextmanager
-    def joined(self, kept: Kept, request_id: str) -> Iterator[None]:
+    def joined(self, kept: RunEntry, request_id: str) -> Iterator[None]:
         """While somebody who came back is answered from the run."""
         kept.joined += 1
         if request_id not in kept.ids and len(kept.ids) < NAMES:
@@ -158,12 +158,12 @@ class Retention:
         finally:
             kept.joined -= 1
 
-    def replace(self, kept: Kept) -> None:
+    def replace(self, kept: RunEntry) -> None:
         """The run failed unpaid and is drawn afresh; its images, if it has any, are another's now."""
-        kept.run.call.drawn = Drawn()
+        kept.run.call.drawn = FinishedImages()
         self._forget(kept)
 
-    async def settled(self, kept: Kept) -> None:
+    async def settled(self, kept: RunEntry) -> None:
         """Somebody has stopped following the run, or it has ended by itself: what nobody has had yet is kept so that
         it is known again, also after a restart; what failed without having cost anything is forgotten, if no older
         failure would be told in its place."""
@@ -186,7 +186,7 @@ class Retention:
             elif kept.place:
                 kept.place.rest()
 
-    def delivered(self, kept: Kept) -> None:
+    def delivered(self, kept: RunEntry) -> None:
         """The socket has taken the last byte."""
         run = kept.run
         run.delivered, kept.delivered_at, kept.returned = True, self._clock(), False
@@ -198,7 +198,7 @@ class Retention:
         while (too_much := self._delivered.too_much()) is not None:
             self._forget(too_much)
 
-    def returned(self, kept: Kept) -> None:
+    def returned(self, kept: RunEntry) -> None:
         """The connection broke after the last byte was sent on it, so the caller may not have had all. Its retry, which
         comes at once, is answered from the run if it is still there: it stays among those that go first, since clients
         that had all of it break connections, too. Later on, idle ones are reset for other reasons."""
@@ -209,9 +209,7 @@ class Retention:
         """The gateway goes down: whatever is still drawn ends with an error."""
         for kept in list(self._kept.values()):
             told = error()
-            if kept.run.call.sent:
-                told.should_retry, told.perhaps_paid = False, True
-            kept.run.abort(told)
+            kept.run.abort(told.paid() if kept.run.call.sent else told)
 
     async def close(self) -> None:
         """Sees to it that what nobody has fetched yet outlives the process."""
@@ -224,22 +222,22 @@ class Retention:
         if self._sweeper:
             self._sweeper.cancel()
 
-    async def _announce(self, kept: Kept) -> None:
+    async def _announce(self, kept: RunEntry) -> None:
         """Returns when the disk knows that the run may have been sent. All attempts of a run share one note. Only runs
         with an idempotency key have one: a process that is killed loses the others, and no caller can name them."""
         if kept.note is None:
-            kept.note = self._shelf.note(kept)
+            kept.note = self._persistence.note(kept)
         await kept.note.written()
 
-    async def _save(self, kept: Kept) -> None:
+    async def _save(self, kept: RunEntry) -> None:
         kept.run.followers += 1  # its recording is not to be closed meanwhile
         try:
-            await self._shelf.save(kept)
+            await self._persistence.save(kept)
         finally:
             kept.run.followers -= 1
         self._tidy(kept)
 
-    def _tidy(self, kept: Kept) -> None:
+    def _tidy(self, kept: RunEntry) -> None:
         """Of what somebody has had, only what has an idempotency key needs its file."""
         if kept.place is None:
             return
@@ -248,18 +246,18 @@ class Retention:
         elif kept.run.delivered:
             kept.place.received()
 
-    def _named(self, idempotency_key: str, key: Key) -> Kept | None:
+    def _named(self, idempotency_key: str, key: Key) -> RunEntry | None:
         return next((kept for kept in self._of(key) if kept.idempotency_key == idempotency_key), None)
 
-    def _of(self, key: Key) -> Iterator[Kept]:
+    def _of(self, key: Key) -> Iterator[RunEntry]:
         """The newest first."""
         return (kept for kept in reversed(self._kept.values()) if kept.run.call.key.name == key.name)
 
-    def _awaited(self, kept: Kept) -> bool:
+    def _awaited(self, kept: RunEntry) -> bool:
         waits = kept.returned or not kept.run.delivered
         return id(kept) in self._kept and waits and not kept.joined and kept.idempotency_key is None
 
-    async def _covers(self, kept: Kept) -> bool:
+    async def _covers(self, kept: RunEntry) -> bool:
         """Whether an older failure would be told for this one, if it were forgotten, when its caller comes back. Of
         several that are good for nothing else one is enough."""
         if kept.idempotency_key is not None:
@@ -297,7 +295,7 @@ class Retention:
         if self._kept:
             self._sweep_later()
 
-    def _forget(self, kept: Kept) -> None:
+    def _forget(self, kept: RunEntry) -> None:
         self._kept.pop(id(kept), None)
         self._delivered.remove(kept)
         if kept.place:
@@ -307,7 +305,7 @@ class Retention:
             kept.run.forget()
 
 
-def _retract(kept: Kept) -> None:
+def _retract(kept: RunEntry) -> None:
     """The next process need not know that the run was sent."""
     if kept.note is not None:
         kept.note.remove()
@@ -319,7 +317,7 @@ def _forgettable(run: Run) -> bool:
     return run.failed_unpaid and run.failed_empty and not run.owed
 
 
-def _alike(one: Kept, other: Kept) -> bool:
+def _alike(one: RunEntry, other: RunEntry) -> bool:
     """Whether both failed, at the same model: what is cheap to see."""
     return (
         one.run.recording.error is not None

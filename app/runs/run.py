@@ -8,38 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from app.access.keys import Key
 from app.errors import ApiError, Unavailable
-from app.gateway.fanout import Drawn
-from app.gateway.inputs import Preparation
-from app.images import Done, Event, ImageRequest
+from app.events import Done, Event
+from app.gateway.call import Call
+from app.images import ImageRequest
 from app.runs.fingerprint import identified, identity
-from app.storage.files import StoredFile
 from app.storage.full_disk import is_full
 from app.storage.recording import Recording
-from app.storage.spool import Uploads
 
 SHORT = 2048  # characters: a request that is no longer is not worth a digest for each that was delivered
-
-
-@dataclass(slots=True)
-class Call:
-    """One request, while it is worked on."""
-
-    request: ImageRequest
-    key: Key
-    uploads: Uploads
-    preparation: Preparation | None = None  # of the pictures that were sent; None: there is nothing to prepare
-    link: Callable[[StoredFile], str] | None = None  # the address under which this caller can fetch a stored image
-    drawn: Drawn = field(default_factory=Drawn)
-    result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
-    files: ExitStack = field(default_factory=ExitStack)  # holds what its links lead to, until the answer has arrived
-    announce: Callable[[], Awaitable[None]] | None = None  # to be awaited before anything is sent; None: needless
-    sent: int = 0  # requests that have left for a provider, or may have: from the first on it may cost money
-    left: bool = False  # nobody waits for it any more
 
 
 class Run:
@@ -193,8 +172,8 @@ class Run:
     def _lost(self, message: str, code: str | None = None) -> ApiError:
         """The gateway's own failure: what was sent may have been drawn all the same."""
         kind = ApiError if code == "internal_error" else Unavailable
-        sent = bool(self.call.sent)
-        return kind(message, code=code, should_retry=False if sent else None, perhaps_paid=sent)
+        error = kind(message, code=code)
+        return error.paid() if self.call.sent else error
 
     async def _close_events(self) -> None:
         """Nobody is left to be told what goes wrong here."""

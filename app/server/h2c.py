@@ -8,7 +8,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-class _Beheaded:
+class _ResumedBody:
     """What a parser of `headless` calls: of the head that stands for the real one nobody hears."""
 
     def __init__(self, protocol: HttpToolsProtocol) -> None:
@@ -38,7 +38,7 @@ class _Beheaded:
 def headless(protocol: HttpToolsProtocol, framing: list[tuple[bytes, bytes]]) -> httptools.HttpRequestParser:
     """A parser that goes on with the body of a request whose head another one has read, and then with the requests that
     follow. Raises HttpParserError if no body can be framed so."""
-    parser = httptools.HttpRequestParser(_Beheaded(protocol))
+    parser = httptools.HttpRequestParser(_ResumedBody(protocol))
     with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn sets up its own
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
     parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % line for line in framing) + b"\r\n")

@@ -169,10 +169,8 @@ class DiskStore:
             "The server has no room for an image that was to be handed out as a URL (it could not be written: "
             f"{error.strerror or error}). Ask for `response_format: b64_json`, which keeps nothing.",
             code="no_room_for_files",
-            should_retry=False,
-            perhaps_paid=True,
             retry_after=_RETRY_AFTER,
-        )
+        ).paid()
 
     def _make_room(self) -> None:
         while self._files and self.used + self.writing > self.max_bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.errors import ApiError, Unavailable
-from app.images import Event, ImageData
+from app.events import Event, ImageData
 
 
 class Blobs(Protocol):

@@ -28,7 +28,7 @@ ERROR_SECONDS = 5.0  # for the body of an error: the next deployment waits for i
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
-class Answer:
+class UpstreamAnswer:
     """An upstream's answer: its head, and its body in pieces as they arrive."""
 
     def __init__(self, response: httpx.Response) -> None:
@@ -69,14 +69,14 @@ class Upstream:
         self._transport = transport
 
     @asynccontextmanager
-    async def send(self, request: UpstreamRequest, deployment: Deployment) -> AsyncIterator[Answer]:
+    async def send(self, request: UpstreamRequest, deployment: Deployment) -> AsyncIterator[UpstreamAnswer]:
         """Raises UpstreamError: NOT_SENT if the request never left, UNCERTAIN if it may have arrived."""
         try:
             response = await self._transport.handle_async_request(_rendered(request, deployment))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _failure(error, "before the answer began") from error
         try:
-            yield Answer(response)
+            yield UpstreamAnswer(response)
         finally:
             await response.stream.aclose()  # type: ignore[union-attr]
 

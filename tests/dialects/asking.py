@@ -11,19 +11,8 @@ from typing import Any
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile
 from app.dialects import Base64, Decoder, Dialect, Ingredient, ResponseHead
-from app.images import (
-    Blob,
-    Done,
-    Event,
-    ImageBegins,
-    ImageData,
-    ImageEnds,
-    ImageLink,
-    ImageRequest,
-    Operation,
-    Size,
-    Upload,
-)
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+from app.images import Blob, ImageRequest, Operation, Size, Upload
 
 GOOD = ResponseHead(200, {"content-type": "application/json"})
 NONCE = "0123456789abcdef"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from app.dialects import Base64, Dialect, ResponseHead, load, names
 from app.errors import Failure, UpstreamError
-from app.images import ImageBegins, ImageEnds, Operation, Size
+from app.events import ImageBegins, ImageEnds
+from app.images import Operation, Size
 from tests.dialects.asking import GOOD, NONCE, asked, decoded, deployed, pictures, rendered, size_of, told, upload
 
 ASKED = asked(n=3)

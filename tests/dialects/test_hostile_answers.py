@@ -19,8 +19,8 @@ from app.dialects import load
 from app.dialects.json_answers import LONGEST_REVISION
 from app.dialects.openai import MOST_BESIDE, MOST_EVENTS
 from app.errors import Failure, UpstreamError
+from app.events import Event, ImageBegins, ImageData, ImageEnds
 from app.gateway.inspection import PARTIALS, Inspector
-from app.images import Event, ImageBegins, ImageData, ImageEnds
 from tests.dialects.asking import GOOD, asked, decoded, pictures, together
 from tests.dialects.test_contract import EACH
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.dialects.json_answers import ByFirstByte, JsonAnswer, usage_of
 from app.errors import Failure, UpstreamError
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from tests.dialects.asking import pictures, told
 
 

@@ -10,7 +10,8 @@ import pytest
 from app.catalog.profiles import Profile
 from app.dialects import Base64, ResponseHead, nebula_block
 from app.errors import Failure, UpstreamError
-from app.images import Done, ImageBegins, ImageData, ImageEnds, ImageRequest, Operation, Size
+from app.events import Done, ImageBegins, ImageData, ImageEnds
+from app.images import ImageRequest, Operation, Size
 from tests.dialects.asking import NONCE, asked, decoded, deployed, rendered, upload
 
 EDITS = Operation.EDITS

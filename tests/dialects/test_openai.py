@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from app.catalog.profiles import Profile
 from app.dialects import UpstreamRequest, openai
 from app.errors import Failure, UpstreamError
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, ImageRequest, Operation, Size
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+from app.images import ImageRequest, Operation, Size
 from tests.dialects.asking import GOOD, NONCE, asked, decoded, deployed, pictures, rendered, told, upload
 
 EDITS, VARIATIONS = Operation.EDITS, Operation.VARIATIONS

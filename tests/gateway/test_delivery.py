@@ -13,9 +13,10 @@ from app.catalog.deployments import Deployment, Provider
 from app.catalog.fitting import Fitted
 from app.catalog.profiles import Profile
 from app.errors import Unavailable, UpstreamFailed
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served
+from app.gateway.call import Call
 from app.gateway.delivery import Delivery, Result
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageRequest, Served
-from app.runs.run import Call
+from app.images import ImageRequest
 from app.storage.disk import DiskStore
 from app.storage.spool import Uploads
 from tests.drawings import wanted

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ApiError
-from app.gateway.fanout import Drawn, in_a_row, parts, together
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, Served
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served
+from app.gateway.fanout import FinishedImages, in_a_row, parts, together
 from app.storage.recording import Meter, Recording
 from app.storage.spool import Spool
 
@@ -22,7 +22,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Studio:
+class Workers:
     """Draws image `i` as `data(i)`. Calls are noted; `fails` tells what becomes of the part that begins at an index."""
 
     def __init__(self, *, partials: int = 0, most: int = 10) -> None:
@@ -59,7 +59,7 @@ class Studio:
             self.closed += 1
 
     def together(
-        self, n: int, at_a_time: int, drawn: Drawn, *, at_once: int = 10, stream: bool = False
+        self, n: int, at_a_time: int, drawn: FinishedImages, *, at_once: int = 10, stream: bool = False
     ) -> AsyncGenerator[Event, None]:
         return together(n, at_a_time, self.draw, self.recording, drawn, at_once=at_once, as_they_land=stream)
 
@@ -117,117 +117,117 @@ def test_parts_are_what_is_missing_in_rows_that_are_not_too_long(n: int, at_a_ti
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("at_a_time", [1, 2, 4])
 async def test_all_images_come_and_none_interleave(stream: bool, at_a_time: int) -> None:
-    studio, drawn = Studio(partials=2 if stream else 0), Drawn()
-    events = await collected(studio.together(4, at_a_time, drawn, stream=stream))
+    workers, drawn = Workers(partials=2 if stream else 0), FinishedImages()
+    events = await collected(workers.together(4, at_a_time, drawn, stream=stream))
     assert images(events) == expected(4)
     assert events[-1] == Done({"total_tokens": 4})
     if not stream:
         assert list(images(events)) == [0, 1, 2, 3]
         assert [event for event in events if isinstance(event, Served)] == [Served("p", "m", 4 // at_a_time)]
     drawn.close()
-    assert (studio.meter.memory, studio.meter.growing) == (0, 0)
+    assert (workers.meter.memory, workers.meter.growing) == (0, 0)
 
 
 async def test_an_upstream_that_gives_fewer_than_asked_is_asked_for_the_rest() -> None:
-    studio, drawn = Studio(most=1), Drawn()
-    assert images(await collected(studio.together(5, 3, drawn))) == expected(5)
-    assert studio.calls == [(0, 3), (3, 2), (1, 2), (4, 1), (2, 1)]
+    workers, drawn = Workers(most=1), FinishedImages()
+    assert images(await collected(workers.together(5, 3, drawn))) == expected(5)
+    assert workers.calls == [(0, 3), (3, 2), (1, 2), (4, 1), (2, 1)]
     drawn.close()
-    studio = Studio(most=2)
-    assert images(await collected(in_a_row(5, studio.draw))) == expected(5)
-    assert studio.calls == [(0, 5), (2, 3), (4, 1)]
+    workers = Workers(most=2)
+    assert images(await collected(in_a_row(5, workers.draw))) == expected(5)
+    assert workers.calls == [(0, 5), (2, 3), (4, 1)]
 
 
 async def test_an_upstream_that_gives_none_may_have_been_paid() -> None:
     with pytest.raises(ApiError, match="without an image") as first:
-        await collected(in_a_row(2, Studio(most=0).draw))
+        await collected(in_a_row(2, Workers(most=0).draw))
     with pytest.raises(ApiError, match="without an image") as second:
-        await collected(Studio(most=0).together(2, 1, Drawn()))
+        await collected(Workers(most=0).together(2, 1, FinishedImages()))
     for error in (first.value, second.value):
         assert (error.status, error.should_retry, error.perhaps_paid) == (502, False, True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_part_that_fails_lets_the_others_end_and_only_the_missing_is_drawn_again(stream: bool) -> None:
-    studio, drawn = Studio(), Drawn()
-    studio.fails[1] = unpaid()
+    workers, drawn = Workers(), FinishedImages()
+    workers.fails[1] = unpaid()
     with pytest.raises(ApiError, match="busy"):
-        await collected(studio.together(4, 1, drawn, stream=stream))
+        await collected(workers.together(4, 1, drawn, stream=stream))
     assert sorted(drawn.recordings) == [0, 2, 3]
-    studio.fails.clear()
-    studio.calls.clear()
-    assert images(await collected(studio.together(4, 1, drawn, stream=stream))) == expected(4)
-    assert studio.calls == [(1, 1)]
+    workers.fails.clear()
+    workers.calls.clear()
+    assert images(await collected(workers.together(4, 1, drawn, stream=stream))) == expected(4)
+    assert workers.calls == [(1, 1)]
     drawn.close()
-    assert (studio.meter.memory, studio.meter.growing) == (0, 0)
+    assert (workers.meter.memory, workers.meter.growing) == (0, 0)
 
 
 async def test_as_many_parts_are_drawn_side_by_side_as_there_are_places() -> None:
-    studio, drawn = Studio(), Drawn()
-    studio.waits = {index: asyncio.Event() for index in range(5)}
-    whole = asyncio.create_task(collected(studio.together(5, 1, drawn, at_once=2)))
+    workers, drawn = Workers(), FinishedImages()
+    workers.waits = {index: asyncio.Event() for index in range(5)}
+    whole = asyncio.create_task(collected(workers.together(5, 1, drawn, at_once=2)))
     for index in range(5):
-        while len(studio.calls) < min(5, index + 2):
+        while len(workers.calls) < min(5, index + 2):
             await asyncio.sleep(0)
         await asyncio.sleep(0.01)
-        assert len(studio.calls) - studio.closed <= 2
-        studio.waits[index].set()
+        assert len(workers.calls) - workers.closed <= 2
+        workers.waits[index].set()
     assert images(await whole) == expected(5)
 
 
 async def test_when_a_part_has_failed_no_other_is_begun() -> None:
-    studio, drawn = Studio(), Drawn()
-    studio.fails[1] = unpaid()
+    workers, drawn = Workers(), FinishedImages()
+    workers.fails[1] = unpaid()
     with pytest.raises(ApiError, match="busy"):
-        await collected(studio.together(4, 1, drawn, at_once=1))
-    assert studio.calls == [(0, 1), (1, 1)]
+        await collected(workers.together(4, 1, drawn, at_once=1))
+    assert workers.calls == [(0, 1), (1, 1)]
     assert sorted(drawn.recordings) == [0]
     drawn.close()
 
 
 @pytest.mark.parametrize("order", [(0, 3), (3, 0)])
 async def test_a_failure_that_may_have_been_paid_is_told_before_one_that_was_not(order: tuple[int, int]) -> None:
-    studio, drawn = Studio(), Drawn()
-    studio.fails = {order[0]: unpaid(), order[1]: paid()}
+    workers, drawn = Workers(), FinishedImages()
+    workers.fails = {order[0]: unpaid(), order[1]: paid()}
     with pytest.raises(ApiError, match="cut"):
-        await collected(studio.together(4, 1, drawn))
+        await collected(workers.together(4, 1, drawn))
     drawn.close()
 
 
 async def test_an_image_that_lands_is_not_held_up_by_one_that_does_not() -> None:
-    studio, drawn = Studio(), Drawn()
-    studio.waits[0] = asyncio.Event()
-    events = studio.together(2, 1, drawn, stream=True)
+    workers, drawn = Workers(), FinishedImages()
+    workers.waits[0] = asyncio.Event()
+    events = workers.together(2, 1, drawn, stream=True)
     async with aclosing(events):
         assert await anext(events) == Served("p", "m", 1)
         assert await anext(events) == ImageBegins(1)
-    assert studio.closed == 2  # also the one that was waiting
+    assert workers.closed == 2  # also the one that was waiting
     drawn.close()
-    assert (studio.meter.memory, studio.meter.growing) == (0, 0)
+    assert (workers.meter.memory, workers.meter.growing) == (0, 0)
 
 
 @pytest.mark.parametrize("after", range(12))
 @pytest.mark.parametrize("failure", [None, unpaid])
 async def test_whoever_stops_reading_leaves_nothing_behind(after: int, failure: Callable[[], ApiError] | None) -> None:
-    studio, drawn = Studio(partials=1), Drawn()
+    workers, drawn = Workers(partials=1), FinishedImages()
     if failure:
-        studio.fails[2] = failure()
+        workers.fails[2] = failure()
     tasks = len(asyncio.all_tasks())
-    events = studio.together(3, 1, drawn, stream=True)
+    events = workers.together(3, 1, drawn, stream=True)
     async with aclosing(events):
         for _ in range(after):
             await anext(events)
     assert len(asyncio.all_tasks()) == tasks
     drawn.close()
-    assert (studio.meter.memory, studio.meter.growing) == (0, 0)
+    assert (workers.meter.memory, workers.meter.growing) == (0, 0)
 
 
 async def test_the_whole_images_of_a_drawing_in_a_row_that_broke_off_can_be_kept() -> None:
-    studio, drawn, passed = Studio(most=1), Drawn(), None
-    studio.fails[2] = unpaid()
-    passed = studio.recording()
+    workers, drawn, passed = Workers(most=1), FinishedImages(), None
+    workers.fails[2] = unpaid()
+    passed = workers.recording()
     with pytest.raises(ApiError, match="busy"):
-        async for event in in_a_row(4, studio.draw):
+        async for event in in_a_row(4, workers.draw):
             passed.append(event)
     passed.append(ImageBegins(2))
     passed.append(ImageData(b"half"))
@@ -235,12 +235,12 @@ async def test_the_whole_images_of_a_drawing_in_a_row_that_broke_off_can_be_kept
     drawn.keep(passed)
     passed.close()
     assert sorted(drawn.recordings) == [0, 1]
-    studio.fails.clear()
-    studio.calls.clear()
-    assert images(await collected(studio.together(4, 1, drawn))) == expected(4)
-    assert studio.calls == [(2, 1), (3, 1)]
+    workers.fails.clear()
+    workers.calls.clear()
+    assert images(await collected(workers.together(4, 1, drawn))) == expected(4)
+    assert workers.calls == [(2, 1), (3, 1)]
     drawn.close()
-    assert (studio.meter.memory, studio.meter.disk, studio.meter.growing) == (0, 0, 0)
+    assert (workers.meter.memory, workers.meter.disk, workers.meter.growing) == (0, 0, 0)
 
 
 async def test_an_image_that_comes_twice_counts_once() -> None:
@@ -251,8 +251,8 @@ async def test_an_image_that_comes_twice_counts_once() -> None:
             yield ImageEnds()
         yield Done()
 
-    studio, drawn = Studio(), Drawn()
-    events = await collected(together(3, 3, confused, studio.recording, drawn, at_once=3, as_they_land=True))
+    workers, drawn = Workers(), FinishedImages()
+    events = await collected(together(3, 3, confused, workers.recording, drawn, at_once=3, as_they_land=True))
     assert images(events) == expected(3)
     drawn.close()
-    assert (studio.meter.memory, studio.meter.growing) == (0, 0)
+    assert (workers.meter.memory, workers.meter.growing) == (0, 0)

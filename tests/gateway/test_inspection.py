@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.errors import Failure, UpstreamError
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.gateway import inspection
 from app.gateway.inspection import Inspector, Picture
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.imaging.formats import media_type
 from tests.imaging.hostile import HOSTILE
 

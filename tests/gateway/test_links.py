@@ -11,8 +11,8 @@ import pybase64
 import pytest
 
 from app.errors import ApiError, UpstreamFailed
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
 from app.gateway.links import linked
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
 

@@ -10,15 +10,15 @@ from PIL import Image
 
 from app.images import Size
 from app.imaging import headers
-from app.imaging.headers import Traits, fault, traits
+from app.imaging.headers import ImageHeader, fault, read_header
 from tests.imaging.hostile import HOSTILE, exif_directory, segment
 from tests.pixels import chunk, corners, encoded, exif, mpo, png, spool
 
 SOLID = Image.new("RGB", (12, 8), "teal")
 
 
-def of(data: bytes) -> Traits:
-    return traits(spool(data))
+def of(data: bytes) -> ImageHeader:
+    return read_header(spool(data))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
@@ -115,7 +115,7 @@ def test_only_the_first_exif_of_a_jpeg_is_read(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(headers, "_orientation", orientation)
     data = encoded(SOLID, "JPEG")
-    traits(spool(data[:2] + segment(0xE1, exif_directory(500)) * 700 + data[2:]))
+    read_header(spool(data[:2] + segment(0xE1, exif_directory(500)) * 700 + data[2:]))
     assert len(read) == 1
 
 

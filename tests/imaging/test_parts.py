@@ -15,7 +15,7 @@ from app.api.requests.upload import Incoming
 from app.errors import ApiError, UpstreamError
 from app.gateway.inspection import Picture
 from app.imaging.formats import HeaderSearch, media_type
-from app.imaging.headers import traits
+from app.imaging.headers import read_header
 from app.imaging.operations import Redraw, Undrawable
 from app.imaging.parts import JPEG, MOST_PARTS, PNG, WEBP, Crowded, Search, parts, without_metadata
 from app.imaging.pillow import redraw
@@ -61,7 +61,7 @@ def test_no_more_parts_are_walked_than_there_may_be(most: int) -> None:
 
 @pytest.mark.parametrize("fault", [b"\xff", b"\0", b"\xff\x01", segment(0xE1), segment(0xDB)])
 def test_what_fills_a_jpegs_header_counts_as_segments_do(fault: bytes) -> None:
-    assert traits(spool(jpeg(fault * (MOST_PARTS // 2)))).format == "jpeg"
+    assert read_header(spool(jpeg(fault * (MOST_PARTS // 2)))).format == "jpeg"
     with pytest.raises(Crowded):
         list(parts(spool(jpeg(fault * MOST_PARTS)), JPEG))
 
@@ -140,7 +140,7 @@ def test_a_header_is_the_same_however_it_is_cut_and_costs_bounded_steps(data: by
             found = MOST_PARTS
         assert found <= MOST_PARTS
     source = Counted(data)
-    assert traits(source).orientation in range(1, 9)
+    assert read_header(source).orientation in range(1, 9)
     assert source.reads <= 2 * MOST_PARTS + 10
 
 

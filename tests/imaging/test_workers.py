@@ -15,7 +15,7 @@ from PIL import AvifImagePlugin, Image
 from app.errors import Unavailable
 from app.images import Size
 from app.imaging.operations import Redraw, RedrawMask, Undrawable, WithoutAlpha
-from app.imaging.workers import BYTES_PER_PIXEL, MOST_MEMORY, PIXELS, WRITING_WEBP, Studio
+from app.imaging.workers import BYTES_PER_PIXEL, MOST_MEMORY, PIXELS, WRITING_WEBP, Workers
 from app.storage.spool import Spool
 from tests.pixels import bomb, corners, encoded, opened, spool
 
@@ -45,13 +45,13 @@ class Gated:
 
 
 @pytest.fixture
-def studio() -> Iterator[Studio]:
-    with Studio(spool, threads=2, waiting=2, max_pixels=10_000) as studio:
-        yield studio
+def workers() -> Iterator[Workers]:
+    with Workers(spool, threads=2, waiting=2, max_pixels=10_000) as workers:
+        yield workers
 
 
-def drawing(studio: Studio, source: Gated, *, paid: bool = False) -> asyncio.Task[Size]:
-    return asyncio.create_task(studio.redraw(source, spool(), Redraw("jpeg"), paid=paid))
+def drawing(workers: Workers, source: Gated, *, paid: bool = False) -> asyncio.Task[Size]:
+    return asyncio.create_task(workers.redraw(source, spool(), Redraw("jpeg"), paid=paid))
 
 
 async def started(source: Gated) -> None:
@@ -63,51 +63,51 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_picture_is_redrawn_in_another_thread(studio: Studio) -> None:
+async def test_a_picture_is_redrawn_in_another_thread(workers: Workers) -> None:
     target = spool()
-    assert await studio.redraw(spool(PNG), target, Redraw("webp", size=Size(20, 10))) == Size(20, 10)
+    assert await workers.redraw(spool(PNG), target, Redraw("webp", size=Size(20, 10))) == Size(20, 10)
     assert opened(target).format == "WEBP"
 
 
-async def test_a_mask_is_redrawn(studio: Studio) -> None:
+async def test_a_mask_is_redrawn(workers: Workers) -> None:
     target = spool()
-    await studio.redraw(spool(PNG), target, RedrawMask("white", "alpha"))
+    await workers.redraw(spool(PNG), target, RedrawMask("white", "alpha"))
     assert opened(target).mode == "RGBA"
     with pytest.raises(WithoutAlpha):
-        await studio.redraw(spool(PNG), spool(), RedrawMask("alpha", "white"))
+        await workers.redraw(spool(PNG), spool(), RedrawMask("alpha", "white"))
 
 
-async def test_beyond_the_line_there_is_no_room_at_once_and_the_line_moves_on(studio: Studio) -> None:
+async def test_beyond_the_line_there_is_no_room_at_once_and_the_line_moves_on(workers: Workers) -> None:
     sources = [Gated() for _ in range(4)]
-    tasks = [drawing(studio, source) for source in sources]
+    tasks = [drawing(workers, source) for source in sources]
     await settle()
     with pytest.raises(Unavailable) as refused:
-        await studio.redraw(spool(PNG), spool(), Redraw("jpeg"))
+        await workers.redraw(spool(PNG), spool(), Redraw("jpeg"))
     assert (refused.value.status, refused.value.retry_after) == (503, 5)
     await started(sources[1])
     assert not sources[2].started.is_set()
     for source in sources:
         source.release()
     assert await asyncio.gather(*tasks) == [Size(40, 30)] * 4
-    assert await studio.redraw(spool(PNG), spool(), Redraw("jpeg")) == Size(40, 30)
+    assert await workers.redraw(spool(PNG), spool(), Redraw("jpeg")) == Size(40, 30)
 
 
-async def test_what_is_paid_for_stands_in_line_however_long_it_is(studio: Studio) -> None:
+async def test_what_is_paid_for_stands_in_line_however_long_it_is(workers: Workers) -> None:
     sources = [Gated() for _ in range(9)]
-    tasks = [drawing(studio, source, paid=True) for source in sources]
+    tasks = [drawing(workers, source, paid=True) for source in sources]
     await settle()
     for source in sources:
         source.release()
     assert await asyncio.gather(*tasks) == [Size(40, 30)] * 9
 
 
-async def test_who_leaves_the_line_makes_room_in_it(studio: Studio) -> None:
+async def test_who_leaves_the_line_makes_room_in_it(workers: Workers) -> None:
     sources = [Gated() for _ in range(5)]
-    tasks = [drawing(studio, source) for source in sources[:4]]
+    tasks = [drawing(workers, source) for source in sources[:4]]
     await settle()
     tasks[2].cancel()
     await settle()
-    tasks.append(drawing(studio, sources[4]))
+    tasks.append(drawing(workers, sources[4]))
     for source in sources:
         source.release()
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -115,9 +115,9 @@ async def test_who_leaves_the_line_makes_room_in_it(studio: Studio) -> None:
     assert not sources[2].started.is_set()
 
 
-async def test_who_leaves_just_when_the_turn_comes_gives_it_on(studio: Studio) -> None:
+async def test_who_leaves_just_when_the_turn_comes_gives_it_on(workers: Workers) -> None:
     sources = [Gated() for _ in range(4)]
-    tasks = [drawing(studio, source) for source in sources]
+    tasks = [drawing(workers, source) for source in sources]
     await started(sources[1])
     sources[0].release()
     await asyncio.wait([tasks[0]])
@@ -125,19 +125,19 @@ async def test_who_leaves_just_when_the_turn_comes_gives_it_on(studio: Studio) -
     for source in sources:
         source.release()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert await asyncio.gather(*(studio.redraw(spool(PNG), spool(), Redraw("png")) for _ in range(2)))
+    assert await asyncio.gather(*(workers.redraw(spool(PNG), spool(), Redraw("png")) for _ in range(2)))
 
 
 async def test_work_whose_caller_has_left_writes_nothing_more_and_has_its_thread_until_it_ends() -> None:
-    with Studio(spool, threads=1, max_pixels=10_000) as studio:
+    with Workers(spool, threads=1, max_pixels=10_000) as workers:
         source, target, next_one = Gated(), spool(), Gated()
-        task = asyncio.create_task(studio.redraw(source, target, Redraw("jpeg")))
+        task = asyncio.create_task(workers.redraw(source, target, Redraw("jpeg")))
         await started(source)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         target.close()  # would raise in the thread, or write over what another has in the file by now
-        following = drawing(studio, next_one)
+        following = drawing(workers, next_one)
         await settle()
         assert not next_one.started.is_set()
         source.release()
@@ -147,13 +147,13 @@ async def test_work_whose_caller_has_left_writes_nothing_more_and_has_its_thread
 
 
 async def test_a_picture_that_takes_too_long_is_told_at_once_and_its_thread_is_busy_until_it_ends() -> None:
-    with Studio(spool, threads=1, max_pixels=10_000, seconds=0.05) as studio:
+    with Workers(spool, threads=1, max_pixels=10_000, seconds=0.05) as workers:
         slow, other = Gated(), Gated()
         target = spool()
         with pytest.raises(Undrawable, match=r"it takes more than 0\.05 s to convert"):
-            await studio.redraw(slow, target, Redraw("jpeg"))
+            await workers.redraw(slow, target, Redraw("jpeg"))
         other.release()
-        waits = drawing(studio, other)
+        waits = drawing(workers, other)
         await settle()
         assert not waits.done()
         slow.release()
@@ -161,16 +161,16 @@ async def test_a_picture_that_takes_too_long_is_told_at_once_and_its_thread_is_b
         assert target.size == 0
 
 
-async def test_another_keys_picture_is_in_work_at_once_whatever_one_key_sends(studio: Studio) -> None:
+async def test_another_keys_picture_is_in_work_at_once_whatever_one_key_sends(workers: Workers) -> None:
     large = encoded(Image.new("RGB", (100, 100)))  # all the pixels that a key may have
     sources = [Gated(large), Gated(large), *(Gated() for _ in range(6))]
     tasks = [
-        asyncio.create_task(studio.redraw(source, spool(), Redraw("png"), key="greedy", paid=True))
+        asyncio.create_task(workers.redraw(source, spool(), Redraw("png"), key="greedy", paid=True))
         for source in sources
     ]
     await started(sources[0])
-    assert await studio.redraw(spool(PNG), spool(), Redraw("png"), key="other") == Size(40, 30)
-    assert (await studio.look(spool(PNG), key="third")).size == Size(40, 30)
+    assert await workers.redraw(spool(PNG), spool(), Redraw("png"), key="other") == Size(40, 30)
+    assert (await workers.look(spool(PNG), key="third")).size == Size(40, 30)
     assert not any(source.started.is_set() for source in sources[1:])
     for source in sources:
         source.release()
@@ -178,11 +178,11 @@ async def test_another_keys_picture_is_in_work_at_once_whatever_one_key_sends(st
 
 
 async def test_a_key_that_has_nothing_in_work_goes_before_one_that_has() -> None:
-    with Studio(spool, threads=1, max_pixels=10_000) as studio:
+    with Workers(spool, threads=1, max_pixels=10_000) as workers:
         order: list[str] = []
 
         async def draw(name: str, source: Gated) -> None:
-            await studio.redraw(source, spool(), Redraw("png"), key=name[0])
+            await workers.redraw(source, spool(), Redraw("png"), key=name[0])
             order.append(name)
 
         held = [Gated(), Gated()]
@@ -203,10 +203,10 @@ async def test_a_key_that_has_nothing_in_work_goes_before_one_that_has() -> None
 
 
 async def test_a_key_that_fills_the_line_loses_its_last_place_to_another() -> None:
-    with Studio(spool, threads=1, waiting=3, max_pixels=10_000) as studio:
+    with Workers(spool, threads=1, waiting=3, max_pixels=10_000) as workers:
         sources = [Gated() for _ in range(6)]
         tasks = [
-            asyncio.create_task(studio.redraw(source, spool(), Redraw("png"), key=key))
+            asyncio.create_task(workers.redraw(source, spool(), Redraw("png"), key=key))
             for source, key in zip(sources, ("a", "b", "a", "a", "a", "b"), strict=True)
         ]
         await settle()
@@ -214,17 +214,17 @@ async def test_a_key_that_fills_the_line_loses_its_last_place_to_another() -> No
             await asyncio.wait_for(asyncio.shield(tasks[4]), 5)
         assert refused.value.code == "media_queue_full"
         with pytest.raises(Unavailable):
-            await studio.redraw(spool(PNG), spool(), Redraw("png"), key="a")
+            await workers.redraw(spool(PNG), spool(), Redraw("png"), key="a")
         for source in sources:
             source.release()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [Size] * 4 + [Unavailable, Size]
 
 
-async def test_large_pictures_are_not_in_work_together(studio: Studio) -> None:
+async def test_large_pictures_are_not_in_work_together(workers: Workers) -> None:
     large = encoded(Image.new("RGB", (100, 60)))  # 6,000 of the 10,000 pixels
     sources = [Gated(large), Gated(large), Gated()]
-    tasks = [drawing(studio, source) for source in sources]
+    tasks = [drawing(workers, source) for source in sources]
     await started(sources[0])
     await settle()
     assert not sources[1].started.is_set()
@@ -247,36 +247,36 @@ async def test_large_pictures_are_not_in_work_together(studio: Studio) -> None:
     ],
 )
 async def test_more_pixels_than_there_may_be_are_refused_before_anything_is_read(
-    studio: Studio, data: bytes, order: Redraw
+    workers: Workers, data: bytes, order: Redraw
 ) -> None:
     with pytest.raises(Undrawable, match="10,000 pixels"):
-        await studio.redraw(spool(data), spool(), order)
+        await workers.redraw(spool(data), spool(), order)
 
 
-async def test_a_header_that_hides_its_size_does_not_hide_a_bomb(studio: Studio) -> None:
+async def test_a_header_that_hides_its_size_does_not_hide_a_bomb(workers: Workers) -> None:
     jpeg = encoded(Image.new("RGB", (200, 100)), "JPEG")
     with pytest.raises(Undrawable, match="10,000 pixels"):
-        await studio.redraw(spool(jpeg[:20] + b"\0" + jpeg[20:]), spool(), Redraw("png"))
+        await workers.redraw(spool(jpeg[:20] + b"\0" + jpeg[20:]), spool(), Redraw("png"))
 
 
-async def test_a_look_needs_no_decoding(studio: Studio) -> None:
-    assert (await studio.look(spool(PNG[:60]))).size == Size(40, 30)
+async def test_a_look_needs_no_decoding(workers: Workers) -> None:
+    assert (await workers.look(spool(PNG[:60]))).size == Size(40, 30)
 
 
 async def test_closing_sends_those_in_line_away_and_waits_for_the_rest() -> None:
-    studio = Studio(spool, threads=1)
+    workers = Workers(spool, threads=1)
     first, second = Gated(), Gated()
-    tasks = [drawing(studio, first), drawing(studio, second)]
+    tasks = [drawing(workers, first), drawing(workers, second)]
     await started(first)
     threading.Timer(0.05, first.release).start()
-    studio.close()
+    workers.close()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [Size, Unavailable]
     with pytest.raises(Unavailable, match="going down"):
-        await studio.redraw(spool(PNG), spool(), Redraw("png"))
+        await workers.redraw(spool(PNG), spool(), Redraw("png"))
 
 
-async def test_too_little_memory_is_told_as_what_it_is(studio: Studio) -> None:
+async def test_too_little_memory_is_told_as_what_it_is(workers: Workers) -> None:
     class Greedy(Spool):
         def read(self, offset: int, length: int) -> bytes:
             if threading.current_thread() is not threading.main_thread():
@@ -286,7 +286,7 @@ async def test_too_little_memory_is_told_as_what_it_is(studio: Studio) -> None:
     source = Greedy(1 << 20)
     source.write(PNG)
     with pytest.raises(Unavailable, match="memory"):
-        await studio.redraw(source, spool(), Redraw("png"))
+        await workers.redraw(source, spool(), Redraw("png"))
 
 
 MEASURED = """
@@ -379,9 +379,9 @@ def test_the_worst_that_all_keys_can_ask_for_at_once_takes_the_memory_that_is_st
     assert 0.75 * MOST_MEMORY < taken <= MOST_MEMORY + files
 
 
-async def test_a_failure_does_not_hold_the_picture(studio: Studio) -> None:
+async def test_a_failure_does_not_hold_the_picture(workers: Workers) -> None:
     with pytest.raises(Undrawable) as failed:
-        await studio.redraw(spool(encoded(Image.effect_noise((90, 90), 90))[:4000]), spool(), Redraw("png"))
+        await workers.redraw(spool(encoded(Image.effect_noise((90, 90), 90))[:4000]), spool(), Redraw("png"))
     assert failed.value.__cause__ is failed.value.__context__ is None
     frames = [str(entry.path) for entry in failed.traceback]
     assert not any(frame.endswith("app/imaging/pillow.py") for frame in frames)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile
 from app.errors import ApiError, Failure, UpstreamError
-from app.routing.failover import Attempt, RetryBudget, plan, told_as_it_is, verdict
+from app.routing.failover import Attempt, RetryBudget, plan
 from app.routing.health import Health
+from app.routing.verdict import told_as_it_is, verdict
 
 ELSEWHERE = [Failure.RATE_LIMITED, Failure.CREDENTIAL, Failure.UNAVAILABLE, Failure.FAILED]
 Tell = Callable[[Attempt["Way"]], UpstreamError | None]

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile
 from app.errors import Unavailable
-from app.routing.queues import Hold, Slots
+from app.routing.queues import Lease, Slots
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def settle() -> None:
 class Visit:
     """A request that holds a place until it is told to leave."""
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: Lease) -> None:
         self.hold = hold
         self.inside = False
         self._over = asyncio.Event()

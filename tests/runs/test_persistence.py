@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Operation, Served, Size
-from app.runs.entry import Kept
-from app.runs.persistence import RunShelf, Stored
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.images import Operation, Size
+from app.runs.entry import RunEntry
+from app.runs.persistence import RunFile, RunFiles
 from app.storage.recording import Meter, Span
 from tests.drawings import PICTURE, A, Clock, drawing, paid, read, wanted
 
@@ -33,19 +34,19 @@ class Shelves:
         self.wall, self.clock = Clock(), Clock()
         self.meter = Meter(1 << 30)
 
-    def new(self) -> RunShelf:
+    def new(self) -> RunFiles:
         self.meter = Meter(1 << 30)
         self.wall.now = os.stat(self.directory).st_mtime
-        return RunShelf(self.directory, self.meter, self.wall)
+        return RunFiles(self.directory, self.meter, self.wall)
 
-    async def kept(self, *steps: Any, **more: Any) -> Kept:
+    async def kept(self, *steps: Any, **more: Any) -> RunEntry:
         """A run that has ended."""
         drawn = drawing(*(steps or PICTURE), meter=self.meter, **more)
         await drawn.run.finish()
-        return Kept(drawn.run, None, [drawn.run.id])
+        return RunEntry(drawn.run, None, [drawn.run.id])
 
-    def load(self, shelf: RunShelf, seconds: float = 600) -> list[Kept]:
-        return list(shelf.load(seconds, self.clock))
+    def load(self, persistence: RunFiles, seconds: float = 600) -> list[RunEntry]:
+        return list(persistence.load(seconds, self.clock))
 
     @property
     def files(self) -> list[Path]:
@@ -94,13 +95,13 @@ def test_what_was_saved_is_read_back_as_it_was(
     shelves = Shelves(tmp_path_factory.mktemp("runs"))
 
     async def there_and_back() -> list[list[Event]]:
-        shelf = shelves.new()
+        persistence = shelves.new()
         drawn = drawing(*events, meter=shelves.meter)
         if on_disk:
             drawn.run.recording.spill()
         await read(drawn.run)
-        kept = Kept(drawn.run, None, ["run"])
-        await shelf.save(kept)
+        kept = RunEntry(drawn.run, None, ["run"])
+        await persistence.save(kept)
         saved = await read(kept.run)
         assert (shelves.meter.memory, drawn.run.recording.in_memory) == (0, 0)
         kept.run.forget()
@@ -116,11 +117,11 @@ def test_what_was_saved_is_read_back_as_it_was(
 
 
 async def test_a_run_is_known_again_by_all_that_matters(shelves: Shelves) -> None:
-    shelf = shelves.new()
+    persistence = shelves.new()
     request = wanted(n=2, size=Size(64, 32), stream=True, raw=False, parameters={"quality": "high", "seed": 7})
     kept = await shelves.kept(request=request, id="first")
     kept.idempotency_key, kept.ids, kept.run.identity = "k", ["first", "second"], b"\x01\x02"
-    await shelf.save(kept)
+    await persistence.save(kept)
     kept.run.forget()
     [found] = shelves.load(shelves.new())
     run = found.run
@@ -155,9 +156,9 @@ async def test_an_error_is_told_again(shelves: Shelves) -> None:
 
 
 async def test_what_is_too_old_half_or_garbled_is_removed(shelves: Shelves) -> None:
-    shelf = shelves.new()
+    persistence = shelves.new()
     kept = await shelves.kept()
-    await shelf.save(kept)
+    await persistence.save(kept)
     [file] = shelves.files
     whole = file.read_bytes()
     kept.run.forget()
@@ -179,9 +180,9 @@ async def test_what_is_too_old_half_or_garbled_is_removed(shelves: Shelves) -> N
         "good.run": whole,
     }.items():
         (shelves.directory / own(name)).write_bytes(content)
-    shelf = shelves.new()
+    persistence = shelves.new()
     os.utime(shelves.directory / own("old.run"), (shelves.wall.now - 601, shelves.wall.now - 601))
-    [found] = shelves.load(shelf)
+    [found] = shelves.load(persistence)
     assert [path.name for path in shelves.files] == [own("good.run")]
     assert await read(found.run) == list(PICTURE)
     found.run.forget()
@@ -203,8 +204,8 @@ async def test_foreign_names_do_not_prevent_the_start(shelves: Shelves, monkeypa
             raise PermissionError(13, "Permission denied")
         return opened(path, *rest, **more)
 
-    shelf, kept = shelves.new(), await shelves.kept()
-    await shelf.save(kept)
+    persistence, kept = shelves.new(), await shelves.kept()
+    await persistence.save(kept)
     before = shelves.files
     monkeypatch.setattr(Path, "open", refused)
     [found] = shelves.load(shelves.new())
@@ -214,60 +215,60 @@ async def test_foreign_names_do_not_prevent_the_start(shelves: Shelves, monkeypa
 
 
 async def test_a_clock_that_is_ahead_at_the_start_does_not_sweep_all_runs_at_once(shelves: Shelves) -> None:
-    shelf = shelves.new()
+    persistence = shelves.new()
     for age, id in ((10, "younger"), (300, "older")):
         kept, before = await shelves.kept(id=id), set(shelves.files)
-        await shelf.save(kept)
+        await persistence.save(kept)
         [file] = set(shelves.files) - before
         os.utime(file, (shelves.wall.now - age, shelves.wall.now - age))
         kept.run.forget()
     for later, ages in ((1_000_000, (290, 0)), (1_000_200, (490, 200)), (1_000_400, (400,))):
-        shelf = RunShelf(shelves.directory, Meter(1), lambda later=later: shelves.wall.now + later)  # type: ignore[misc]
-        found = shelves.load(shelf)
+        persistence = RunFiles(shelves.directory, Meter(1), lambda later=later: shelves.wall.now + later)  # type: ignore[misc]
+        found = shelves.load(persistence)
         assert [shelves.clock() - (kept.run.ended_at or 0) for kept in found] == pytest.approx(ages, abs=0.1)
         for kept in found:
             kept.run.forget()
 
 
 async def test_a_clock_that_was_ahead_keeps_no_run_longer(shelves: Shelves) -> None:
-    shelf, kept = shelves.new(), await shelves.kept()
-    await shelf.save(kept)
+    persistence, kept = shelves.new(), await shelves.kept()
+    await persistence.save(kept)
     kept.run.forget()
     now = shelves.wall.now
     os.utime(shelves.files[0], (now + 86_400, now + 86_400))
-    [found] = shelves.load(shelf)
+    [found] = shelves.load(persistence)
     assert found.run.ended_at == shelves.clock.now
     assert shelves.files[0].stat().st_mtime == now
     found.run.forget()
 
 
 async def test_the_newest_comes_last_with_the_time_that_it_has_left(shelves: Shelves) -> None:
-    shelf = shelves.new()
+    persistence = shelves.new()
     for age, id in ((10, "younger"), (300, "older")):
         kept = await shelves.kept(id=id)
         before = set(shelves.files)
-        await shelf.save(kept)
+        await persistence.save(kept)
         [file] = set(shelves.files) - before
         kept.run.forget()
         os.utime(file, (shelves.wall.now - age, shelves.wall.now - age))
-    found = shelves.load(RunShelf(shelves.directory, Meter(1), shelves.wall))
+    found = shelves.load(RunFiles(shelves.directory, Meter(1), shelves.wall))
     assert [kept.run.id for kept in found] == ["older", "younger"]
     ages = [shelves.clock() - (kept.run.ended_at or 0) for kept in found]
     assert ages == pytest.approx([300, 10], abs=0.1)
 
 
 async def test_saving_twice_at_once_writes_one_file(shelves: Shelves) -> None:
-    shelf, kept = shelves.new(), await shelves.kept()
-    await asyncio.gather(*(shelf.save(kept) for _ in range(4)))
+    persistence, kept = shelves.new(), await shelves.kept()
+    await asyncio.gather(*(persistence.save(kept) for _ in range(4)))
     assert len(shelves.files) == 1
     kept.run.forget()
 
 
 async def test_no_file_is_open_while_nobody_reads(shelves: Shelves) -> None:
-    shelf, kept = shelves.new(), await shelves.kept()
-    await shelf.save(kept)
+    persistence, kept = shelves.new(), await shelves.kept()
+    await persistence.save(kept)
     stored = kept.place
-    assert isinstance(stored, Stored)
+    assert isinstance(stored, RunFile)
     assert stored._descriptor is None
     assert await read(kept.run) == list(PICTURE)
     assert stored._descriptor is not None
@@ -279,13 +280,13 @@ async def test_no_file_is_open_while_nobody_reads(shelves: Shelves) -> None:
 
 
 async def test_what_somebody_has_had_is_known_as_such_by_the_next_process(shelves: Shelves) -> None:
-    shelf = shelves.new()
+    persistence = shelves.new()
     for number in range(2):
         kept = await shelves.kept()
         kept.idempotency_key = str(number)
-        await shelf.save(kept)
+        await persistence.save(kept)
         if number:
-            assert isinstance(kept.place, Stored)
+            assert isinstance(kept.place, RunFile)
             kept.place.received()
             kept.place.received()
             assert await read(kept.run) == list(PICTURE)
@@ -301,9 +302,9 @@ async def test_what_somebody_has_had_is_known_as_such_by_the_next_process(shelve
 
 
 async def test_what_is_removed_can_be_read_to_its_end_but_not_by_the_next_process(shelves: Shelves) -> None:
-    shelf, kept = shelves.new(), await shelves.kept()
-    await shelf.save(kept)
-    assert isinstance(kept.place, Stored)
+    persistence, kept = shelves.new(), await shelves.kept()
+    await persistence.save(kept)
+    assert isinstance(kept.place, RunFile)
     kept.place.remove()
     kept.place.rest()
     kept.place.remove()
@@ -316,10 +317,10 @@ async def test_what_is_removed_can_be_read_to_its_end_but_not_by_the_next_proces
 async def test_without_room_on_disk_it_stays_with_the_process_and_leaves_no_half_file(shelves: Shelves) -> None:
     kept = await shelves.kept()
     told = list[tuple[str, Exception]]()
-    shelf = RunShelf(
+    persistence = RunFiles(
         shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory", lambda *one: told.append(one)
     )
-    await shelf.save(kept)
+    await persistence.save(kept)
     assert kept.place is None
     assert [(id, type(error)) for id, error in told] == [("run", FileNotFoundError)]
     assert await read(kept.run) == list(PICTURE)
@@ -357,18 +358,18 @@ async def test_the_head_tells_what_the_file_holds(shelves: Shelves) -> None:
     ]
     assert content[8 + length :] == b"aGVsbG8="
     with pytest.raises(ValueError, match="has ended"):
-        Stored(file, 8 + length).write(b"more")
+        RunFile(file, 8 + length).write(b"more")
     kept.run.forget()
 
 
 # --- what was sent when the process was killed ---
 
 
-async def named(shelves: Shelves, *steps: Any) -> Kept:
+async def named(shelves: Shelves, *steps: Any) -> RunEntry:
     """A run with an idempotency key that has not begun."""
     drawn = drawing(*(steps or PICTURE), meter=shelves.meter)
     drawn.run.named = True
-    return Kept(drawn.run, "k", [drawn.run.id])
+    return RunEntry(drawn.run, "k", [drawn.run.id])
 
 
 async def test_what_was_sent_is_told_to_the_next_process_for_as_long_as_an_ended_run(shelves: Shelves) -> None:
@@ -387,19 +388,19 @@ async def test_what_was_sent_is_told_to_the_next_process_for_as_long_as_an_ended
     assert kept.run.identity is not None
     assert (found.run.ended_at, found.run.failed_unpaid) == (shelves.clock.now, False)
     found.run.forget()
-    shelf = shelves.new()
+    persistence = shelves.new()
     shelves.wall.now += 300
-    [found] = shelves.load(shelf)  # a second restart does not begin to count anew
+    [found] = shelves.load(persistence)  # a second restart does not begin to count anew
     assert found.run.ended_at == pytest.approx(shelves.clock.now - 300, abs=1)
     found.run.forget()
     kept.run.forget()
 
 
 async def test_a_run_that_is_saved_takes_the_place_of_its_note(shelves: Shelves) -> None:
-    shelf, kept = shelves.new(), await named(shelves)
-    kept.note = shelf.note(kept)
+    persistence, kept = shelves.new(), await named(shelves)
+    kept.note = persistence.note(kept)
     await kept.run.finish()
-    await shelf.save(kept)
+    await persistence.save(kept)
     assert kept.note is None
     [file] = shelves.files
     assert file.suffix == ".run"
@@ -434,13 +435,13 @@ async def test_a_full_disk_keeps_nothing_from_being_sent_and_a_note_stays_where_
 ) -> None:
     kept = await named(shelves)
     told = list[str]()
-    shelf = RunShelf(
+    persistence = RunFiles(
         shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory", lambda id, _: told.append(id)
     )
-    await shelf.note(kept).written()
+    await persistence.note(kept).written()
     assert (shelves.files, told) == ([], ["run"])
-    shelf = shelves.new()
-    kept.note = shelf.note(kept)
+    persistence = shelves.new()
+    kept.note = persistence.note(kept)
     await kept.run.finish()
 
     def full(_: int) -> None:
@@ -449,6 +450,6 @@ async def test_a_full_disk_keeps_nothing_from_being_sent_and_a_note_stays_where_
     await kept.note.written()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        await shelf.save(kept)
+        await persistence.save(kept)
     assert [file.suffix for file in shelves.files] == [".sent"]
     kept.run.forget()

@@ -11,13 +11,14 @@ import pytest
 
 from app.access.keys import Key
 from app.errors import Conflict, NotFound, Unavailable
-from app.gateway.fanout import Drawn
+from app.events import Event, ImageData
+from app.gateway.fanout import FinishedImages
 from app.gateway.inputs import Preparation
-from app.images import Event, ImageData, ImageRequest
-from app.imaging.workers import Studio
+from app.images import ImageRequest
+from app.imaging.workers import Workers
 from app.runs import entry as kept_runs
 from app.runs import retention as module
-from app.runs.entry import Kept
+from app.runs.entry import RunEntry
 from app.runs.retention import Retention, Room
 from app.runs.run import Run
 from app.storage.recording import Meter
@@ -62,21 +63,21 @@ class Note:
         self.removed = True
 
 
-class Shelf:
+class Persistence:
     """`pause` is waited for while something is saved, `disk` until a note is written."""
 
     def __init__(self) -> None:
-        self.saved: list[Kept] = []
+        self.saved: list[RunEntry] = []
         self.notes: list[Note] = []
         self.pause: asyncio.Event | None = None
         self.disk = asyncio.Event()
         self.disk.set()
 
-    def note(self, kept: Kept) -> Note:
+    def note(self, kept: RunEntry) -> Note:
         self.notes.append(Note(self.disk))
         return self.notes[-1]
 
-    async def save(self, kept: Kept) -> None:
+    async def save(self, kept: RunEntry) -> None:
         if self.pause:
             await self.pause.wait()
         if kept.place is None:
@@ -88,20 +89,20 @@ class House:
     """A retention and what it stands on."""
 
     def __init__(self, memory: int = 100 * MEGABYTE, disk: int = 100 * MEGABYTE, seconds: float = 600) -> None:
-        self.clock, self.meter, self.shelf = Clock(), Meter(1 << 30), Shelf()
-        self.retention = Retention(Room(memory, disk, seconds), self.meter, self.shelf, self.clock)
+        self.clock, self.meter, self.persistence = Clock(), Meter(1 << 30), Persistence()
+        self.retention = Retention(Room(memory, disk, seconds), self.meter, self.persistence, self.clock)
 
-    def begin(self, *steps: Any, idempotency_key: str | None = None, **more: Any) -> tuple[Kept, Drawing]:
+    def begin(self, *steps: Any, idempotency_key: str | None = None, **more: Any) -> tuple[RunEntry, Drawing]:
         drawn = drawing(*(steps or PICTURE), meter=self.meter, clock=self.clock, **more)
         return self.retention.add(drawn.run, idempotency_key), drawn
 
-    async def ended(self, *steps: Any, delivered: bool = False, **more: Any) -> Kept:
+    async def ended(self, *steps: Any, delivered: bool = False, **more: Any) -> RunEntry:
         """As the endpoint does it: somebody follows, and has it or leaves."""
         kept, _ = self.begin(*steps, **more)
         await self.serve(kept, delivered=delivered)
         return kept
 
-    async def serve(self, kept: Kept, *, delivered: bool) -> list[Event]:
+    async def serve(self, kept: RunEntry, *, delivered: bool) -> list[Event]:
         run, found = kept.run, list[Event]()
         run.followers += 1
         with suppress(Exception):
@@ -119,13 +120,13 @@ class House:
         idempotency_key: str | None = None,
         *,
         retry: bool = False,
-    ) -> Kept | None:
+    ) -> RunEntry | None:
         return await self.retention.find(
             request or wanted(), key, idempotency_key=idempotency_key, is_retry=retry or idempotency_key is None
         )
 
     @property
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[RunEntry]:
         return list(self.retention._kept.values())
 
 
@@ -268,7 +269,7 @@ async def test_what_failed_unpaid_is_forgotten_and_what_may_have_been_paid_is_no
     kept = await home.ended(paid())
     assert await home.find() is kept
     assert not kept.run.failed_unpaid
-    assert home.shelf.saved == [kept]
+    assert home.persistence.saved == [kept]
 
 
 async def test_what_failed_unpaid_stays_while_somebody_is_being_told(house: New) -> None:
@@ -321,7 +322,7 @@ async def test_of_a_delivered_edit_neither_the_long_text_nor_the_preparation_is_
     home, uploads = house(), Uploads()
     asked = replace(edit(uploads), prompt="a long prompt" * 200)
     kept, drawn = home.begin(request=asked, uploads=uploads)
-    drawn.run.call.preparation = Preparation(asked, uploads, Studio(lambda: Spool(0)))
+    drawn.run.call.preparation = Preparation(asked, uploads, Workers(lambda: Spool(0)))
     await home.serve(kept, delivered=True)
     assert (drawn.run.call.request.prompt, drawn.run.call.request.images) == (None, ())
     assert drawn.run.call.preparation is None
@@ -337,10 +338,10 @@ async def test_what_failed_unpaid_with_images_hands_them_on_when_it_is_drawn_afr
     image.end()
     await home.serve(kept, delivered=False)
     assert home.kept == [kept]
-    assert home.shelf.saved == []  # an error that may be tried again needs no restart
+    assert home.persistence.saved == []  # an error that may be tried again needs no restart
     assert await home.find(wanted(n=2)) is kept
     assert kept.run.failed_unpaid
-    images: Drawn = kept.run.call.drawn
+    images: FinishedImages = kept.run.call.drawn
     home.retention.replace(kept)
     assert home.kept == []
     assert [event async for event in images.recordings[0].follow()] == [ImageData(b"abcd")]
@@ -410,7 +411,7 @@ async def test_little_room_is_left_for_what_was_delivered(house: New, monkeypatc
 async def test_what_was_delivered_stays_for_its_idempotency_key_while_there_is_room(house: New) -> None:
     home = house()
     kept = [await home.ended(ImageData(b"a" * MEGABYTE), idempotency_key=str(n), delivered=True) for n in range(9)]
-    assert home.kept == home.shelf.saved == kept
+    assert home.kept == home.persistence.saved == kept
     assert all(isinstance(p, Place) and p.was_received and not p.removed for p in (each.place for each in kept))
     for number, each in enumerate(kept):
         assert await home.find(idempotency_key=str(number)) is each
@@ -421,7 +422,7 @@ async def test_what_an_earlier_process_has_delivered_makes_room_too(house: New) 
     before = house()
     owed = await before.ended(id="owed", idempotency_key="a")
     had = await before.ended(id="had", idempotency_key="b", delivered=True)
-    after = Retention(Room(1, 0, 600), before.meter, before.shelf, before.clock, [owed, had])
+    after = Retention(Room(1, 0, 600), before.meter, before.persistence, before.clock, [owed, had])
     for kept in (owed, had):
         kept.run.recording.spill()
     with pytest.raises(Unavailable):
@@ -481,7 +482,7 @@ async def test_what_nobody_asks_for_is_forgotten_all_the_same(house: New) -> Non
 async def test_what_ended_undelivered_is_saved_and_what_was_delivered_is_removed(house: New) -> None:
     home = house()
     kept = await home.ended()
-    assert home.shelf.saved == [kept]
+    assert home.persistence.saved == [kept]
     assert isinstance(kept.place, Place)
     assert (kept.place.removed, kept.place.rested) == (False, 1)
     await home.serve(kept, delivered=True)
@@ -490,25 +491,25 @@ async def test_what_ended_undelivered_is_saved_and_what_was_delivered_is_removed
 
 async def test_what_is_delivered_while_it_is_saved_is_removed(house: New) -> None:
     home = house()
-    home.shelf.pause = asyncio.Event()
+    home.persistence.pause = asyncio.Event()
     saving = asyncio.create_task(home.ended())
     await asyncio.sleep(0.01)
     [kept] = home.kept
     home.retention.delivered(kept)
-    home.shelf.pause.set()
+    home.persistence.pause.set()
     await saving
     assert isinstance(kept.place, Place) and kept.place.removed
 
 
 async def test_what_is_forgotten_while_it_is_saved_is_closed_afterwards(house: New) -> None:
     home = house()
-    home.shelf.pause = asyncio.Event()
+    home.persistence.pause = asyncio.Event()
     saving = asyncio.create_task(home.ended())
     await asyncio.sleep(0.01)
     [kept] = home.kept
     home.retention._forget(kept)
     assert not kept.run.recording.closed
-    home.shelf.pause.set()
+    home.persistence.pause.set()
     await saving
     assert kept.run.recording.closed
     assert isinstance(kept.place, Place) and kept.place.removed
@@ -523,7 +524,7 @@ async def test_at_the_end_what_is_drawn_is_ended_and_told_again_after_it(house: 
     await asyncio.sleep(0.01)
     await home.retention.close()
     await asyncio.gather(*followers)
-    assert set(home.shelf.saved) == {ended, sent}
+    assert set(home.persistence.saved) == {ended, sent}
     assert sent.run.recording.error and queued.run.recording.error
     assert (sent.run.recording.error.perhaps_paid, sent.run.recording.error.should_retry) == (True, False)
     assert not queued.run.recording.error.perhaps_paid
@@ -552,18 +553,18 @@ async def test_a_disk_that_is_full_keeps_nobody_from_being_answered(house: New) 
 async def test_nothing_leaves_before_it_is_written_down_and_all_attempts_share_one_note(house: New) -> None:
     home = house()
     kept, _ = home.begin(idempotency_key="k")
-    home.shelf.disk.clear()
+    home.persistence.disk.clear()
     announce = kept.run.call.announce
     assert announce is not None
     parts = [asyncio.ensure_future(announce()) for _ in range(3)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not any(part.done() for part in parts)
-    home.shelf.disk.set()
+    home.persistence.disk.set()
     await asyncio.gather(*parts)
     await announce()
-    assert len(home.shelf.notes) == 1
-    assert not home.shelf.notes[0].removed
+    assert len(home.persistence.notes) == 1
+    assert not home.persistence.notes[0].removed
 
 
 async def test_what_no_caller_can_name_is_not_written_down(house: New) -> None:
@@ -577,10 +578,10 @@ async def test_a_note_goes_with_a_run_that_cost_nothing_or_is_forgotten(house: N
         kept, _ = home.begin(*steps, idempotency_key="k")
         assert kept.run.call.announce
         await kept.run.call.announce()
-        [note] = home.shelf.notes
+        [note] = home.persistence.notes
         await home.serve(kept, delivered=True)
         assert note.removed == kept.run.failed_unpaid
         home.clock.now += 1000
         home.retention._sweep()
         assert note.removed
-        home.shelf.notes.clear()
+        home.persistence.notes.clear()

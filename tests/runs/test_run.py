@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from app.errors import ApiError, Unavailable
-from app.images import Event, ImageBegins, ImageData, ImageEnds, Served
+from app.events import Event, ImageBegins, ImageData, ImageEnds, Served
 from app.runs.run import Run
 from app.storage.spool import Spool, Uploads
 from tests.drawings import PICTURE, Clock, drawing, edit, paid, read, unpaid, wanted

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ApiError
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds
 from app.storage.recording import READ_BACK, Blobs, Meter, Recording, Span
 from app.storage.spool import Spool
 

@@ -51,3 +51,8 @@ def _unsupported(operation: Operation, body: Body) -> InvalidRequest:
     else:
         said = "Unsupported content type: the header 'Content-Type' is missing, and"
     return InvalidRequest(f"{said} images/{operation} takes {taken} only.", code="unsupported_content_type")
+
+
+def header(scope: Scope, wanted: bytes) -> str | None:
+    found = next((value for name, value in scope["headers"] if name == wanted), None)
+    return None if found is None else found.strip(b" \t").decode("latin-1")

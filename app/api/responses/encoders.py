@@ -6,20 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.codecs.base64 import Groups
+from app.codecs.base64 import Base64Carry
 from app.errors import ApiError
-from app.images import (
-    ECHOED,
-    Done,
-    Event,
-    ImageBegins,
-    ImageData,
-    ImageEnds,
-    ImageLink,
-    ImageRequest,
-    Operation,
-    Served,
-)
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.images import ECHOED, ImageRequest, Operation
 from app.imaging.formats import media_type
 
 STREAM_NAMES = {
@@ -104,7 +94,7 @@ class RawEncoder:
 
     def __init__(self) -> None:
         self.content_type = b"application/octet-stream"
-        self._groups = Groups()
+        self._groups = Base64Carry()
         self._held: bytes | None = b""  # until the type is known
         self._partial = False
 

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.requests.body import ClientGone, Watched, drain
 from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder, compact
 from app.errors import ApiError
-from app.images import Done, Event, ImageEnds, Served
+from app.events import Done, Event, ImageEnds, Served
 from app.server.protocol import connection
 
 Headers = list[tuple[bytes, bytes]]
@@ -40,7 +40,7 @@ SLOW_SECONDS = 0.02
 
 
 @dataclass(slots=True)
-class Told:
+class RequestLog:
     """What a request's log line tells. Filled while the request is served; times are the clock's, in seconds."""
 
     began: float
@@ -67,7 +67,7 @@ class Answer:
         self._waited = 0.0
         self._sending_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.told: Told = scope["state"]["told"]
+        self.told: RequestLog = scope["state"]["told"]
         self.started = self.finished = self.gone = False
 
     def __enter__(self) -> Self:
@@ -188,7 +188,7 @@ async def send_json(
     answer: Answer,
     events: AsyncGenerator[Event, None],
     encoder: JsonEncoder,
-    pause: Pause | None = None,
+    pause: KeepAlive | None = None,
 ) -> None:
     """Raises ApiError while nothing was sent; after that a failure leaves the answer visibly incomplete. With `pause`
     white space is sent while the upstream draws, which JSON allows before it begins."""
@@ -235,7 +235,7 @@ async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder:
 
 async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder: SseEncoder, keepalive: float) -> None:
     """Raises ApiError while nothing was sent; after that a failure becomes a nested error event."""
-    pause = Pause(keepalive, keepalive)
+    pause = KeepAlive(keepalive, keepalive)
     speech = partial(_comment, encoder)
     async with _kept_alive(answer, pause, encoder.content_type, _STREAM_HEADERS, speech):
         try:
@@ -262,7 +262,7 @@ def _comment(encoder: SseEncoder) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class KeepAlive:
     """Seconds of silence before the first sign of life, and between those that follow."""
 
     first: float
@@ -271,7 +271,7 @@ class Pause:
 
 @contextlib.asynccontextmanager
 async def _kept_alive(
-    answer: Answer, pause: Pause, content_type: bytes, headers: Headers, sign: Callable[[], bytes]
+    answer: Answer, pause: KeepAlive, content_type: bytes, headers: Headers, sign: Callable[[], bytes]
 ) -> AsyncIterator[None]:
     """A sign of life whenever nothing was sent for so long, where `sign` gives one."""
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder
 from app.errors import ApiError, InvalidRequest, UpstreamFailed
-from app.images import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Operation, Served, Size
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.images import Operation, Size
 from tests.codecs.test_sse import read as read_sse
 from tests.dialects.asking import asked
 
