@@ -21,20 +21,20 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Self
 
-LONGEST_MESSAGE = 4000  # characters; nothing that the gateway itself says is as long
+LONGEST_MESSAGE = 4000  # characters; the gateway's own messages are shorter
 LONGEST_PARAM = 256
 
 
 def shortened(text: str, longest: int = 64) -> str:
-    """`text` as a message or a log line may quote it, whoever wrote it."""
+    """Shorten a foreign `text` for a message or a log line."""
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 class ApiError(Exception):
     """A failure as callers see it. `should_retry` and `retry_after` (seconds) become the headers that the SDKs obey.
 
-    The message and `param` are bounded here; a message shortens each foreign text that it quotes, so that its remedy
-    is not lost.
+    The message and `param` are bounded here; a message shortens each foreign text that it quotes, so that its remedy is
+    not lost.
     """
 
     status = 500
@@ -74,11 +74,12 @@ class ApiError(Exception):
         return self
 
     def alone(self) -> Self:
-        """The same without its traceback, whose frames hold all that they were working on: to be kept."""
+        """Return a copy without the traceback, whose frames hold all that they worked on. Keep the copy, not the
+        original."""
         return copy.copy(self)
 
     def envelope(self) -> dict[str, Any]:
-        """OpenAI's error object: all four keys, always."""
+        """Return OpenAI's error object, always with all four keys."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": {**self.details, **error}}
 
@@ -129,7 +130,8 @@ class UpstreamFailed(ApiError):
 
 
 class Failure(Enum):
-    """How an attempt failed, by what may be done about it and whether a drawing may have been paid for."""
+    """The kinds of failure of an attempt: each says whether a repeat is allowed and whether a drawing may have been
+    paid for."""
 
     NOT_SENT = auto()  # DNS, connect, TLS: the request never left
     RATE_LIMITED = auto()  # 429
@@ -142,7 +144,8 @@ class Failure(Enum):
 
 @dataclass(eq=False)
 class UpstreamError(Exception):
-    """How one attempt failed. `message` is the upstream's own text, scrubbed, or ours where it gave none."""
+    """The failure of one attempt. `message` is the upstream's text without secrets, or the gateway's where it gave
+    none."""
 
     failure: Failure
     message: str
@@ -155,7 +158,7 @@ class UpstreamError(Exception):
     timed_out: bool = False
 
     def alone(self) -> Self:
-        """The same without its traceback."""
+        """Return a copy without the traceback."""
         return replace(self)
 
     @property

@@ -1,4 +1,4 @@
-"""The stream of events in which a drawing passes through the gateway, in pieces finer than an image. Values only."""
+"""The events of a drawing on its way through the gateway, in pieces finer than an image. Values only."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Who draws the images that follow. Told once before the first image, and again if that changes."""
+    """The deployment that draws the following images. Sent before the first image, and again if the deployment
+    changes."""
 
     provider: str
-    model: str  # as the provider calls it
-    attempts: int  # requests sent upstream for this call so far
+    model: str  # the provider's name for it
+    attempts: int  # attempts for this call so far
     dropped: tuple[str, ...] = ()
     mapped: tuple[str, ...] = ()  # "size=1024x768"
 
@@ -21,38 +22,38 @@ class Served:
 @dataclass(frozen=True, slots=True)
 class ImageBegins:
     index: int
-    partial: int | None = None  # which partial image of a stream; None: the finished one
+    partial: int | None = None  # the number of a partial image in a stream; None: the finished image
 
 
 @dataclass(frozen=True, slots=True)
 class ImageData:
-    """A piece of the image's base64 text: no white space, no escapes, cut anywhere."""
+    """A piece of the image's base64 text, cut anywhere, without white space and escapes."""
 
     base64: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLink:
-    """Instead of data: the image lies at this address of the provider's."""
+    """The provider's address of the image, in the place of data."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEnds:
-    """The image is whole. `facts` are the provider's words on it: quality, background, size, output_format. Once its
-    bytes were looked at, the last two are theirs, or None where they do not tell."""
+    """The end of a whole image. `facts` are the provider's words on it: quality, background, size, output_format. After
+    the inspection the last two describe the bytes, or are None if the bytes do not tell."""
 
     revised_prompt: str | None = None
     seed: int | None = None
     usage: Mapping[str, Any] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    alpha: bool | None = None  # whether anything in it can be transparent, by its bytes; None: they do not tell
+    alpha: bool | None = None  # True if the bytes can be transparent; None: unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing follows. `usage` counts all images of the call, in OpenAI's shape."""
+    """The end of the answer. `usage` counts all images of the call, in OpenAI's shape."""
 
     usage: Mapping[str, Any] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)

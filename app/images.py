@@ -1,4 +1,4 @@
-"""What a request for images is and what comes back: values only. Knows nothing of HTTP, providers or files."""
+"""The request for images as a value, with its pictures and sizes. Knows nothing of HTTP, providers or files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Size:
 
     @classmethod
     def parse(cls, text: str) -> Size | None:
-        """The size that `text` ("1024x768") names, or None if it names none."""
+        """Return the size that `text` ("1024x768") names, or None if it names none."""
         match = _SIZE.fullmatch(text.strip())
         return cls(int(match[1]), int(match[2])) if match else None
 
@@ -42,7 +42,7 @@ class Size:
 
 
 class Blob(Protocol):
-    """Bytes at rest, in memory or on disk. Reading does not move anything, so several attempts may read at once."""
+    """Bytes at rest, in memory or on disk. Reading moves no position, so several attempts may read at once."""
 
     @property
     def size(self) -> int: ...
@@ -52,24 +52,24 @@ class Blob(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture that the caller sent. What it is was read from its bytes, not from what the caller calls it."""
+    """A picture that the caller sent. Its media type was read from its bytes, not from the caller's words."""
 
     blob: Blob
     filename: str
-    media_type: str  # "image/png", "image/jpeg", "image/webp", or another if the bytes are something else
-    size: Size | None = None  # of the picture, where the header tells
+    media_type: str  # "image/png", "image/jpeg", "image/webp", or the type that the bytes have
+    size: Size | None = None  # of the picture, if the header says it
 
 
-ECHOED = ("background", "quality")  # of the parameters: what OpenAI's answers repeat, beside what the bytes are
+ECHOED = ("background", "quality")  # the parameters that OpenAI's answers repeat, beside the facts that the bytes show
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """What a caller wants drawn, whichever door it came through and whichever provider will draw it.
+    """A drawing that a caller asks for, independent of the format of the request and of the provider.
 
-    `parameters` holds the optional parameters under the names of `app.catalog.parameters`; `spelt` the caller's own
-    spelling of them, where it differs; `extra` what no OpenAI documentation knows, in the caller's order, each value as
-    its JSON: nobody here reads it, and parsed it would take twenty times the room.
+    `parameters` holds the optional parameters under the names of `app.catalog.parameters`; `spelt` the caller's
+    spelling of them, where it differs; `extra` the fields that OpenAI's documentation does not know, in the caller's
+    order, each value as JSON text: the gateway never reads them, and parsed they would take twenty times the room.
     """
 
     operation: Operation
@@ -79,23 +79,23 @@ class ImageRequest:
     mask: Upload | None = None
     markup: Upload | None = None
     n: int = 1
-    size: Size | None = None  # None: "auto" or not said
-    response_format: ResponseFormat | None = None  # None: not said
+    size: Size | None = None  # None: "auto" or absent
+    response_format: ResponseFormat | None = None  # None: absent
     stream: bool = False
     partial_images: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     spelt: Mapping[str, str] = field(default_factory=dict)
     extra: tuple[tuple[str, bytes], ...] = ()
-    mask_convention: Literal["alpha", "white", "black"] = "alpha"  # what the caller's mask means
-    raw: bool = False  # the answer is to be the one image's bytes, and nothing else
+    mask_convention: Literal["alpha", "white", "black"] = "alpha"  # the meaning of the caller's mask
+    raw: bool = False  # the answer is the one image's bytes, and nothing else
 
     @property
     def text_length(self) -> int:
-        """How much text it holds, roughly."""
+        """Return the number of characters of its text, roughly."""
         parameters = sum(len(str(value)) for value in self.parameters.values())
         return len(self.prompt or "") + parameters + sum(len(name) + len(raw) for name, raw in self.extra)
 
     def outline(self) -> ImageRequest:
-        """What of it the shape of an answer depends on: no picture, and nothing of any length."""
+        """Return only the fields that shape an answer: no picture, and no long text."""
         echoed = {name: self.parameters[name] for name in ECHOED if name in self.parameters}
         return replace(self, prompt=None, images=(), mask=None, markup=None, parameters=echoed, spelt={}, extra=())

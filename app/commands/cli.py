@@ -1,4 +1,4 @@
-"""The command line: `serve` and `check`. Reads the environment and the arguments, and hands everything on."""
+"""The command line: `serve` and `check`. Reads the environment and the arguments, and passes everything on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ main = typer.Typer(
 )
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045
-    # `readable` would look first, with words and an exit status that are not those of the other faults.
+    # `readable` would check first, with words and an exit status unlike those of the other faults.
     typer.Option(help="The YAML file; also IMAGE_GATEWAY_CONFIG.", readable=False),
 ]
 
@@ -31,7 +31,7 @@ def serve(
     host: Annotated[Optional[str], typer.Option(help="The address to listen at.")] = None,  # noqa: UP045
     port: Annotated[Optional[int], typer.Option(help="The port to listen at.")] = None,  # noqa: UP045
 ) -> None:
-    """Serve. Without any configuration: simulated providers, which need neither key nor network."""
+    """Serve. Without a configuration, serve simulated providers, which need neither key nor network."""
     from app.process import run
 
     overrides: dict[str, dict[str, object]] = {"server": {"host": host, "port": port}}
@@ -44,8 +44,9 @@ def check(
     config: ConfigOption = None,
     online: Annotated[bool, typer.Option("--online", help="Ask each provider for its list of models.")] = False,
 ) -> None:
-    """Validate the configuration; print models, deployments and what is missing. With --online, ask each provider for
-    its list of models, which draws nothing. Exit status 1 on a fault, or a provider that cannot be used."""
+    """Validate the configuration; print the models, the deployments, and missing settings. With --online, ask each
+    provider for its list of models, which draws nothing. Exit with status 1 on a fault, or if a provider cannot be
+    used."""
     from app.commands.report import report
     from app.config.inventory import models
     from app.config.simulated import with_sandbox
@@ -72,7 +73,7 @@ def _ask(settings: Settings, offered: Sequence[Model]) -> None:
 
 
 def _settings(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
-    """The settings. Prints their faults and exits if there are any."""
+    """Return the settings, or print their faults and exit."""
     try:
         return _loaded(config, overrides)
     except SettingsError as error:
@@ -81,7 +82,7 @@ def _settings(config: Path | None, overrides: dict[str, dict[str, object]]) -> S
 
 
 def _loaded(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
-    """Raises SettingsError."""
+    """Load the settings. Raises SettingsError."""
     from app.dialects import names
 
     return load(config, os.environ, overrides, names())

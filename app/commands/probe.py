@@ -1,4 +1,4 @@
-"""Asks every provider for its list of models, once, with the credential and over the connections that drawings take.
+"""Ask every provider for its list of models, once, with the credential and over the connections that drawings take.
 Never draws: each request is a GET. Knows the shapes of such lists, and no dialect."""
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from app.upstream.transport import AiohttpTransport
 TIMEOUTS = Timeouts(connect=5, read=10, total=20)
 LONGEST_LIST = 1_048_576  # bytes
 
-# What hosts call a model in their lists. A name under any of them may be the one that they want to be asked by.
+# Names of a model in hosts' lists. Any of them may be the name that a drawing must state.
 _NAMES = ("id", "model_name", "model_alias", "name")
 
 
 class Outcome(Enum):
     UNREACHABLE = auto()
     REFUSED = auto()  # 401, 403
-    CONNECTED = auto()  # it answers, and no list is known that could be asked for
-    UNLISTED = auto()  # it answers, with something else than a list
+    CONNECTED = auto()  # it answers, and has no known list of models
+    UNLISTED = auto()  # it answers, but not with a list
     LISTED = auto()
 
 
@@ -40,17 +40,17 @@ class Outcome(Enum):
 class Question:
     provider: Provider
     path: str | None  # of the list of models, below the provider's base URL
-    models: tuple[str, ...]  # that are configured, as the provider calls them
+    models: tuple[str, ...]  # of the configuration, by the provider's names
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`why` may hold words of the provider's, without secrets."""
+    """The result for one provider. `why` may hold words of the provider, without secrets."""
 
     provider: str
     outcome: Outcome
     why: str = ""
-    credential: bool = True  # was one sent
+    credential: bool = True  # if a credential was sent
     count: int = 0
     not_listed: tuple[str, ...] = ()
 
@@ -78,7 +78,7 @@ def questions(settings: Settings, models: Sequence[Model]) -> tuple[Question, ..
 
 
 async def ask(asked: Iterable[Question], timeouts: Timeouts = TIMEOUTS) -> list[Finding]:
-    """All at once; the findings in the order of the questions."""
+    """Ask all providers at once; the findings stand in the order of the questions."""
     async with AiohttpTransport() as transport:
         upstream = Upstream(transport)
         return await asyncio.gather(*(_finding(upstream, question, timeouts) for question in asked))
@@ -86,7 +86,7 @@ async def ask(asked: Iterable[Question], timeouts: Timeouts = TIMEOUTS) -> list[
 
 async def _finding(upstream: Upstream, question: Question, timeouts: Timeouts) -> Finding:
     provider = question.provider
-    if question.path is None:  # anybody may knock: the credential stays at home
+    if question.path is None:  # no path is known, so the request needs no credential
         provider = replace(provider, api_key=None, headers={})
     request = UpstreamRequest(question.path or "", "application/json", (b"",), method="GET")
     try:
@@ -131,7 +131,7 @@ def _told(path: str, status: int, message: str) -> str:
 
 
 async def _body(answer: UpstreamAnswer) -> bytes | None:
-    """None if it is too long. Raises UpstreamError when it is cut."""
+    """Return the body, or None if it is too long. Raises UpstreamError when it breaks off."""
     body = bytearray()
     async with aclosing(answer.pieces()) as pieces:
         async for piece in pieces:
@@ -149,10 +149,10 @@ def _parsed(body: bytes) -> Any:
 
 
 def names(document: Any) -> frozenset[frozenset[str]] | None:
-    """The models of a list, each with all its names, or None if it is no list of models.
+    """Return the models of a list, each with all its names, or None if it is no list of models.
 
-    Known: `{"data": [{"id"}]}` (OpenAI), `{"data": [{"model_name"}]}` (Nebul), `{"data": {"models": [{"model_name"}]}}`
-    (Nebula Block), and a list alone.
+    Known shapes: `{"data": [{"id"}]}` (OpenAI), `{"data": [{"model_name"}]}` (Nebul), `{"data": {"models":
+    [{"model_name"}]}}` (Nebula Block), and a bare list.
     """
     found = document
     for key in ("data", "models"):

@@ -1,4 +1,4 @@
-"""The configuration as a page to read: what is served, to whom, and what is missing. Shows no secret."""
+"""Print the configuration as a page to read: the models, their callers, and missing settings. Shows no secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.images import Operation
 
 _Row = tuple[str, str]
 
-LONGEST_WORDS = 300  # characters of a provider's
+LONGEST_WORDS = 300  # characters of a provider's words
 
 
 def report(settings: Settings, models: Sequence[Model]) -> str:
@@ -28,14 +28,14 @@ def report(settings: Settings, models: Sequence[Model]) -> str:
 
 
 def online_report(findings: Sequence[Finding]) -> str:
-    """What the providers said when they were asked for their models."""
+    """Print the providers' answers to the request for their models."""
     rows = _rows(row for finding in findings for row in _found(finding))
     return _heading("online", rows or "no provider is configured: there is nobody to ask") + "\n"
 
 
 def _found(finding: Finding) -> Iterator[_Row]:
     why = "".join(character if character.isprintable() else " " for character in finding.why)[:LONGEST_WORDS]
-    # A list may be open to all: that it came does not prove the credential.
+    # A list may be public, so its arrival does not prove the credential.
     credential = "credential not refused" if finding.credential else "no credential sent"
     match finding.outcome:
         case Outcome.UNREACHABLE:
@@ -68,7 +68,7 @@ def _server(settings: Settings) -> Iterator[_Row]:
     server = settings.server
     host = f"[{server.host}]" if ":" in server.host else server.host
     yield "listening", f"http://{host}:{server.port}"
-    if not settings.sandbox:  # which keeps nothing
+    if not settings.sandbox:  # b64_json keeps nothing
         yield "data", str(settings.data_dir)
     yield "limits", f"{server.max_upload_mb:g} MB a file, {server.max_request_mb:g} MB a request"
     yield "queue", f"{settings.queue.max_length} waiting, {settings.queue.max_seconds:g} s at most, per deployment"

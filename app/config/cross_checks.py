@@ -1,5 +1,5 @@
-"""What is wrong between settings that may each be right. Looks at the data before it is validated, and so past what is
-wrong with single settings, that everything can be told at once."""
+"""Find contradictions between settings that are right by themselves. Reads the data before its validation, past faults
+of single settings, so that all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Entry = Mapping[str, Any]
 
 
 def contradictions(data: Entry, dialects: Collection[str] | None) -> Iterator[Located]:
-    """The faults of `data`. `dialects` are those that exist; None: any name is taken for one."""
+    """Return the faults of `data`. `dialects` are the existing names; None: accept any name."""
     if dialects is not None:
         yield from _unknown_dialects(data, dialects)
     yield from _unknown_providers(data)
@@ -66,7 +66,7 @@ def _unknown_providers(data: Entry) -> Iterator[Located]:
 
 
 def _repeated_names(data: Entry) -> Iterator[Located]:
-    """Two models with one name are refused where the YAML is read: a mapping no longer shows them."""
+    """Find two models with one name in a list. In a mapping they are refused where the YAML is read."""
     taken: dict[str, Path] = {name: ("models", name) for name, _ in _named(data, "models")}
     for name, model in _named(data, "models"):
         for index, alias in _listed(model, "aliases"):
@@ -100,7 +100,8 @@ def _digest(key: Entry) -> str | None:
 
 
 def _open_door(data: Entry) -> Iterator[Located]:
-    """Without keys whoever reaches the port draws on the account. The sandbox has no account."""
+    """Refuse an open address without keys: any caller that reaches the port would spend the account's money. The
+    sandbox has no account."""
     try:
         server = ServerSettings.model_validate(data.get("server") or {})
     except ValidationError:

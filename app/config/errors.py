@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: where, why, and what to do. Knows no setting by name but those it has advice on,
+"""The faults of a configuration: place, reason and remedy. Knows no setting by name but those that it has advice on,
 and never repeats a value, which may be a secret."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`path` is the setting's place in the YAML file, the environment variable, or the file itself."""
+    """One fault. `path` is the setting's place in the YAML file, the environment variable, or the file itself."""
 
     path: str
     problem: str
@@ -55,7 +55,7 @@ class Fault:
 
 
 class SettingsError(Exception):
-    """Everything that is wrong with a configuration, at once."""
+    """All faults of a configuration at once."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = list(faults)
@@ -64,7 +64,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A fault whose path has not been written out yet, so that its origin can still be told."""
+    """A fault whose path is not written out yet, so that its origin can still be reported."""
 
     path: Path
     problem: str
@@ -72,12 +72,12 @@ class Located:
 
 
 def refused(problem: str, remedy: str) -> PydanticCustomError:
-    """What a validator raises; comes back from `translated` with both parts."""
+    """Return the error for a validator to raise; `translated` returns both of its parts."""
     return PydanticCustomError("refused", "{problem}; {remedy}", {"problem": problem, "remedy": remedy})
 
 
 def written(path: Path) -> str:
-    """`("models", "a.b", "deployments", 0)` as `models."a.b".deployments[0]`."""
+    """Write `("models", "a.b", "deployments", 0)` as `models."a.b".deployments[0]`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -94,15 +94,15 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 def closest(word: str, known: Collection[str]) -> str | None:
-    """The known word that `word` may have been meant to be."""
+    """Return the known word that is closest to `word`, if one is close."""
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.6)), None)
 
 
 def translated(error: ValidationError, model: type[BaseModel]) -> Iterator[Located]:
-    """pydantic's findings on `model` in the words of a person who edits a file."""
+    """Put pydantic's findings on `model` into the words of the file's editor."""
     errors = error.errors(include_url=False, include_input=False)
     for found in errors:
-        # A list whose items are at fault is called too short as well.
+        # pydantic calls a list with faulty items too short as well.
         if found["type"] == "too_short" and any(_lies_below(other["loc"], found["loc"]) for other in errors):
             continue
         path = tuple(part for part in found["loc"] if part != "[key]")
@@ -132,7 +132,7 @@ def _told(kind: str, path: Path, message: str, context: Mapping[str, Any], model
 
 
 def _settings_at(annotation: Any, path: Path) -> Collection[str]:
-    """The names of the settings that may stand at `path` below a model, a mapping or a list of models."""
+    """Return the names of the settings that may stand at `path` below a model, a mapping or a list of models."""
     while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         arguments = [argument for argument in get_args(annotation) if argument not in (type(None), Ellipsis)]
         if not arguments:

@@ -1,4 +1,4 @@
-"""Texts of the configuration that are checked beyond their type: what stands in addresses and HTTP headers."""
+"""Texts of the configuration that are checked beyond their type: parts of addresses and of HTTP headers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from app.config.errors import refused
 
-SHORTEST_KEY = 16  # characters of a key that callers send
+SHORTEST_KEY = 16  # characters of a key for callers
 
 _ORIGIN = re.compile(
     r"\*|null|(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?/?", re.ASCII
@@ -21,7 +21,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def _address(text: str) -> str:
-    """An http(s) address without a trailing slash, to which paths can be appended."""
+    """Check an http(s) address and remove its trailing slash, so that paths can be appended."""
     parts = urlsplit(text.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise refused("is no http:// or https:// address", "write it like https://api.example.com/v1")
@@ -33,8 +33,8 @@ def _address(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    """As browsers write it: in lower case, without a path, and without the scheme's own port; `null` is that of a local
-    file."""
+    """Check an origin as browsers write it: in lower case, without a path, and without the scheme's own port. A local
+    file's origin is `null`."""
     found = _ORIGIN.fullmatch(text.strip().lower())
     if found is None:
         raise refused("is no origin", "write it like https://studio.example.com, without a path, or '*' for all")
@@ -45,7 +45,7 @@ def _origin(text: str) -> str:
 
 
 def _host_name(text: str) -> str:
-    """As the `Host` of a request has it, without its port."""
+    """Check a host name as a request's `Host` has it, without its port."""
     name = text.strip().lower().removesuffix(".")
     if not _HOST_NAME.fullmatch(name):
         raise refused("is no host name", "write it like gateway.example.com, without scheme and port, or '*' for all")
@@ -53,7 +53,7 @@ def _host_name(text: str) -> str:
 
 
 def _secret(value: Any) -> Any:
-    """Nothing for an empty text. White space around a secret comes from files and is never part of it."""
+    """Strip a secret: white space around it comes from files. An empty text becomes None."""
     if not isinstance(value, str):
         return value
     if not re.fullmatch(r"[!-~]*", value.strip()):

@@ -1,4 +1,4 @@
-"""`${VAR}`, `${VAR:-default}` and `$${literal}` in texts, however deep they lie. Knows no file and no setting."""
+"""Replace `${VAR}`, `${VAR:-default}` and `$${literal}` in texts at any depth. Knows no file and no setting."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
 def interpolate(value: Any, environ: Mapping[str, str]) -> tuple[Any, list[Located]]:
-    """`value` with its references replaced, and what could not be. An empty variable counts as one that is not set.
+    """Return `value` with its references replaced, and the faults. An empty variable counts as missing.
 
-    A text with a fault stays as it was. Keys of mappings are left alone.
+    A text with a fault stays as it was. Keys of mappings stay as they are.
     """
     faults: list[Located] = []
     return _walk(value, (), environ, faults), faults

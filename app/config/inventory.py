@@ -1,4 +1,4 @@
-"""What can be asked for: settings → models, deployments and profiles as values. Knows no dialect and sends nothing."""
+"""Turn settings into models, deployments and profiles as values. Knows no dialect and sends nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from app.config.schema import DeploymentSettings, ModelSettings, ProviderSetting
 
 
 def models(settings: Settings, dialect_profile: Callable[[str], Profile]) -> tuple[Model, ...]:
-    """The models of the configuration, their deployments in the order in which they are tried.
+    """Return the configured models; their deployments stand in the order of the attempts.
 
-    `dialect_profile`: what is assumed of a host of a dialect about which nothing was said.
+    `dialect_profile` returns the default profile of a dialect.
     """
     providers = {name: _provider(name, entry) for name, entry in settings.providers.items()}
 
@@ -51,7 +51,7 @@ def _profile(
 ) -> Profile:
     if preset := settings.preset_profile(stated.provider, upstream):
         profile = preset.over(profile)
-    # What a provider's entry states goes over its preset, and so before the profiles that the file states.
+    # The provider's entry goes over its preset, and below the profiles that the file states.
     profile = replace(profile, timeout=settings.providers[stated.provider].timeout.over(profile.timeout))
     described: Profile = stated.profile.over(model.profile.over(profile))
     return described

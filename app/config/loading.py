@@ -1,7 +1,7 @@
-"""YAML and environment → frozen models, cross-checked. Knows nothing of what is done with them.
+"""Read YAML and environment into frozen models, with cross-checks. Knows nothing of their use.
 
-Laid over each other, mappings merged, everything else replaced: the providers whose key is in the environment (where
-the file has none), the file, `IMAGE_GATEWAY_…`, the command line.
+The layers, from the lowest: providers whose key is in the environment (if the file has no providers), the file,
+`IMAGE_GATEWAY_…`, the command line. Mappings are merged, everything else is replaced.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from app.config.sources import Variables, YamlFile, merged, preset_data, said
 
 __all__ = ["Fault", "Settings", "SettingsError", "filled_in", "load", "models_of", "preset_named"]
 
-PRESETS = ("netmind", "nebula", "nebul")  # in the order in which they are tried
+PRESETS = ("netmind", "nebula", "nebul")  # in the order of the attempts
 
 
 class Settings(BaseSettings):
@@ -63,16 +63,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """`load` runs the sources, so that the environment is an argument."""
+        """Leave the sources to `load`, which takes the environment as an argument."""
         return (init_settings,)
 
     @property
     def sandbox(self) -> bool:
-        """Nothing is configured: the simulated providers are to be served."""
+        """True if nothing is configured: the gateway then serves the simulated providers."""
         return not self.providers
 
     def preset_profile(self, provider: str, model: str) -> ProfileSettings | None:
-        """What the provider's preset knows of one of the provider's models, under the provider's name for it."""
+        """Return the preset's profile of one of the provider's models, by the provider's name for it."""
         preset = self._presets.get(self.providers[provider].preset)
         return preset.models.get(model) if preset else None
 
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         models: Mapping[str, ModelSettings],
         presets: Mapping[str, Preset],
     ) -> Settings:
-        """The same with other providers and models; `presets` are those that the providers name."""
+        """Return a copy with other providers and models; `presets` are those that the providers name."""
         changed = self.model_copy(update={"providers": dict(providers), "models": dict(models)})
         changed._presets = dict(presets)
         return changed
@@ -94,10 +94,11 @@ def load(
     overrides: Mapping[str, Any] = MappingProxyType({}),
     dialects: Collection[str] | None = None,
 ) -> Settings:
-    """The settings of a file (or of the one that `IMAGE_GATEWAY_CONFIG` names), the environment and the command line.
+    """Load the settings of a file (or of the one that `IMAGE_GATEWAY_CONFIG` names), the environment and the command
+    line.
 
-    `overrides` is nested like the file; what is None in it counts as not said. `dialects` are the names that a provider
-    may state as its dialect; None: any. Raises SettingsError.
+    `overrides` is nested like the file; None in it counts as absent. `dialects` are the names that a provider may state
+    as its dialect; None: any. Raises SettingsError.
     """
     named = config or (Path(environ["IMAGE_GATEWAY_CONFIG"]) if environ.get("IMAGE_GATEWAY_CONFIG") else None)
     source = YamlFile(Settings, named, environ)
@@ -137,12 +138,13 @@ def preset_named(name: str) -> Preset:
 
 
 def filled_in(preset: Preset) -> dict[str, Any]:
-    """What a provider's entry leaves to its preset."""
+    """Return the settings that a provider's entry leaves to its preset."""
     return {name: getattr(preset, name) for name in ("base_url", "dialect", "models_path")}
 
 
 def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located]]:
-    """Fills into the providers what they leave to their presets. Returns those presets, and who names none."""
+    """Fill in the settings that the providers leave to their presets. Returns those presets, and the providers without
+    one."""
     presets: dict[str, Preset] = {}
     faults: list[Located] = []
     entries = data.get("providers")
@@ -168,14 +170,14 @@ def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located
 
 
 def _misspelt(name: str, entry: Mapping[str, Any]) -> Iterator[Located]:
-    """An entry without an address was perhaps meant to have a preset's name."""
+    """Return a fault for an entry without an address if its name resembles a preset's."""
     if "base_url" not in entry and "preset" not in entry and name not in PRESETS and (close := closest(name, PRESETS)):
         remedy = f"did you mean {close!r}? If not, {NO_ADDRESS}"
         yield Located(("providers", name, "base_url"), "is missing", remedy)
 
 
 def _take_models(data: dict[str, Any], presets: Mapping[str, Preset]) -> None:
-    """Where no models are stated: those of the providers' presets, in the order of the providers."""
+    """Without a `models` section, offer the models of the providers' presets, in the order of the providers."""
     entries = data.get("providers")
     if data.get("models") or not isinstance(entries, dict):
         return
@@ -184,7 +186,7 @@ def _take_models(data: dict[str, Any], presets: Mapping[str, Preset]) -> None:
 
 
 def models_of(offered: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """A section `models` of what each provider offers, tried in the order of the providers."""
+    """Return a section `models` of each provider's offer, in the order of the providers."""
     models: dict[str, Any] = {}
     for provider, names in offered.items():
         for name in names:
@@ -196,14 +198,14 @@ def models_of(offered: Mapping[str, Iterable[str]]) -> dict[str, Any]:
 
 
 def _unknown_sections(data: dict[str, Any]) -> Iterator[Located]:
-    """Takes them out: a key that is no field must not become an argument of the model's constructor."""
+    """Remove unknown sections: a key that is no field must not become an argument of the model's constructor."""
     for name in [name for name in data if name not in Settings.model_fields]:
         del data[name]
         yield Located((name,), f"no section is called {name!r}", did_you_mean(name, Settings.model_fields))
 
 
 def _first_per_place(located: Iterable[Located], variables: Variables) -> Iterator[Fault]:
-    """What follows from a fault at the same place is left out."""
+    """Keep the first fault at each place; later ones follow from it."""
     told: set[Place] = set()
     for fault in located:
         if fault.path not in told:

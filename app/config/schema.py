@@ -41,7 +41,7 @@ def _default_size(value: Any) -> Any:
 
 
 def _parameters(value: Any) -> Any:
-    """A list means: by the same names."""
+    """Read a list as a mapping from each name to itself."""
     mapping = dict.fromkeys(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
     if isinstance(mapping, dict):
         for name in mapping:
@@ -58,10 +58,10 @@ def _expanded(path: Path) -> Path:
         raise refused("names a user who has no home", "write the path out") from None
 
 
-# Names end up in response headers.
+# Names appear in response headers.
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]+( [!-~]+)*$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")]
-# Of a list of models, below `base_url`; None: there is none.
+# path of the list of models, below `base_url`; None: the provider has none
 ModelsPath = Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")] | None
 
 
@@ -139,7 +139,7 @@ class LoggingSettings(Section):
     prompts: bool = False
 
 
-# How the settings of a profile are read, where its annotations alone do not say it.
+# How the settings of a profile are read, where their annotations do not say it.
 _READERS: dict[Any, Any] = {
     int: PositiveInt,
     float: NonNegativeFloat,
@@ -152,11 +152,11 @@ _READERS: dict[Any, Any] = {
 
 
 class TimeoutSettings(layer_of(Timeouts, _READERS)):  # type: ignore[misc]  # its base is made of the dataclass
-    """Seconds."""
+    """Timeouts in seconds."""
 
 
 class SizeSettings(layer_of(SizeRule, _READERS)):  # type: ignore[misc]
-    """`list` alone, or bounds."""
+    """Allowed sizes: a `list` alone, or bounds."""
 
     @model_validator(mode="after")
     def _agree(self) -> SizeSettings:
@@ -167,7 +167,8 @@ class SizeSettings(layer_of(SizeRule, _READERS)):  # type: ignore[misc]
         return self
 
     def over(self, below: SizeRule) -> SizeRule:
-        """Each bound by itself. A list, or nothing at all, stands alone, and bounds replace a list."""
+        """Lay each bound over the one below. A list, or an empty section, replaces bounds, and bounds replace a
+        list."""
         is_alone = below.list or self.list or not self.model_fields_set
         rule: SizeRule = super().over(SizeRule() if is_alone else below)
         return rule
@@ -187,7 +188,8 @@ class ProfileSettings(layer_of(Profile, _READERS | {SizeRule: SizeSettings, Time
 
 
 class ProviderSettings(Section):
-    """`preset`, `dialect` and `base_url` as they hold in the end: what the preset gives has been filled in."""
+    """A provider's entry. `preset`, `dialect` and `base_url` hold the final values: the preset's have been filled
+    in."""
 
     preset: str = "none"
     dialect: str = "openai"
@@ -237,14 +239,14 @@ class KeySettings(Section):
 
     @property
     def sha256(self) -> bytes:
-        """The key's digest."""
+        """Return the key's digest."""
         if self.key is not None:
             return sha256(self.key.get_secret_value().encode()).digest()
         return bytes.fromhex(self.key_sha256 or "")
 
 
 class Preset(Section):
-    """A provider as it ships: one file of `app/presets/`."""
+    """A provider of the package: one file of `app/config/presets/`."""
 
     base_url: Address
     dialect: str

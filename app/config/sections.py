@@ -20,7 +20,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML's `yes` is true, which Python takes for 1."""
+        """Refuse a truth value for a number: YAML's `yes` is true, which Python takes for 1."""
         if isinstance(value, bool) and _kinds(cls.model_fields[info.field_name or ""].annotation) & {int, float}:
             raise refused(f"is {str(value).lower()}", "write a number")
         return value
@@ -30,7 +30,8 @@ class Layer(Section):
     """A section that is laid over the values of a dataclass. Its settings are the fields of that class."""
 
     def over(self, below: Values) -> Values:
-        """`below` with the settings that this layer states. Null is no statement about a field that cannot be None."""
+        """Return `below` with the settings that this layer states. Null states nothing about a field that cannot be
+        None."""
         kinds = get_type_hints(type(below), include_extras=True)
         stated: dict[str, Any] = {}
         for name in self.model_fields_set:
@@ -43,9 +44,9 @@ class Layer(Section):
 
 
 def layer_of(values: type, readers: Mapping[Any, Any]) -> type[Layer]:
-    """The layer whose settings are the fields of the dataclass `values`, each of which may be left out.
+    """Return the layer whose settings are the fields of the dataclass `values`, all of them optional.
 
-    `readers` says how a setting is read, by the annotation of its field or by a part of that. Where it says nothing,
+    `readers` tells how to read a setting, by the annotation of its field or by a part of that. Where it has no entry,
     pydantic reads the annotation itself, and refuses an empty list.
     """
     kinds = get_type_hints(values, include_extras=True)
@@ -65,7 +66,7 @@ def _reader(kind: Any, readers: Mapping[Any, Any]) -> Any:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The types in the union that an annotation may be."""
+    """Return the types in the union that an annotation may be."""
     if get_origin(annotation) in (Union, UnionType):
         return set().union(*map(_kinds, get_args(annotation)))
     return {get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation}

@@ -1,5 +1,5 @@
-"""What is served where nothing is configured: the presets' models, and one of OpenAI's, at simulated providers. Knows
-their addresses and no simulation."""
+"""Configure the sandbox: the presets' models, and one of OpenAI's, at simulated providers. Knows their addresses and no
+simulation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECRET = SecretStr("sandbox")
 
 
 def with_sandbox(settings: Settings, base_url: str) -> Settings:
-    """`settings` with the simulated providers that answer below `base_url`, and all their models."""
+    """Return `settings` with the simulated providers that answer below `base_url`, and all their models."""
     presets = {name: preset_named(name) for name in PRESETS if name in _PATHS}
     providers = {name: _provider(name, preset, base_url) for name, preset in presets.items()}
     providers["openai"] = ProviderSettings(dialect="openai", base_url=f"{base_url}/openai/v1", api_key=_SECRET)
@@ -30,7 +30,8 @@ def _provider(name: str, preset: Preset, base_url: str) -> ProviderSettings:
 
 
 def _gpt_image_2() -> ProfileSettings:
-    """As OpenAI documents it: edges divisible by 16 and at most 3840; base64 only, and `response_format` refused."""
+    """Return the model as OpenAI documents it: edges divisible by 16 and at most 3840; base64 only, without
+    `response_format`."""
     understood = "n size quality background output_format output_compression moderation user safety_identifier"
     return ProfileSettings(
         operations=frozenset((Operation.GENERATIONS, Operation.EDITS)),

@@ -1,5 +1,5 @@
-"""Where settings are said: a YAML file, variables, the files of the presets. The only reader of YAML; knows no setting
-by name."""
+"""The sources of settings: a YAML file, environment variables, the files of the presets. Alone in reading YAML; knows
+no setting by name."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from app.config.interpolation import interpolate
 
 PREFIX = "IMAGE_GATEWAY_"
 
-_MOST_LEVELS = 64  # of what lies inside one another: the loader would go on to the end of its stack
-_MOST_ALIASED = 100_000  # values for which aliases stand
-_LONG_VALUE = 64  # characters, from which on a text counts as several values
+_MOST_LEVELS = 64  # levels of nesting: the loader would go on to the end of its stack
+_MOST_ALIASED = 100_000  # values that aliases stand for
+_LONG_VALUE = 64  # characters of a text that counts as one value
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlFile(YamlConfigSettingsSource):
-    """A file's data with its references replaced. Raises SettingsError where there is no data to speak of.
+    """Read a file's data and replace its references. Raises SettingsError where there is no data.
 
-    `faults` are references that name nothing, `refused` what a mapping can no longer show: settings stated twice.
+    `faults` are references without a variable, `refused` settings that the file states twice.
     """
 
     def __init__(self, settings: type[BaseSettings], path: FilePath | None, environ: Mapping[str, str]) -> None:
@@ -69,7 +69,7 @@ class YamlFile(YamlConfigSettingsSource):
 
 @dataclass(slots=True)
 class _Branch:
-    """A part of a file, or all of it: how many values it is, spelt out, and how many levels of them lie in it."""
+    """A part of a file: its number of values when spelt out, and its levels of nesting."""
 
     anchor: str | None = None
     values: int = 1
@@ -81,8 +81,8 @@ class _Branch:
 
 
 def _refuse_bombs(text: str, file: str) -> None:
-    """Raises SettingsError for a file that is small and means something large: nested too deep, or aliases of aliases.
-    Sizes are added up from the loader's events, so that nothing is spelt out. Raises yaml.YAMLError."""
+    """Raise SettingsError for a small file that means a large document: deep nesting, or aliases of aliases. Sizes are
+    added up from the loader's events, so nothing is spelt out. Raises yaml.YAMLError."""
     stack, anchored, aliased = [_Branch()], dict[str | None, _Branch](), 0
     event: Any
     for event in yaml.parse(text, _LOADER):
@@ -117,7 +117,7 @@ def _bomb(file: str, event: Any, problem: str, remedy: str) -> SettingsError:
 
 
 def _check_file(path: FilePath) -> None:
-    """Raises SettingsError where there is no file to be read."""
+    """Raise SettingsError if the file cannot be read."""
     remedy = "correct --config or IMAGE_GATEWAY_CONFIG"
     try:
         mode = path.expanduser().stat().st_mode
@@ -136,12 +136,12 @@ def _check_file(path: FilePath) -> None:
 
 
 def _unreadable(error: OSError) -> tuple[str, str]:
-    """Problem and remedy."""
+    """Return the problem and its remedy."""
     return f"cannot be read: {error.strerror}", "let the gateway's user read it"
 
 
 def _repeated(node: Any, path: Path) -> Iterator[Fault]:
-    """YAML's loaders let the last of two equal keys win, silently."""
+    """Find equal keys in a mapping: YAML's loaders silently keep the last one."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield from _repeated(item, (*path, index))
@@ -157,9 +157,9 @@ def _repeated(node: Any, path: Path) -> Iterator[Fault]:
 
 
 class Variables:
-    """What `IMAGE_GATEWAY_…` says, and which variable said what.
+    """Read the variables `IMAGE_GATEWAY_…`, and remember which variable stated a setting.
 
-    A variable without `__` that names no section is left alone: Kubernetes sets IMAGE_GATEWAY_PORT and others for a
+    A variable without `__` that names no section is ignored: Kubernetes sets IMAGE_GATEWAY_PORT and others for a
     service of the gateway's name.
     """
 
@@ -167,7 +167,7 @@ class Variables:
         self.data: dict[str, Any] = {}
         self._settings = settings
         self.faults: list[Fault] = []
-        self._origins: dict[Path, tuple[str, int]] = {}  # name, and how deep its value begins
+        self._origins: dict[Path, tuple[str, int]] = {}  # name, and the depth at which its value begins
         names = [name for name, value in environ.items() if name.upper().startswith(PREFIX) and value]
         for name in sorted(names, key=len):
             section, *deeper = name.upper().removeprefix(PREFIX).lower().split("__")
@@ -189,7 +189,7 @@ class Variables:
         self._origins |= dict.fromkeys(_leaves(stated, ()), (name, name.count("__") + 1))
 
     def origin(self, path: Path) -> tuple[str | None, Path]:
-        """The variable that said what stands at `path`, and the rest of the path within its value."""
+        """Return the variable that stated the setting at `path`, and the rest of the path within its value."""
         for end in range(len(path), 0, -1):
             if path[:end] in self._origins:
                 name, depth = self._origins[path[:end]]
@@ -206,7 +206,7 @@ def _leaves(value: Any, path: Path) -> Iterator[Path]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings are merged, everything else is replaced by what lies above."""
+    """Merge two mappings, key by key; any other value is replaced by the upper one."""
     result = dict(below)
     for key, value in above.items():
         under = result.get(key)
@@ -215,7 +215,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def said(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is None."""
+    """Remove the keys whose value is None."""
     return {
         key: said(value) if isinstance(value, Mapping) else value
         for key, value in overrides.items()
@@ -224,6 +224,6 @@ def said(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preset_data(name: str) -> Any:
-    """What `app/presets/NAME.yaml` holds."""
+    """Return the data of the preset `name`."""
     text = files("app.config.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return yaml.load(text, _LOADER)  # noqa: S506 (a safe loader, in C)

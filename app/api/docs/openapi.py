@@ -1,4 +1,4 @@
-"""The OpenAPI document: `openapi.yaml`, with what the code knows put in. Looks at no configuration."""
+"""The OpenAPI document: `openapi.yaml`, completed with values of the code. Reads no configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def describe(app: FastAPI) -> None:
 
 @cache
 def document() -> Schema:
-    """Read the document, and put in the values of its <names> and the parameters of each operation."""
+    """Read the document, and fill in the values of its <names> and the parameters of each operation."""
     # Not at the top: a gateway that only draws images needs none of these.
     from importlib.metadata import version
     from importlib.resources import files
@@ -50,7 +50,7 @@ def document() -> Schema:
 
 
 def _parameters(operation: Operation, described: dict[str, Schema], *, form: bool) -> dict[str, Schema]:
-    """The schema of each parameter that the operation knows, as a form or as JSON spells it."""
+    """Return the schema of each parameter that the operation knows, as a form or as JSON spells it."""
     rules = {name: rule for name, rule in validation.RULES.items() if name not in validation.UNKNOWN[operation]}
     if operation is Operation.VARIATIONS:
         rules["prompt"] = validation.OPTIONAL_PROMPT
@@ -66,7 +66,7 @@ def _parameters(operation: Operation, described: dict[str, Schema], *, form: boo
 
 
 def _allow_null(schema: Schema, rule: Rule) -> None:
-    """In JSON null counts as absent."""
+    """Allow null: in JSON it counts as absent."""
     numbers = ["number"] if isinstance(rule, Text) and rule.numbers else []
     schema["type"] = [schema["type"], *numbers, "null"]
     if "enum" in schema:
@@ -74,7 +74,7 @@ def _allow_null(schema: Schema, rule: Rule) -> None:
 
 
 def _schema(rule: Rule) -> Schema:
-    """A rule as JSON Schema. Raises TypeError for a kind of rule that it does not know."""
+    """Return a rule as JSON Schema. Raises TypeError for an unknown kind of rule."""
     match rule:
         case Integer(low, high):
             return {"type": "integer", "minimum": low} | ({} if high is None else {"maximum": high})

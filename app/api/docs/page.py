@@ -1,6 +1,7 @@
-"""The page `/docs`: Swagger UI as the package fastapi-offline carries it, from this server alone. Knows no endpoint.
+"""Serve the page `/docs`: Swagger UI as the package fastapi-offline carries it, from this server alone. Knows no
+endpoint.
 
-The package itself is never imported: its page needs inline scripts, and this one a strict Content-Security-Policy.
+The package itself is never imported: its page needs inline scripts, and this one has a strict Content-Security-Policy.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ HTML = """\
 </body>
 </html>
 """
-# Swagger UI would fill made-up values into a form's optional fields, and send the empty ones too: here what is not
-# filled in is not said. No highlighting: it takes seconds for an answer that holds an image as text.
+# Swagger UI would fill made-up values into a form's optional fields, and send empty ones: here an empty field is
+# absent. No highlighting: it takes seconds for an answer that holds an image as text.
 SCRIPT = """\
 const leaveOut = (system) => {
   const sample = system.fn.getSampleSchema;
@@ -81,7 +82,7 @@ async def _page(_: Request) -> Response:
 
 
 async def _file(request: Request) -> Response:
-    """Raises HTTPException, 404."""
+    """Send one file of the package. Raises HTTPException, 404."""
     name = request.path_params["name"]
     if name == "page.js":
         return Response(SCRIPT, media_type="text/javascript", headers={**_HEADERS, "cache-control": "no-cache"})

@@ -1,4 +1,4 @@
-"""What the `Accept` header asks for: OpenAI's JSON, or one image's bytes. Knows no image."""
+"""Read the `Accept` header: a caller asks for OpenAI's JSON, or for the bytes of one image. Knows no image."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from app.api.requests.validation import refuse_contradictions
 from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest
 
-_MOST_TYPES = 64  # of the header; what stands behind them is not read
+_MOST_TYPES = 64  # of the header; the rest is not read
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/webp": "webp"}
 
 
 def honoured(request: ImageRequest, accept: str | None) -> ImageRequest:
-    """`request` as its `Accept` header makes it. The best type that can be given decides; streams
-    stay streams. Raises InvalidRequest if the header and the body contradict each other."""
+    """Return `request` with the answer's form set by its `Accept` header: the best type that can be given decides. A
+    stream stays a stream. Raises InvalidRequest if the header and the body contradict each other."""
     wanted = _wanted(accept)
     if request.stream or wanted is None:
         return request
@@ -42,8 +42,8 @@ def _contradiction(param: str, message: str) -> InvalidRequest:
 
 
 def _wanted(accept: str | None) -> str | None:
-    """The image type that is wanted; None for JSON. The best of those that can be given, or one that cannot be given if
-    there is no other."""
+    """Return the image type that the header prefers, or None for JSON. If no type can be given, return one of the
+    others."""
     types = _types(accept)
     images = [kind for kind in types if kind.startswith("image/")]
     best = next((kind for kind in types if kind in (*_FORMATS, "image/*") or kind not in images), None)
@@ -51,7 +51,7 @@ def _wanted(accept: str | None) -> str | None:
 
 
 def _types(accept: str | None) -> list[str]:
-    """The media types, the best first; among equals in the header's order."""
+    """Return the media types, the best first; equal ones keep the header's order."""
     found: list[tuple[float, str]] = []
     for item in (accept or "").split(",", _MOST_TYPES)[:_MOST_TYPES]:
         kind, *parameters = [part.strip().lower() for part in item.split(";")]

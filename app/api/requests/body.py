@@ -1,4 +1,4 @@
-"""A request's body as it arrives: counted, bounded, cut short when the client leaves. Knows nothing of its format."""
+"""A request's body as it arrives: counted, bounded, ended when the client disconnects. Knows nothing of its format."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Bytes = bytes | bytearray | memoryview
 
-LONGEST_SECONDS = 3600.0  # for a body in all, while which its request holds one of its key's places
-TEXT_BYTES = 1_048_576  # of all that is no picture: the JSON around the data URLs, the text parts of a form
+LONGEST_SECONDS = 3600.0  # for a whole body; its request holds one of its key's places for as long
+TEXT_BYTES = 1_048_576  # of everything but pictures: the JSON around the data URLs, the text parts of a form
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may take. `memory_bytes` is what of one picture stays in memory; `pixels` bounds one picture;
-    `rate` is the bytes a second that have to come."""
+    """The bounds of one request. Up to `memory_bytes` of a picture stay in memory; a picture has at most `pixels`; a
+    body must arrive at `rate` bytes a second."""
 
     upload_bytes: int
     request_bytes: int
@@ -36,11 +36,11 @@ class Limits:
 
 
 class ClientGone(Exception):
-    """The client left before its request was complete: nobody is there to be answered."""
+    """The client disconnected before its request was complete: there is no caller to answer."""
 
 
 class Watched:
-    """An ASGI `receive` that remembers whether the body is complete, so that `drain` knows what is left to come."""
+    """Remember, for an ASGI `receive`, whether the body is complete: `drain` then knows what is still to come."""
 
     def __init__(self, receive: Receive, *, complete: bool = False) -> None:
         """`complete`: the request has no body at all."""
@@ -55,8 +55,8 @@ class Watched:
 
 
 class Body:
-    """The pieces of a body. Raises TooLarge above `limits.request_bytes`, ClientGone when the client leaves, and other
-    ApiErrors when it is too slow or breaks off, or when `uploads` have no room for it."""
+    """Iterate over the pieces of a body. Raises TooLarge above `limits.request_bytes`, ClientGone when the client
+    disconnects, and other ApiErrors when the body is too slow or breaks off, or when `uploads` have no room for it."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits, uploads: Uploads | None = None) -> None:
         headers: dict[bytes, bytes] = {}
@@ -78,7 +78,7 @@ class Body:
         self._refuse_announced(headers.get(b"content-length", b""))
 
     async def piece(self) -> bytes:
-        """The next piece, never empty; b"" at the end."""
+        """Return the next piece, never empty; b"" at the end."""
         while not self._complete:
             message = await self._heard()
             if message["type"] == "http.disconnect":
@@ -95,7 +95,7 @@ class Body:
         return b""
 
     async def text(self) -> bytes:
-        """The whole of a body that holds no pictures."""
+        """Return a whole body that holds no pictures."""
         pieces: list[bytes] = []
         while not self._complete:
             pieces.append(await self.piece())
@@ -103,7 +103,7 @@ class Body:
         return b"".join(pieces)
 
     def hold(self, count: int) -> None:
-        """Counts text that stays in memory as long as the uploads do. Raises TooLarge above `TEXT_BYTES`, Unavailable
+        """Count text that stays in memory as long as the uploads do. Raises TooLarge above `TEXT_BYTES`, Unavailable
         when all requests together hold too much."""
         self._text += count
         if self._text > TEXT_BYTES:
@@ -120,7 +120,7 @@ class Body:
         raise StopAsyncIteration
 
     async def _heard(self) -> Message:
-        if self._connection and self._connection.has_news:  # mostly all of it came with the head
+        if self._connection and self._connection.has_news:  # most bodies came together with the head
             return await self._receive()
         try:
             return await self._patience.wait(self._receive(), self._count)
@@ -139,7 +139,7 @@ class Body:
         return ApiError(message, status=408, type="invalid_request_error", code="request_timeout")
 
     def _refuse_announced(self, length: bytes) -> None:
-        # More digits than any length has: int() would refuse them in its own words.
+        # A longer number of digits is no length; int() would refuse it in its own words.
         if not length.isdigit():
             return
         if len(length) > 18 or int(length) > self._limit:
@@ -165,9 +165,10 @@ class Body:
 
 
 async def drain(receive: Receive | Watched, *, max_bytes: int, seconds: float) -> None:
-    """Reads away what the client still sends, so that a refusal reaches it before the connection is reset.
+    """Read and drop what the client still sends, so that a refusal reaches it before the connection is reset.
 
-    Give it the `Watched` that the body was read through: a plain `receive` waits out its time when nothing is left.
+    Give it the `Watched` that the body was read through: a plain `receive` waits for its whole time when nothing is
+    left.
     """
     left = max_bytes
     try:
@@ -194,5 +195,5 @@ def text_too_large() -> TooLarge:
 
 
 def megabytes(count: int) -> str:
-    """As people wrote it in the configuration, whichever of the two megabytes they meant."""
+    """Write a number of bytes as it stands in the configuration, in MB or MiB."""
     return f"{count / (1_000_000 if count % 1_000_000 == 0 else 1_048_576):g} MB"

@@ -1,4 +1,4 @@
-"""The string under `image_url`, piece by piece: a data URL or bare base64 is decoded, an address is kept. No JSON."""
+"""Read the string under `image_url` in pieces: decode a data URL or bare base64, keep an address. Knows no JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,31}):")
 _ADDRESS = re.compile(rb"[\x21-\x7e]+")
 _LINE_ENDS = b"\r\n\t"  # no spaces: one inside may be what a form made of a "+"
 _SPACES = 8  # bytes of an image for each byte of white space; lines of 76 characters have 28
-_DECIDED = 33  # bytes by which a scheme, if there is one, has ended
+_DECIDED = 33  # bytes in which the scheme must have ended
 
 
 class ImageUrl:
@@ -31,7 +31,7 @@ class ImageUrl:
         self._name = name
         self._limits = limits
         self._uploads = uploads
-        self._head: bytes | None = b""  # until it is known what this is
+        self._head: bytes | None = b""  # until the kind of string is known
         self._incoming: Incoming | None = None
         self._begun = False
         self._carry = b""  # text that does not fill a group of four yet
@@ -47,7 +47,7 @@ class ImageUrl:
             self._decide(self._head)
 
     def end(self) -> None:
-        """The string is whole."""
+        """End the string."""
         if self._head is not None:
             self._decide(self._head, whole=True)
         rest = self._plain(self._carry)
@@ -111,7 +111,7 @@ class ImageUrl:
             self._decode_spelt(data)
 
     def _decode_spelt(self, data: bytes) -> None:
-        """Broken into lines, or with "%2B" for "+": RFC 2397, section 2."""
+        """Decode base64 that has line breaks, or "%2B" for "+": RFC 2397, section 2."""
         end = data.rindex(b"%") if b"%" in data[-2:] else len(data)  # an escape may be cut
         text = self._plain(data[:end])
         cut = len(text) & ~3
@@ -120,7 +120,7 @@ class ImageUrl:
         self._carry = text[cut:] + data[end:]
 
     def _plain(self, text: bytes) -> bytes:
-        """`text` without its percent-escapes and its line ends. A malformed escape stays, and is no base64."""
+        """Remove percent-escapes and line ends. A malformed escape stays, and is no base64."""
         if b"%" in text and b"\\" not in text:
             with contextlib.suppress(UnicodeDecodeError):  # Python's own escapes are read in C, a URL's are not
                 text = text.replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
@@ -129,13 +129,13 @@ class ImageUrl:
         return plain
 
     def _count_spaces(self, text: bytes, rest: bytes) -> None:
-        """Bounds what costs a caller little to send and brings no picture."""
+        """Bound the white space: it costs a caller little to send and brings no picture."""
         self._spaces += len(text) - len(rest)
         if self._spaces > self._limits.upload_bytes // _SPACES:
             raise self._invalid("it holds more white space than the line ends of an image take; leave that out")
 
     def _take(self, text: bytes | memoryview) -> bool:
-        """Whether it is base64, and none that follows padding. Takes all or nothing."""
+        """Decode one piece of base64. Returns False, and takes nothing, if it is none or follows padding."""
         if not text:
             return True
         try:

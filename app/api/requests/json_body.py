@@ -1,4 +1,5 @@
-"""Requests in JSON: generations, and edits whose images are data URLs or addresses. Holds no image while it reads."""
+"""Read requests in JSON: generations, and edits whose images are data URLs or addresses. Holds no image while it
+reads."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation, Upload
 from app.storage.spool import Uploads
 
-Fetch = Callable[[str, str], Awaitable[Upload]]  # of an address, and the place where it stands
+Fetch = Callable[[str, str], Awaitable[Upload]]  # an address, and its place in the document
 Path = tuple[str | int, ...]
 
 FETCHING_SECONDS = 600.0  # for all images of a request that are `https:` addresses
@@ -27,7 +28,7 @@ _PICTURES = ("images", "mask", "markup")
 
 
 async def read_generation(body: Body) -> ImageRequest:
-    """Raises ApiError, ClientGone."""
+    """Read a generation. Raises ApiError, ClientGone."""
     raw = await body.text()
     fields = _parsed(raw)
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
@@ -38,7 +39,8 @@ async def read_generation(body: Body) -> ImageRequest:
 
 
 async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch | None) -> ImageRequest:
-    """Raises ApiError, ClientGone. `fetch` gets the images that are `https:` addresses; None: they are refused."""
+    """Read an edit. `fetch` gets the images that are `https:` addresses; None: they are refused. Raises ApiError,
+    ClientGone."""
     fields, sources = await _tapped(body, limits, uploads)
     _check_text(fields)
     pictures = _Pictures(fields, sources, limits, fetch is not None)
@@ -54,7 +56,7 @@ async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch |
 
 
 class _Pictures:
-    """The `images`, `mask` and `markup` of an edit: first their shape, then what they are."""
+    """Check the `images`, `mask` and `markup` of an edit: first their shape, then their content."""
 
     def __init__(self, fields: dict[str, Any], sources: dict[Path, ImageUrl], limits: Limits, remote: bool) -> None:
         self.images: list[str] = []
@@ -66,7 +68,7 @@ class _Pictures:
         self._remote = remote
 
     def check(self) -> None:
-        """Raises InvalidRequest."""
+        """Check the shape of all. Raises InvalidRequest."""
         fields = self._fields
         for name in ("image", "image[]"):
             if fields.get(name) is not None:
@@ -134,10 +136,10 @@ class _Pictures:
 
 
 async def _tapped(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[str, Any], dict[Path, ImageUrl]]:
-    """The document, with an empty string for each image, and what those strings held, by path."""
+    """Return the document with an empty string for each image, and the strings by path."""
     tap = JsonTap(frozenset({"image_url"}), max_skeleton=TEXT_BYTES)
     sources: dict[Path, ImageUrl] = {}
-    elsewhere: dict[Path, bytearray] = {}  # strings of that name which are no image of ours: they go back
+    elsewhere: dict[Path, bytearray] = {}  # strings of that name that are no image; they go back into the document
     source: ImageUrl | bytearray = bytearray()
     kept = 0  # bytes of the rest
     try:
@@ -174,7 +176,7 @@ async def _tapped(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[st
 
 
 def _name(path: Path, limits: Limits) -> str | None:
-    """What the image at `path` is called in messages; None if no image is expected there."""
+    """Return the name of the image at `path` for messages; None if no image is expected there."""
     match path:
         case ("images", int(index), "image_url"):
             if index >= limits.images:
@@ -195,7 +197,7 @@ def _put_back(fields: dict[str, Any], path: Path, text: bytearray) -> None:
     except UnicodeDecodeError as error:
         raise unparsable("it is not UTF-8") from error
     except (KeyError, IndexError, TypeError):
-        return  # a later value under the same key has taken its place
+        return  # a later value under the same key has replaced it
 
 
 def unparsable(reason: str) -> InvalidRequest:
@@ -235,7 +237,7 @@ def _too_late() -> InvalidRequest:
 
 
 def _refuse_depth(fields: dict[str, Any]) -> None:
-    """What passes here is written again for a provider, from deeper in the stack than it was read."""
+    """Refuse deep nesting: the document is written again for a provider, from deeper in the stack than it was read."""
     level: list[Any] = [fields]
     for _ in range(MAX_DEPTH):
         items = [item.values() if isinstance(item, dict) else item for item in level]
@@ -246,7 +248,7 @@ def _refuse_depth(fields: dict[str, Any]) -> None:
 
 
 def _check_text(fields: dict[str, Any]) -> None:
-    """Refuses what JSON's escapes can spell and text cannot hold: half a surrogate pair, and NUL."""
+    """Refuse text that JSON's escapes can spell and UTF-8 cannot hold: half a surrogate pair, and NUL."""
     for name, value in fields.items():
         text = json.dumps([name, value], ensure_ascii=False)
         try:

@@ -1,4 +1,5 @@
-"""Requests as multipart forms: edits and variations. Files go to spools as they come, whatever the parts' order."""
+"""Read requests as multipart forms: edits and variations. Files go to spools as they come; parts may come in any
+order."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _SVG = re.compile(r"svg((?:\[[^\[\]]+\]){1,8})")
 
 
 async def read_form(operation: Operation, body: Body, limits: Limits, uploads: Uploads) -> ImageRequest:
-    """Raises ApiError, ClientGone."""
+    """Read a form. Raises ApiError, ClientGone."""
     form = _Form(body, limits, uploads, _KINDS[operation])
     try:
         async for data in body:
@@ -41,7 +42,7 @@ async def read_form(operation: Operation, body: Body, limits: Limits, uploads: U
 
 @dataclass(slots=True)
 class _Part:
-    """The part that is being read: its text, or its picture, or neither if its bytes are not wanted."""
+    """The part that is read now: a text, a picture, or neither if its bytes are not used."""
 
     name: str
     filename: str | None
@@ -52,7 +53,7 @@ class _Part:
 
 
 class _Form:
-    """Collects what the parser calls out. The first fault of a picture is kept for `check`: others come before it."""
+    """Collect what the parser finds. `check` raises the first fault of a picture, since other faults come before it."""
 
     def __init__(self, body: Body, limits: Limits, uploads: Uploads, kinds: tuple[str, ...]) -> None:
         self.fields: list[tuple[str, Any]] = []
@@ -85,8 +86,8 @@ class _Form:
         )
 
     def feed(self, data: bytes) -> None:
-        """The parser would take text before the first boundary or refuse it, by where the network cuts it: here it is
-        refused, and line ends are not."""
+        """Feed the parser. It takes or refuses text before the first boundary, depending on where the network cuts it;
+        so refuse all of it here, except line ends."""
         if not self._begun:
             data = data.lstrip(b"\r\n")
             self._begun = bool(data)
@@ -98,20 +99,20 @@ class _Form:
             raise _malformed("it ends before the closing boundary" if self._parts else "it holds no parts")
 
     def check(self) -> None:
-        """Raises InvalidRequest for the first fault among the pictures, or for a missing one."""
+        """Raise InvalidRequest for the first fault among the pictures, or for a missing one."""
         if self._fault:
             raise self._fault
         if not self._images:
             raise missing("image", " Send it as a file of the form: 'image', or 'image[]' for several.")
 
     def images(self) -> tuple[Upload, ...]:
-        """In the order of their numbers, where they have such, else as they came."""
+        """Return the images in the order of their numbers, if they have some, else as they came."""
         return tuple([upload for _, upload in sorted(self._images, key=lambda image: image[0])])
 
     def single(self, name: str) -> Upload | None:
         return self._singles.get(name)
 
-    # What the parser calls.
+    # Callbacks of the parser.
 
     def _on_part_begin(self) -> None:
         self._parts += 1
@@ -221,7 +222,7 @@ class _Form:
             self.fields.append((name, text))
 
     def _nest(self, name: str, keys: list[str], text: str) -> None:
-        """`svg[reasoning][effort]`: the objects inside one another that the SDKs' forms mean by it."""
+        """Turn names like `svg[reasoning][effort]` into nested objects, as the SDKs' forms mean them."""
         if not self._svg:
             self.fields.append(("svg", self._svg))
         place = self._svg
@@ -253,7 +254,7 @@ def _boundary(body: Body) -> bytes:
 
 
 def _unwanted(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
-    """For a file where none is taken, and for the other door's `images`."""
+    """Return the error for a file where none is allowed, and for the JSON field `images`."""
     if _IMAGES.fullmatch(name):
         return invalid(
             name,

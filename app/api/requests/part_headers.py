@@ -12,12 +12,12 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def parameter(header: bytes, name: bytes) -> bytes | None:
-    """The value of one parameter of a header such as `form-data; name="x"`, as it is meant, or None."""
+    """Return the decoded value of one parameter of a header such as `form-data; name="x"`, or None."""
     return _parameters(header).get(name)
 
 
 def disposition(header: bytes) -> tuple[str | None, str | None]:
-    """The field's name and the file's name in a Content-Disposition; a part without a file's name is text."""
+    """Return the field's name and the file's name of a Content-Disposition. A part without a file's name is text."""
     if header.partition(b";")[0].strip().lower() != b"form-data":
         return None, None
     parameters = _parameters(header)
@@ -37,7 +37,7 @@ def _parameters(header: bytes) -> dict[bytes, bytes]:
 
 
 def _text(raw: bytes) -> str:
-    """UTF-8 as all SDKs send it, else Latin-1; `%22` is how the HTML standard writes a quote inside the quotes."""
+    """Decode UTF-8 as all SDKs send it, else Latin-1. The HTML standard writes a quote inside the quotes as `%22`."""
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -46,7 +46,7 @@ def _text(raw: bytes) -> str:
 
 
 def _extended(value: bytes) -> str | None:
-    """RFC 8187: `UTF-8''na%C3%AFve.png`. None where it is not well-formed."""
+    """Decode RFC 8187: `UTF-8''na%C3%AFve.png`. Returns None if it is malformed."""
     charset, _, rest = value.partition(b"'")
     _, quote, escaped = rest.partition(b"'")
     if not quote or charset.lower() not in (b"utf-8", b"iso-8859-1"):

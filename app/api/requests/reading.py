@@ -1,4 +1,4 @@
-"""The way in: which door a request takes, by its Content-Type. Raises ApiErrors only, and ClientGone."""
+"""Read a request by its Content-Type: JSON or a form. Raises ApiError and ClientGone only."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ async def read_request(
     uploads: Uploads,
     fetch: Fetch | None = None,
 ) -> ImageRequest:
-    """The request as a value. Its pictures lie in `uploads`: close them when the last attempt is over.
+    """Return the request as a value. Its pictures lie in `uploads`: close them after the last attempt.
 
     `fetch` gets an image that is an `https:` address; without it such images are refused. Raises ApiError, and
-    ClientGone when the client leaves before its request is complete.
+    ClientGone when the client disconnects before its request is complete.
     """
     body = Body(scope, receive, limits, uploads)
     door = _door(body.media_type)

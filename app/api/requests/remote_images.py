@@ -1,4 +1,4 @@
-"""Pictures that a caller names by an address instead of sending them. Knows neither form nor JSON."""
+"""Download pictures that a caller names by an address instead of sending them. Knows neither form nor JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from app.upstream.downloads import Fetcher, FetchError, Reason
 async def upload(
     fetcher: Fetcher, url: str, uploads: Uploads, *, param: str, max_bytes: int, memory_bytes: int, rate: int
 ) -> Upload:
-    """The picture at `url`. Raises InvalidRequest, TooLarge or Unavailable, naming `param`. Whether it is of a format
-    that is taken is for others to judge."""
+    """Download the picture at `url`. Raises InvalidRequest, TooLarge or Unavailable, naming `param`. Does not judge the
+    picture's format."""
     spool = uploads.spool(memory_bytes)
     try:
         async with fetcher.open(url, max_bytes=max_bytes, rate=rate) as fetched, aclosing(fetched.pieces()) as pieces:

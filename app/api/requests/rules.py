@@ -1,4 +1,5 @@
-"""Single values of a request, from JSON or from a form's text, in the API's own error words. Knows no parameter."""
+"""Rules for single values of a request, from JSON or from a form's text, in the API's own error words. Knows no
+parameter."""
 
 from __future__ import annotations
 
@@ -21,14 +22,14 @@ _KINDS = {str: "a string", bool: "a boolean", int: "an integer", float: "a decim
 
 
 class Rule(Protocol):
-    """What a parameter may be. Both raise InvalidRequest that names the parameter; None means: as if not said."""
+    """A rule for one parameter. Both methods raise InvalidRequest, naming the parameter; None means the default."""
 
     def read(self, name: str, value: Any) -> Any:
-        """From a JSON value, which is not null."""
+        """Read a JSON value, which is not null."""
         ...
 
     def parse(self, name: str, text: str) -> Any:
-        """From the text of a form's part."""
+        """Read the text of a form's part."""
         ...
 
 
@@ -36,7 +37,7 @@ class Rule(Protocol):
 class Integer:
     low: int
     high: int | None = None
-    absent: int | None = None  # the value that means "not said"
+    absent: int | None = None  # the value that means "use the default"
 
     def read(self, name: str, value: Any) -> int | None:
         if type(value) is not int:
@@ -106,7 +107,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string of at most `longest` code points. An empty one is refused, or counts as not said."""
+    """A string of at most `longest` code points. An empty one is refused, or counts as absent."""
 
     longest: int = 32_000
     empty: bool = False  # may be empty
@@ -135,7 +136,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """A size as text; "auto" counts as not said."""
+    """A size as text; "auto" counts as absent."""
 
     def read(self, name: str, value: Any) -> Size | None:
         if type(value) is not str:
@@ -159,7 +160,7 @@ class Dimensions:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """An object with a string under each key of `required`; a form's door has put it together from `name[key]`."""
+    """An object with a string under each key of `required`. A form spells it as `name[key]`."""
 
     required: tuple[str, ...] = ()
 
@@ -193,7 +194,7 @@ def missing(param: str, remedy: str = "") -> InvalidRequest:
 
 
 def wrong_type(param: str, expected: str, value: Any) -> InvalidRequest:
-    """`expected` with its article."""
+    """Return the error for a value of a wrong type; `expected` has its article."""
     got = "null" if value is None else _KINDS.get(type(value), "an object")
     message = f"Invalid type for {shortened(param)!r}: expected {expected}, but got {got} instead."
     return invalid(param, message, "invalid_type")

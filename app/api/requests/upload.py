@@ -1,4 +1,5 @@
-"""A picture on its way in: from pieces to an Upload, bounded, judged by its bytes. Knows no encoding of requests."""
+"""Turn a picture that arrives in pieces into an Upload: bounded, and judged by its bytes. Knows no encoding of
+requests."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from app.imaging.formats import ENOUGH, dimensions, media_type
 from app.imaging.headers import fault
 from app.storage.spool import Uploads
 
-ACCEPTED = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}  # and the extension of each
-_GLANCE = 4096  # bytes: tells everything but the dimensions of a JPEG with a long EXIF block
+ACCEPTED = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}  # with the extension of each
+_GLANCE = 4096  # bytes; enough for everything but the dimensions of a JPEG with a long EXIF block
 
 
 class Incoming:
-    """Collects one picture. `field` is what the caller calls it, for messages."""
+    """Collect one picture. `field` is the caller's name for it, for messages."""
 
     def __init__(self, field: str, limits: Limits, uploads: Uploads) -> None:
         self._field = field
@@ -22,7 +23,7 @@ class Incoming:
         self._spool = uploads.spool(limits.memory_bytes)
 
     def write(self, data: Bytes) -> None:
-        """Raises TooLarge above `limits.upload_bytes`, Unavailable when there is no room."""
+        """Add a piece. Raises TooLarge above `limits.upload_bytes`, Unavailable when there is no room."""
         if self._spool.size + len(data) > self._limits.upload_bytes:
             most = megabytes(self._limits.upload_bytes)
             raise TooLarge(
@@ -37,9 +38,10 @@ class Incoming:
             raise no_room(f"the image in {self._field!r}", str(error.strerror)) from error
 
     def finish(self, filename: str | None, name: str) -> Upload:
-        """The picture as a value; `name` is its field as OpenAI numbers it. Raises InvalidRequest if it is none.
+        """Return the picture as a value; `name` is its field as OpenAI numbers it. Raises InvalidRequest if it is no
+        picture.
 
-        Without a `filename`, one is made from `name` and what the bytes are.
+        Without a `filename`, one is made from `name` and the format of the bytes.
         """
         upload = _identified(self._spool, filename or "")
         judge(upload, name, self._limits)
@@ -50,7 +52,7 @@ class Incoming:
 
 
 def judge(upload: Upload, name: str, limits: Limits) -> None:
-    """Raises InvalidRequest, naming the field `name`, unless `upload` is a picture that can be taken."""
+    """Raise InvalidRequest, naming the field `name`, unless `upload` is a picture that the gateway accepts."""
     if not upload.blob.size:
         raise invalid_image(name, "it is empty (0 bytes). Has the file been read to its end before?")
     if upload.media_type not in ACCEPTED:

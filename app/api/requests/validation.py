@@ -1,6 +1,6 @@
-"""From a request's fields to an ImageRequest: which parameters there are, and what they may be. Reads no bytes.
+"""Turn a request's fields into an ImageRequest: know all parameters and their rules. Reads no bytes.
 
-Faults are told in the order in which OpenAI tells them: model, prompt, images, n, the rest.
+Faults are reported in OpenAI's order: model, prompt, images, n, the rest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EDGE = Integer(1, MAX_EDGE)
 _GUIDANCE = Number(0, 100)
 _STEPS = Integer(1, 1000)
 MAX_SEED = 2**64 - 1
-# In what a form spells out: each value with its whole name, so that a small document can become a very large form.
+# In a form each value carries its whole name, so a small document can become a very large form.
 MOST_VALUES = 10_000
 MOST_NAMES = 1_048_576  # characters
 
@@ -86,7 +86,7 @@ def build(
     textual: bool = False,
     check_pictures: Callable[[], None] | None = None,
 ) -> ImageRequest:
-    """The request that `fields` make, without its pictures; null counts as absent.
+    """Return the request that `fields` make, without its pictures; null counts as absent.
 
     `textual`: the values come from a form. `check_pictures` is called when its turn has come, and may raise. Raises
     InvalidRequest.
@@ -138,7 +138,7 @@ def _parse(name: str, value: Any) -> Any:
 
 
 def _sorted(operation: Operation, fields: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """What is known by name, and what is not."""
+    """Split the fields into known ones, by name, and unknown ones."""
     unknown = UNKNOWN[operation]
     known: dict[str, Any] = {}
     extra: list[tuple[str, Any]] = []
@@ -185,7 +185,7 @@ def _prompt(operation: Operation, known: dict[str, Any], read: _Read) -> str | N
 
 
 def _values(known: dict[str, Any], read: _Read) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values under our names, and the caller's spelling of those names where it differs."""
+    """Return the values under the gateway's names, and the caller's spelling of those names where it differs."""
     values: dict[str, Any] = {}
     spelt: dict[str, str] = {}
     for name, raw in known.items():
@@ -208,7 +208,7 @@ def _values(known: dict[str, Any], read: _Read) -> tuple[dict[str, Any], dict[st
 
 
 def _size(values: dict[str, Any]) -> Size | None:
-    """From `size`, or from `width` and `height`, or from both if they say the same."""
+    """Return the size from `size`, or from `width` and `height`, or from both if they agree."""
     size: Size | None = values.pop("size", None)
     width, height = values.pop("width", None), values.pop("height", None)
     if width is None and height is None:
@@ -228,7 +228,8 @@ def _size(values: dict[str, Any]) -> Size | None:
 
 
 def _refuse_seeds_beyond(seed: int, n: int) -> None:
-    """Several images have the seeds that follow: the last one must be one too, before the first is paid for."""
+    """Refuse a seed whose successors leave the range: several images have successive seeds, and the last must be valid
+    before the first is paid for."""
     highest = MAX_SEED - (n - 1)
     if seed > highest:
         raise invalid(
@@ -240,7 +241,7 @@ def _refuse_seeds_beyond(seed: int, n: int) -> None:
 
 
 def refuse_contradictions(values: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest for parameters that no picture can meet together."""
+    """Raise InvalidRequest for parameters that no picture can meet together."""
     kind = values.get("output_format")
     if kind == "png" and values.get("output_compression", 100) < 100:
         raise invalid(

@@ -1,4 +1,4 @@
-"""Events → the bytes that callers read: OpenAI's JSON answer, or its server-sent events. Pure; knows no connection."""
+"""Encode events into OpenAI's JSON answer, server-sent events, or one image's bytes. Pure; knows no connection."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ STREAM_NAMES = {
     Operation.VARIATIONS: "image_variation",
 }
 _ENOUGH_FOR_TYPE = 64  # bytes
-_NOT_KNOWN = {"size": "auto", "output_format": "unknown"}  # in events, which must say something
+_NOT_KNOWN = {"size": "auto", "output_format": "unknown"}  # events, which must say something
 
 
 def compact(value: Any) -> str:
-    """Half a surrogate pair, which an upstream's escapes can spell and UTF-8 cannot, becomes a question mark."""
+    """Write JSON in UTF-8. Half a surrogate pair, which an upstream's escapes can spell and UTF-8 cannot, becomes
+    "?"."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _members(value: Mapping[str, Any]) -> str:
-    """The inside of a JSON object, with a comma before it if there is any."""
+    """Return the inside of a JSON object, with a comma before it unless it is empty."""
     return "," + compact(value)[1:-1] if value else ""
 
 
 class JsonEncoder:
-    """`{"created": …, "data": [{"b64_json": …}], …}`, with what is known of the pictures behind them. Partial images
-    have no place in it."""
+    """Encode `{"created": …, "data": [{"b64_json": …}], …}`; facts about all pictures follow them. Partial images are
+    left out."""
 
     content_type = b"application/json"
 
@@ -42,12 +43,12 @@ class JsonEncoder:
         self._asked = echoed(request)
         self._facts: dict[str, Any] = {}
         self._served: dict[str, Any] = {}
-        self._before = f'{{"created":{created},"data":['  # what has to come before the next image
+        self._before = f'{{"created":{created},"data":['  # text before the next image
         self._in_text = self._partial = False
 
     @property
     def begun(self) -> bool:
-        """White space before the document is no longer possible."""
+        """True once the document has begun: white space before it is no longer possible."""
         return self._before == ","
 
     def encode(self, event: Event) -> bytes:
@@ -79,7 +80,7 @@ class JsonEncoder:
         return (quote + _members(about(event)) + "}").encode()
 
     def tell(self, served: Served) -> None:
-        """The headers have left without it, so the answer's end says what they would have said."""
+        """Put the facts of the headers at the answer's end, since the headers left without them."""
         self._served = {"gateway": report(served)}
 
     def _end(self, event: Done) -> bytes:
@@ -89,8 +90,8 @@ class JsonEncoder:
 
 
 class RawEncoder:
-    """One image's bytes. What they are is known from the first of them, and so is `content_type`, once `encode` has
-    given something."""
+    """Encode one image's bytes. The first bytes show its type: `content_type` is known once `encode` has returned
+    some."""
 
     def __init__(self) -> None:
         self.content_type = b"application/octet-stream"
@@ -121,9 +122,9 @@ class RawEncoder:
 
 
 class SseEncoder:
-    """`…partial_image` and `…completed` events. `event:` stands first, as at OpenAI; if an event has to be broken off
-    inside its image, a second `event:` line, which by the rules of server-sent events takes the first one's place,
-    makes it an error."""
+    """Encode `…partial_image` and `…completed` events. `event:` stands first, as at OpenAI. If an event breaks off
+    inside its image, a second `event:` line, which replaces the first by the rules of server-sent events, makes it an
+    error."""
 
     content_type = b"text/event-stream; charset=utf-8"
 
@@ -135,7 +136,7 @@ class SseEncoder:
         self._served: dict[str, Any] = {}
         self._image = ImageBegins(0)
         self._in_text = False
-        self.inside = False  # an event has begun and not ended: no comment may be sent
+        self.inside = False  # an event has begun and not ended, so no comment may be sent
 
     def encode(self, event: Event) -> bytes:
         if type(event) is ImageData:
@@ -156,7 +157,7 @@ class SseEncoder:
         return b": keep-alive\n\n"
 
     def error(self, error: ApiError) -> bytes:
-        """Ends the stream with an error that both official SDKs raise."""
+        """End the stream with an error that both official SDKs raise."""
         body = _members({"type": "error", **error.envelope()})[1:]
         if self.inside:
             return f"{self._quote()},{body}}}\nevent: error\n\n".encode()
@@ -196,28 +197,28 @@ class SseEncoder:
 
 
 def echoed(request: ImageRequest) -> dict[str, Any]:
-    """What OpenAI's answers repeat of the request."""
+    """Return the fields of the request that OpenAI's answers repeat."""
     return {name: request.parameters[name] for name in ECHOED if name in request.parameters}
 
 
 def without(asked: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
-    """What was not honoured is not said of the image."""
+    """Leave out of the facts the parameters that the deployment did not honour."""
     return {name: value for name, value in asked.items() if name not in dropped}
 
 
 def _denied(asked: Mapping[str, Any], event: ImageEnds) -> bool:
-    """Whether the picture is none with the transparent background that was asked for."""
+    """True if the caller asked for a transparent background and the picture has none."""
     return event.alpha is False and asked.get("background") == "transparent"
 
 
 def about(event: ImageEnds) -> dict[str, Any]:
-    """What belongs to one image of an answer."""
+    """Return the facts of one image."""
     said = {"revised_prompt": event.revised_prompt, "seed": event.seed}
     return {name: value for name, value in said.items() if value is not None}
 
 
 def report(served: Served) -> dict[str, Any]:
-    """What the `x-gateway-…` headers say, as JSON."""
+    """Return the values of the `x-gateway-…` headers as JSON."""
     return {
         "provider": served.provider,
         "model": served.model,

@@ -1,5 +1,5 @@
-"""Sends what was encoded: the status line at the commit point, comments while the upstream draws, and a broken
-connection or a nested error if something fails after that. Knows no provider."""
+"""Send an encoded answer: the status line at the commit point, comments while the upstream draws, and a broken
+connection or a nested error if something fails after it. Knows no provider."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from app.events import Done, Event, ImageEnds, Served
 from app.server.protocol import connection
 
 Headers = list[tuple[bytes, bytes]]
-# The headers of the gateway that a page in a browser may read.
+# The gateway's headers that a page in a browser may read.
 HEADERS_FOR_BROWSERS = [
     "x-request-id",
     "openai-processing-ms",
@@ -41,7 +41,8 @@ SLOW_SECONDS = 0.02
 
 @dataclass(slots=True)
 class RequestLog:
-    """What a request's log line tells. Filled while the request is served; times are the clock's, in seconds."""
+    """The facts of one request for its log line, collected while the request is served. Times are the clock's, in
+    seconds."""
 
     began: float
     status: int = 0
@@ -57,8 +58,8 @@ class RequestLog:
 
 
 class Answer:
-    """One response under way. `detach` is called once its reader turns out to be slow: when sending has waited for
-    the socket for `SLOW_SECONDS` in all."""
+    """One response to a client. It calls `detach` once its reader is slow: when sending has waited for the socket for
+    `SLOW_SECONDS` in all."""
 
     def __init__(self, scope: Scope, send: Send, detach: Callable[[], None] = lambda: None) -> None:
         self._send = send
@@ -78,7 +79,7 @@ class Answer:
             self._timer.cancel()
 
     async def start(self, status: int, content_type: bytes, headers: Headers) -> None:
-        """Raises ClientGone if the client has left meanwhile."""
+        """Send the status line. Raises ClientGone if the client has disconnected."""
         if self.gone:
             raise ClientGone
         self.started = True
@@ -90,7 +91,7 @@ class Answer:
         await self._send(start)
 
     async def body(self, text: bytes, *, more: bool = True) -> None:
-        """Raises ClientGone once the client is known to have left."""
+        """Send a piece. Raises ClientGone once the client is known to have disconnected."""
         self.finished = not more
         self._sending_since = began = time.perf_counter()
         if self._timer is None:
@@ -107,7 +108,7 @@ class Answer:
             raise ClientGone
 
     async def end(self, text: bytes) -> None:
-        """The last of the body; returns when the socket has taken all of it. Raises ClientGone if it did not."""
+        """Send the last piece and return when the socket has taken all. Raises ClientGone if it did not."""
         await self.body(text, more=False)
         self._sending_since = time.perf_counter()
         whole = self._connection is None or await self._connection.flushed()
@@ -117,7 +118,7 @@ class Answer:
 
     @property
     def lost(self) -> bool:
-        """Whether the connection is known to be broken, be it that nobody was told yet."""
+        """True if the connection is known to be broken."""
         return self._connection is not None and self._connection.closing
 
     def note(self, event: Event) -> None:
@@ -127,10 +128,10 @@ class Answer:
             self.told.images += 1
 
     def _look(self) -> None:
-        """A reader may also be so slow that one `send` does not return."""
+        """Detach a reader that is so slow that a single `send` does not return."""
         self._timer = None
         if self._sending_since is None:
-            return  # until something is sent again
+            return  # until the next piece is sent
         if time.perf_counter() - self._sending_since > SLOW_SECONDS:
             self._slow()
         else:
@@ -143,8 +144,8 @@ class Answer:
 
 
 async def send_error(answer: Answer, error: ApiError, receive: Receive) -> None:
-    """OpenAI's envelope, and the headers that the SDKs' retries obey. What the caller still sends is read away for a
-    while, or the reset of the connection would eat the answer."""
+    """Send OpenAI's envelope, with the headers that the SDKs' retries obey. Drain the rest of the request for a while,
+    since a reset of the connection would destroy the answer."""
     text = compact(error.envelope()).encode()
     answer.told.error = error.code or error.type
     headers = [(b"content-length", str(len(text)).encode()), *retry_headers(error)]
@@ -190,8 +191,8 @@ async def send_json(
     encoder: JsonEncoder,
     pause: KeepAlive | None = None,
 ) -> None:
-    """Raises ApiError while nothing was sent; after that a failure leaves the answer visibly incomplete. With `pause`
-    white space is sent while the upstream draws, which JSON allows before it begins."""
+    """Send a JSON answer. Raises ApiError while nothing was sent; after that a failure leaves the answer visibly
+    incomplete. With `pause`, send white space while the upstream draws: JSON allows it before the document begins."""
     if pause:
         async with _kept_alive(answer, pause, encoder.content_type, [], lambda: b"" if encoder.begun else b" "):
             await _send_json(answer, events, encoder)
@@ -200,7 +201,7 @@ async def send_json(
 
 
 async def _send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder: JsonEncoder) -> None:
-    held = b""  # the end of an image: what follows it is there already
+    held = b""  # the end of an image: the rest is there already
     async for event in events:
         text = held + encoder.encode(event)
         held = b""
@@ -219,7 +220,8 @@ async def _send_json(answer: Answer, events: AsyncGenerator[Event, None], encode
 
 
 async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder: RawEncoder) -> None:
-    """Raises ApiError while nothing was sent; after that a failure leaves the image visibly incomplete."""
+    """Send one image. Raises ApiError while nothing was sent; after that a failure leaves the image visibly
+    incomplete."""
     headers: Headers = [(b"vary", b"Accept"), (b"x-content-type-options", b"nosniff")]
     async for event in events:
         text = encoder.encode(event)
@@ -234,7 +236,8 @@ async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder:
 
 
 async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder: SseEncoder, keepalive: float) -> None:
-    """Raises ApiError while nothing was sent; after that a failure becomes a nested error event."""
+    """Send an event stream. Raises ApiError while nothing was sent; after that a failure becomes a nested error
+    event."""
     pause = KeepAlive(keepalive, keepalive)
     speech = partial(_comment, encoder)
     async with _kept_alive(answer, pause, encoder.content_type, _STREAM_HEADERS, speech):
@@ -251,7 +254,7 @@ async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder:
                 raise
             answer.told.error = error.code or error.type
             await answer.body(encoder.error(error))
-    await answer.end(b"")  # without signs of life, which would come after the end if the reader is slow
+    await answer.end(b"")  # without comments, which would come after the end if the reader is slow
 
 
 _STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -263,7 +266,7 @@ def _comment(encoder: SseEncoder) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
-    """Seconds of silence before the first sign of life, and between those that follow."""
+    """Seconds of silence before the first comment, and between the following ones."""
 
     first: float
     between: float
@@ -273,7 +276,7 @@ class KeepAlive:
 async def _kept_alive(
     answer: Answer, pause: KeepAlive, content_type: bytes, headers: Headers, sign: Callable[[], bytes]
 ) -> AsyncIterator[None]:
-    """A sign of life whenever nothing was sent for so long, where `sign` gives one."""
+    """Yield the events, and send `sign()` after each silence, where it returns something."""
 
     async def speak() -> None:
         seconds = pause.first

@@ -1,1 +1,1 @@
-"""The providers that ship, one YAML file each: address, dialect, models with profiles. Data only."""
+"""The providers that the package contains, one YAML file each: address, dialect, models with profiles. Data only."""
