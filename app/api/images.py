@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.files import base_url
 from app.api.following import Service, serve
-from app.api.requests.accept import honoured
+from app.api.requests.accept import apply_accept
 from app.api.requests.reading import header, read_request
 from app.api.responses.sending import RequestLog
 from app.errors import InvalidRequest
@@ -54,7 +54,7 @@ class ImageEndpoint:
             with service.keys.reading(key) if back.possible else nullcontext():
                 back.check()
                 request = await read_request(self._operation, scope, receive, service.limits, uploads, fetch)
-                request = honoured(request, header(scope, b"accept"))
+                request = apply_accept(request, header(scope, b"accept"))
                 told.model = request.model
                 told.prompt = request.prompt if service.log_prompts else None
                 link = partial(service.signer.url, base_url(scope, service.public_url), key.name)

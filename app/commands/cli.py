@@ -36,7 +36,7 @@ def serve(
 
     overrides: dict[str, dict[str, object]] = {"server": {"host": host, "port": port}}
     named = config or (Path(os.environ["IMAGE_GATEWAY_CONFIG"]) if os.environ.get("IMAGE_GATEWAY_CONFIG") else None)
-    run(_settings(config, overrides), lambda: _loaded(config, overrides), named)
+    run(_settings(config, overrides), lambda: _load(config, overrides), named)
 
 
 @main.command()
@@ -75,13 +75,13 @@ def _ask(settings: Settings, offered: Sequence[Model]) -> None:
 def _settings(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
     """Return the settings, or print their faults and exit."""
     try:
-        return _loaded(config, overrides)
+        return _load(config, overrides)
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
 
-def _loaded(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
+def _load(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
     """Load the settings. Raises SettingsError."""
     from app.dialects import names
 

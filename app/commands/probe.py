@@ -109,14 +109,14 @@ async def _read(question: Question, answer: UpstreamAnswer) -> Finding:
         text = body_without_secrets(await answer.text(), question.provider)
         message = failures.from_status(answer.head, text).message
         outcome = Outcome.REFUSED if status in (401, 403) else Outcome.UNLISTED
-        return replace(finding, outcome=outcome, why=_told(question.path, status, message))
+        return replace(finding, outcome=outcome, why=_quote(question.path, status, message))
     try:
         body = await _body(answer)
     except UpstreamError as error:
         return replace(finding, why=f"its list did not come whole: {error.message}")
     if body is None:
         return replace(finding, why=f"its list is longer than {LONGEST_LIST} bytes, and was not read")
-    listed = names(_parsed(body))
+    listed = names(_parse(body))
     if listed is None:
         return replace(finding, why=f"what it answers at {question.path!r} is no list of models; correct `models_path`")
     known = frozenset().union(*listed)
@@ -124,7 +124,7 @@ async def _read(question: Question, answer: UpstreamAnswer) -> Finding:
     return replace(finding, outcome=Outcome.LISTED, count=len(listed), not_listed=missing)
 
 
-def _told(path: str, status: int, message: str) -> str:
+def _quote(path: str, status: int, message: str) -> str:
     said = f"status {status}" if message == f"status {status}" else f"status {status}: {message}"
     remedy = "; correct `models_path`, or set it to null" if status in (404, 405) else ""
     return f"{said} at {path!r}{remedy}"
@@ -141,7 +141,7 @@ async def _body(answer: UpstreamAnswer) -> bytes | None:
     return bytes(body)
 
 
-def _parsed(body: bytes) -> Any:
+def _parse(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

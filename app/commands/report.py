@@ -29,11 +29,11 @@ def report(settings: Settings, models: Sequence[Model]) -> str:
 
 def online_report(findings: Sequence[Finding]) -> str:
     """Print the providers' answers to the request for their models."""
-    rows = _rows(row for finding in findings for row in _found(finding))
+    rows = _rows(row for finding in findings for row in _describe(finding))
     return _heading("online", rows or "no provider is configured: there is nobody to ask") + "\n"
 
 
-def _found(finding: Finding) -> Iterator[_Row]:
+def _describe(finding: Finding) -> Iterator[_Row]:
     why = "".join(character if character.isprintable() else " " for character in finding.why)[:LONGEST_WORDS]
     # A list may be public, so its arrival does not prove the credential.
     credential = "credential not refused" if finding.credential else "no credential sent"
@@ -146,7 +146,7 @@ def _missing(settings: Settings, models: Sequence[Model]) -> Iterator[str]:
             yield f"provider {name!r} has no `api_key`: requests go out without a credential"
         if name not in used:
             yield f"provider {name!r} serves no model: name it in a model's `deployments`"
-    yield from _undescribed(settings)
+    yield from _find_guesses(settings)
     deployments = [deployment for model in models for deployment in model.deployments]
     unpriced = sum(deployment.profile.price_per_image is None for deployment in deployments)
     if unpriced and not settings.sandbox:
@@ -154,7 +154,7 @@ def _missing(settings: Settings, models: Sequence[Model]) -> Iterator[str]:
     yield from _idle_globs(settings, models)
 
 
-def _undescribed(settings: Settings) -> Iterator[str]:
+def _find_guesses(settings: Settings) -> Iterator[str]:
     for name, model in settings.models.items():
         for stated in model.deployments:
             upstream = stated.model or name

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.config.errors import Located, Path, did_you_mean, written
+from app.config.errors import Located, Path, did_you_mean, write_path
 from app.config.schema import ServerSettings
 
 Entry = Mapping[str, Any]
@@ -33,20 +33,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _named(data: Entry, section: str) -> Iterator[tuple[str, Entry]]:
+def _entries(data: Entry, section: str) -> Iterator[tuple[str, Entry]]:
     entries = data.get(section)
     if isinstance(entries, Mapping):
         yield from ((str(name), entry) for name, entry in entries.items() if isinstance(entry, Mapping))
 
 
-def _listed(entry: Entry, setting: str) -> Iterator[tuple[int, Any]]:
+def _items(entry: Entry, setting: str) -> Iterator[tuple[int, Any]]:
     items = entry.get(setting)
     if isinstance(items, list | tuple):
         yield from enumerate(items)
 
 
 def _unknown_dialects(data: Entry, known: Collection[str]) -> Iterator[Located]:
-    for name, provider in _named(data, "providers"):
+    for name, provider in _entries(data, "providers"):
         dialect = provider.get("dialect")
         if isinstance(dialect, str) and dialect not in known:
             path = ("providers", name, "dialect")
@@ -56,8 +56,8 @@ def _unknown_dialects(data: Entry, known: Collection[str]) -> Iterator[Located]:
 def _unknown_providers(data: Entry) -> Iterator[Located]:
     providers = data.get("providers")
     known = [str(name) for name in providers] if isinstance(providers, Mapping) else []
-    for name, model in _named(data, "models"):
-        for index, deployment in _listed(model, "deployments"):
+    for name, model in _entries(data, "models"):
+        for index, deployment in _items(model, "deployments"):
             provider = deployment.get("provider") if isinstance(deployment, Mapping) else None
             if isinstance(provider, str) and provider not in known:
                 path: Path = ("models", name, "deployments", index, "provider")
@@ -67,12 +67,12 @@ def _unknown_providers(data: Entry) -> Iterator[Located]:
 
 def _repeated_names(data: Entry) -> Iterator[Located]:
     """Find two models with one name in a list. In a mapping they are refused where the YAML is read."""
-    taken: dict[str, Path] = {name: ("models", name) for name, _ in _named(data, "models")}
-    for name, model in _named(data, "models"):
-        for index, alias in _listed(model, "aliases"):
+    taken: dict[str, Path] = {name: ("models", name) for name, _ in _entries(data, "models")}
+    for name, model in _entries(data, "models"):
+        for index, alias in _items(model, "aliases"):
             path: Path = ("models", name, "aliases", index)
             if isinstance(alias, str) and alias in taken:
-                yield Located(path, f"{alias!r} is taken by {written(taken[alias])}", "choose another alias")
+                yield Located(path, f"{alias!r} is taken by {write_path(taken[alias])}", "choose another alias")
             elif isinstance(alias, str):
                 taken[alias] = path
 
@@ -80,7 +80,7 @@ def _repeated_names(data: Entry) -> Iterator[Located]:
 def _repeated_keys(data: Entry) -> Iterator[Located]:
     names: dict[str, int] = {}
     digests: dict[str, int] = {}
-    for index, key in _listed(data, "keys"):
+    for index, key in _items(data, "keys"):
         if not isinstance(key, Mapping):
             continue
         name, digest = key.get("name"), _digest(key)

@@ -71,12 +71,12 @@ class Located:
     remedy: str
 
 
-def refused(problem: str, remedy: str) -> PydanticCustomError:
+def refusal(problem: str, remedy: str) -> PydanticCustomError:
     """Return the error for a validator to raise; `translated` returns both of its parts."""
     return PydanticCustomError("refused", "{problem}; {remedy}", {"problem": problem, "remedy": remedy})
 
 
-def written(path: Path) -> str:
+def write_path(path: Path) -> str:
     """Write `("models", "a.b", "deployments", 0)` as `models."a.b".deployments[0]`."""
     text = ""
     for part in path:
@@ -98,7 +98,7 @@ def closest(word: str, known: Collection[str]) -> str | None:
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.6)), None)
 
 
-def translated(error: ValidationError, model: type[BaseModel]) -> Iterator[Located]:
+def translate(error: ValidationError, model: type[BaseModel]) -> Iterator[Located]:
     """Put pydantic's findings on `model` into the words of the file's editor."""
     errors = error.errors(include_url=False, include_input=False)
     for found in errors:
@@ -106,14 +106,16 @@ def translated(error: ValidationError, model: type[BaseModel]) -> Iterator[Locat
         if found["type"] == "too_short" and any(_lies_below(other["loc"], found["loc"]) for other in errors):
             continue
         path = tuple(part for part in found["loc"] if part != "[key]")
-        yield Located(path, *_told(found["type"], path, found["msg"], found.get("ctx", {}), model))
+        yield Located(path, *_problem_and_remedy(found["type"], path, found["msg"], found.get("ctx", {}), model))
 
 
 def _lies_below(path: Path, above: Path) -> bool:
     return len(path) > len(above) and path[: len(above)] == above
 
 
-def _told(kind: str, path: Path, message: str, context: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str]:
+def _problem_and_remedy(
+    kind: str, path: Path, message: str, context: Mapping[str, Any], model: type[BaseModel]
+) -> tuple[str, str]:
     if kind == "refused":
         return context["problem"], context["remedy"]
     if kind == "extra_forbidden":

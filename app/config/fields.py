@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from app.config.errors import refused
+from app.config.errors import refusal
 
 SHORTEST_KEY = 16  # characters of a key for callers
 
@@ -24,11 +24,11 @@ def _address(text: str) -> str:
     """Check an http(s) address and remove its trailing slash, so that paths can be appended."""
     parts = urlsplit(text.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise refused("is no http:// or https:// address", "write it like https://api.example.com/v1")
+        raise refusal("is no http:// or https:// address", "write it like https://api.example.com/v1")
     if parts.username or parts.password:
-        raise refused("holds a name or a password", "use `api_key` or `headers`, which are never shown")
+        raise refusal("holds a name or a password", "use `api_key` or `headers`, which are never shown")
     if parts.query or parts.fragment:
-        raise refused("holds a '?' or a '#'", "write the address up to its path")
+        raise refusal("holds a '?' or a '#'", "write the address up to its path")
     return text.strip().rstrip("/")
 
 
@@ -37,7 +37,7 @@ def _origin(text: str) -> str:
     file's origin is `null`."""
     found = _ORIGIN.fullmatch(text.strip().lower())
     if found is None:
-        raise refused("is no origin", "write it like https://studio.example.com, without a path, or '*' for all")
+        raise refusal("is no origin", "write it like https://studio.example.com, without a path, or '*' for all")
     if found["scheme"] is None:
         return found[0]
     port = found["port"] if found["port"] != _DEFAULT_PORTS.get(found["scheme"]) else None
@@ -48,7 +48,7 @@ def _host_name(text: str) -> str:
     """Check a host name as a request's `Host` has it, without its port."""
     name = text.strip().lower().removesuffix(".")
     if not _HOST_NAME.fullmatch(name):
-        raise refused("is no host name", "write it like gateway.example.com, without scheme and port, or '*' for all")
+        raise refusal("is no host name", "write it like gateway.example.com, without scheme and port, or '*' for all")
     return name
 
 
@@ -57,13 +57,13 @@ def _secret(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not re.fullmatch(r"[!-~]*", value.strip()):
-        raise refused("holds characters that no HTTP header can carry", "check that it was copied whole and alone")
+        raise refusal("holds characters that no HTTP header can carry", "check that it was copied whole and alone")
     return value.strip() or None
 
 
 def _long_enough(secret: SecretStr | None) -> SecretStr | None:
     if secret is not None and len(secret.get_secret_value()) < SHORTEST_KEY:
-        raise refused(
+        raise refusal(
             f"is shorter than {SHORTEST_KEY} characters, and so can be guessed",
             "take a longer one, like the output of `openssl rand -hex 24`",
         )
@@ -74,16 +74,16 @@ def _digest(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not re.fullmatch(r"(?:[0-9A-Fa-f]{64})?", value.strip()):
-        raise refused("is not 64 hexadecimal digits", "take the output of `printf %s KEY | sha256sum`")
+        raise refusal("is not 64 hexadecimal digits", "take the output of `printf %s KEY | sha256sum`")
     return value.strip().lower() or None
 
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise refused(f"{name!r} is no name of an HTTP header", "use letters, digits and '-'")
+            raise refusal(f"{name!r} is no name of an HTTP header", "use letters, digits and '-'")
         if not re.fullmatch(r"[\t -~]*", value):
-            raise refused(f"the value of {name!r} holds characters that no HTTP header can carry", "leave them out")
+            raise refusal(f"the value of {name!r} holds characters that no HTTP header can carry", "leave them out")
     return headers
 
 

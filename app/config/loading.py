@@ -15,7 +15,7 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config.cross_checks import contradictions
-from app.config.errors import NO_ADDRESS, Fault, Located, SettingsError, closest, did_you_mean, translated, written
+from app.config.errors import NO_ADDRESS, Fault, Located, SettingsError, closest, did_you_mean, translate, write_path
 from app.config.errors import Path as Place
 from app.config.schema import (
     DataDirectory,
@@ -32,9 +32,9 @@ from app.config.schema import (
     RunsSettings,
     ServerSettings,
 )
-from app.config.sources import Variables, YamlFile, merged, preset_data, said
+from app.config.sources import Variables, YamlFile, drop_none, merge, preset_data
 
-__all__ = ["Fault", "Settings", "SettingsError", "filled_in", "load", "models_of", "preset_named"]
+__all__ = ["Fault", "Settings", "SettingsError", "load", "load_preset", "models_of", "preset_defaults"]
 
 PRESETS = ("netmind", "nebula", "nebul")  # in the order of the attempts
 
@@ -103,10 +103,10 @@ def load(
     named = config or (Path(environ["IMAGE_GATEWAY_CONFIG"]) if environ.get("IMAGE_GATEWAY_CONFIG") else None)
     source = YamlFile(Settings, named, environ)
     variables = Variables(Settings, environ)
-    data = merged(source.yaml_data, variables.data)
+    data = merge(source.yaml_data, variables.data)
     if not source.yaml_data.get("providers"):
-        data = merged({"providers": _providers_by_key(environ)}, data)
-    data = merged(data, said(overrides))
+        data = merge({"providers": _providers_by_key(environ)}, data)
+    data = merge(data, drop_none(overrides))
     unresolved = [fault for fault in source.faults if not variables.origin(fault.path)[0]]
     located = [*unresolved, *_unknown_sections(data)]
     presets, unknown = _take_presets(data)
@@ -118,8 +118,8 @@ def load(
         settings = Settings(**data)
         settings._presets = presets
     except ValidationError as error:
-        located += translated(error, Settings)
-    faults = [*source.refused, *variables.faults, *_first_per_place(located, variables)]
+        located += translate(error, Settings)
+    faults = [*source.repeated, *variables.faults, *_first_per_place(located, variables)]
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
@@ -133,11 +133,11 @@ def _providers_by_key(environ: Mapping[str, str]) -> dict[str, Any]:
     return {name: {"api_key": key} for name, key in keys.items() if key}
 
 
-def preset_named(name: str) -> Preset:
+def load_preset(name: str) -> Preset:
     return Preset.model_validate(preset_data(name))
 
 
-def filled_in(preset: Preset) -> dict[str, Any]:
+def preset_defaults(preset: Preset) -> dict[str, Any]:
     """Return the settings that a provider's entry leaves to its preset."""
     return {name: getattr(preset, name) for name in ("base_url", "dialect", "models_path")}
 
@@ -157,8 +157,8 @@ def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located
         faults += _misspelt(str(name), entry)
         preset = entry.setdefault("preset", name if name in PRESETS else "none")
         if preset in PRESETS:
-            presets[preset] = presets.get(preset) or preset_named(preset)
-            entry = {**filled_in(presets[preset]), **entry}
+            presets[preset] = presets.get(preset) or load_preset(preset)
+            entry = {**preset_defaults(presets[preset]), **entry}
         elif preset != "none":
             remedy = did_you_mean(str(preset), (*PRESETS, "none"))
             faults.append(Located(("providers", str(name), "preset"), f"no preset is called {preset!r}", remedy))
@@ -211,4 +211,4 @@ def _first_per_place(located: Iterable[Located], variables: Variables) -> Iterat
         if fault.path not in told:
             told.add(fault.path)
             variable, rest = variables.origin(fault.path)
-            yield Fault(written((variable, *rest) if variable else rest), fault.problem, fault.remedy)
+            yield Fault(write_path((variable, *rest) if variable else rest), fault.problem, fault.remedy)

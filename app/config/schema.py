@@ -19,7 +19,7 @@ from pydantic import (
 
 from app.catalog.parameters import PARAMETERS
 from app.catalog.profiles import DefaultSize, Profile, Seconds, SizeRule, Spellings, Timeouts
-from app.config.errors import did_you_mean, refused
+from app.config.errors import did_you_mean, refusal
 from app.config.fields import Address, CallerKey, Digest, HostName, HttpHeaders, Origin, Secret
 from app.config.sections import Section, layer_of
 from app.images import ResponseFormat, Size
@@ -32,7 +32,7 @@ _MAPPABLE = ("prompt", "n", "size", "width", "height", *PARAMETERS)
 def _size(value: Any) -> Any:
     size = Size.parse(value) if isinstance(value, str) else value
     if not isinstance(size, Size):
-        raise refused("is no size", "write WIDTHxHEIGHT in pixels, like 1024x768")
+        raise refusal("is no size", "write WIDTHxHEIGHT in pixels, like 1024x768")
     return size
 
 
@@ -46,16 +46,16 @@ def _parameters(value: Any) -> Any:
     if isinstance(mapping, dict):
         for name in mapping:
             if name not in _MAPPABLE:
-                raise refused(f"no parameter is called {name!r}", did_you_mean(str(name), _MAPPABLE))
+                raise refusal(f"no parameter is called {name!r}", did_you_mean(str(name), _MAPPABLE))
         mapping = {ours: ours if theirs is None else theirs for ours, theirs in mapping.items()}
     return mapping
 
 
-def _expanded(path: Path) -> Path:
+def _expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise refused("names a user who has no home", "write the path out") from None
+        raise refusal("names a user who has no home", "write the path out") from None
 
 
 # Names appear in response headers.
@@ -86,7 +86,7 @@ class ServerSettings(Section):
     def _agree(self) -> ServerSettings:
         if self.max_uploads_mb < self.max_request_mb:
             problem = f"`max_uploads_mb` ({self.max_uploads_mb:g}) is below `max_request_mb` ({self.max_request_mb:g})"
-            raise refused(problem, "make it several times as large: it is for all requests at once")
+            raise refusal(problem, "make it several times as large: it is for all requests at once")
         return self
 
     @property
@@ -161,9 +161,9 @@ class SizeSettings(layer_of(SizeRule, _READERS)):  # type: ignore[misc]
     @model_validator(mode="after")
     def _agree(self) -> SizeSettings:
         if self.list and self.model_fields_set - {"list"}:
-            raise refused("a list of sizes leaves nothing to bounds", "state either `list` or the bounds")
+            raise refusal("a list of sizes leaves nothing to bounds", "state either `list` or the bounds")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise refused("`min` is above `max`", "exchange them")
+            raise refusal("`min` is above `max`", "exchange them")
         return self
 
     def over(self, below: SizeRule) -> SizeRule:
@@ -183,7 +183,7 @@ class ProfileSettings(layer_of(Profile, _READERS | {SizeRule: SizeSettings, Time
             rule = self.size.over(SizeRule())
             if not rule.allows(self.default_size):
                 problem = f"`default_size` {self.default_size} is none that `size` allows ({rule})"
-                raise refused(problem, f"write {rule.nearest(self.default_size)}, say")
+                raise refusal(problem, f"write {rule.nearest(self.default_size)}, say")
         return self
 
 
@@ -234,7 +234,7 @@ class KeySettings(Section):
     def _one_secret(self) -> KeySettings:
         if (self.key is None) == (self.key_sha256 is None):
             problem = "has neither `key` nor `key_sha256`" if self.key is None else "has both `key` and `key_sha256`"
-            raise refused(problem, "state one of them")
+            raise refusal(problem, "state one of them")
         return self
 
     @property
@@ -254,4 +254,4 @@ class Preset(Section):
     models: dict[Name, ProfileSettings]
 
 
-DataDirectory = Annotated[Path, AfterValidator(_expanded)]
+DataDirectory = Annotated[Path, AfterValidator(_expand_home)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
 
-from app.config.errors import refused
+from app.config.errors import refusal
 
 Values = TypeVar("Values", bound=Any)
 
@@ -22,7 +22,7 @@ class Section(BaseModel):
     def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a truth value for a number: YAML's `yes` is true, which Python takes for 1."""
         if isinstance(value, bool) and _kinds(cls.model_fields[info.field_name or ""].annotation) & {int, float}:
-            raise refused(f"is {str(value).lower()}", "write a number")
+            raise refusal(f"is {str(value).lower()}", "write a number")
         return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from app.config.loading import PRESETS, Settings, filled_in, models_of, preset_named
+from app.config.loading import PRESETS, Settings, load_preset, models_of, preset_defaults
 from app.config.schema import DeploymentSettings, ModelSettings, Preset, ProfileSettings, ProviderSettings, SizeSettings
 from app.images import Operation, Size
 
@@ -15,7 +15,7 @@ _SECRET = SecretStr("sandbox")
 
 def with_sandbox(settings: Settings, base_url: str) -> Settings:
     """Return `settings` with the simulated providers that answer below `base_url`, and all their models."""
-    presets = {name: preset_named(name) for name in PRESETS if name in _PATHS}
+    presets = {name: load_preset(name) for name in PRESETS if name in _PATHS}
     providers = {name: _provider(name, preset, base_url) for name, preset in presets.items()}
     providers["openai"] = ProviderSettings(dialect="openai", base_url=f"{base_url}/openai/v1", api_key=_SECRET)
     offered = {name: list(preset.models) for name, preset in presets.items()}
@@ -26,7 +26,7 @@ def with_sandbox(settings: Settings, base_url: str) -> Settings:
 
 def _provider(name: str, preset: Preset, base_url: str) -> ProviderSettings:
     stated = {"preset": name, "base_url": f"{base_url}{_PATHS[name]}", "api_key": _SECRET}
-    return ProviderSettings.model_validate({**filled_in(preset), **stated})
+    return ProviderSettings.model_validate({**preset_defaults(preset), **stated})
 
 
 def _gpt_image_2() -> ProfileSettings:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic_settings import BaseSettings, EnvSettingsSource, YamlConfigSettingsSource
 
-from app.config.errors import Fault, Located, Path, SettingsError, did_you_mean, written
+from app.config.errors import Fault, Located, Path, SettingsError, did_you_mean, write_path
 from app.config.interpolation import interpolate
 
 PREFIX = "IMAGE_GATEWAY_"
@@ -29,32 +29,32 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class YamlFile(YamlConfigSettingsSource):
     """Read a file's data and replace its references. Raises SettingsError where there is no data.
 
-    `faults` are references without a variable, `refused` settings that the file states twice.
+    `faults` are references without a variable, `repeated` settings that the file states twice.
     """
 
     def __init__(self, settings: type[BaseSettings], path: FilePath | None, environ: Mapping[str, str]) -> None:
         self.faults: list[Located] = []
-        self.refused: list[Fault] = []
+        self.repeated: list[Fault] = []
         self._environ = environ
         if path is not None:
             _check_file(path)
         super().__init__(settings, yaml_file=path)
 
     def _read_file(self, file_path: FilePath | Traversable) -> dict[str, Any]:
-        data = self._parsed(file_path)
+        data = self._parse(file_path)
         if not isinstance(data, dict):
             raise SettingsError([Fault(str(file_path), "is not a mapping", "begin with a section, like `server:`")])
         data, self.faults = interpolate(data, self._environ)
         # A section whose lines are all commented out is null.
         return {str(name): section for name, section in data.items() if section is not None}
 
-    def _parsed(self, file_path: FilePath | Traversable) -> Any:
+    def _parse(self, file_path: FilePath | Traversable) -> Any:
         problem = remedy = ""
         try:
             text = file_path.read_text(encoding="utf-8")
             _refuse_bombs(text, str(file_path))
             tree = yaml.compose(text, _LOADER)
-            self.refused = list(_repeated(tree, ()))
+            self.repeated = list(_find_repeated(tree, ()))
             return yaml.load(text, _LOADER) if tree is not None else {}  # noqa: S506 (a safe loader, in C)
         except yaml.MarkedYAMLError as error:  # its text quotes the file, and so perhaps a secret
             mark = error.problem_mark
@@ -140,20 +140,20 @@ def _unreadable(error: OSError) -> tuple[str, str]:
     return f"cannot be read: {error.strerror}", "let the gateway's user read it"
 
 
-def _repeated(node: Any, path: Path) -> Iterator[Fault]:
+def _find_repeated(node: Any, path: Path) -> Iterator[Fault]:
     """Find equal keys in a mapping: YAML's loaders silently keep the last one."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from _repeated(item, (*path, index))
+            yield from _find_repeated(item, (*path, index))
     elif isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in lines:
                 where = f"twice in line {line}" if line == lines[name] else f"in line {lines[name]} and in line {line}"
-                yield Fault(written((*path, name)), f"stands {where}", "keep one")
+                yield Fault(write_path((*path, name)), f"stands {where}", "keep one")
             lines.setdefault(name, line)
-            yield from _repeated(value, (*path, name))
+            yield from _find_repeated(value, (*path, name))
 
 
 class Variables:
@@ -185,7 +185,7 @@ class Variables:
         except (ValueError, RecursionError):  # its text, and its cause's, hold the value
             self.faults.append(Fault(name, "is no JSON", "write lists and mappings as JSON"))
             return
-        self.data = merged(self.data, stated)
+        self.data = merge(self.data, stated)
         self._origins |= dict.fromkeys(_leaves(stated, ()), (name, name.count("__") + 1))
 
     def origin(self, path: Path) -> tuple[str | None, Path]:
@@ -205,19 +205,19 @@ def _leaves(value: Any, path: Path) -> Iterator[Path]:
         yield path
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two mappings, key by key; any other value is replaced by the upper one."""
     result = dict(below)
     for key, value in above.items():
         under = result.get(key)
-        result[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        result[key] = merge(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
     return result
 
 
-def said(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def drop_none(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Remove the keys whose value is None."""
     return {
-        key: said(value) if isinstance(value, Mapping) else value
+        key: drop_none(value) if isinstance(value, Mapping) else value
         for key, value in overrides.items()
         if value is not None
     }

@@ -12,7 +12,7 @@ _MOST_TYPES = 64  # of the header; the rest is not read
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/webp": "webp"}
 
 
-def honoured(request: ImageRequest, accept: str | None) -> ImageRequest:
+def apply_accept(request: ImageRequest, accept: str | None) -> ImageRequest:
     """Return `request` with the answer's form set by its `Accept` header: the best type that can be given decides. A
     stream stays a stream. Raises InvalidRequest if the header and the body contradict each other."""
     wanted = _wanted(accept)

@@ -30,7 +30,7 @@ _PICTURES = ("images", "mask", "markup")
 async def read_generation(body: Body) -> ImageRequest:
     """Read a generation. Raises ApiError, ClientGone."""
     raw = await body.text()
-    fields = _parsed(raw)
+    fields = _parse(raw)
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _refuse_depth(fields)
     if b"\\u" in raw:
@@ -41,7 +41,7 @@ async def read_generation(body: Body) -> ImageRequest:
 async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch | None) -> ImageRequest:
     """Read an edit. `fetch` gets the images that are `https:` addresses; None: they are refused. Raises ApiError,
     ClientGone."""
-    fields, sources = await _tapped(body, limits, uploads)
+    fields, sources = await _read_document(body, limits, uploads)
     _check_text(fields)
     pictures = _Pictures(fields, sources, limits, fetch is not None)
     rest = [(name, value) for name, value in fields.items() if name not in _PICTURES]
@@ -135,7 +135,7 @@ class _Pictures:
             )
 
 
-async def _tapped(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[str, Any], dict[Path, ImageUrl]]:
+async def _read_document(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[str, Any], dict[Path, ImageUrl]]:
     """Return the document with an empty string for each image, and the strings by path."""
     tap = JsonTap(frozenset({"image_url"}), max_skeleton=TEXT_BYTES)
     sources: dict[Path, ImageUrl] = {}
@@ -215,7 +215,7 @@ def _not_an_object(value: Any) -> InvalidRequest:
     )
 
 
-def _parsed(raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise unparsable("it is empty")
     try:

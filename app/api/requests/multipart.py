@@ -34,7 +34,7 @@ async def read_form(operation: Operation, body: Body, limits: Limits, uploads: U
         async for data in body:
             form.feed(data)
     except FormParserError as error:
-        raise _malformed(str(error)) from error
+        raise _malformed_form(str(error)) from error
     form.close()
     request = build(operation, form.fields, textual=True, check_pictures=form.check)
     return replace(request, images=form.images(), mask=form.single("mask"), markup=form.single("markup"))
@@ -96,7 +96,7 @@ class _Form:
 
     def close(self) -> None:
         if not self._complete:
-            raise _malformed("it ends before the closing boundary" if self._parts else "it holds no parts")
+            raise _malformed_form("it ends before the closing boundary" if self._parts else "it holds no parts")
 
     def check(self) -> None:
         """Raise InvalidRequest for the first fault among the pictures, or for a missing one."""
@@ -117,7 +117,7 @@ class _Form:
     def _on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > MAX_PARTS:
-            raise _malformed(f"it has more than {MAX_PARTS} parts")
+            raise _malformed_form(f"it has more than {MAX_PARTS} parts")
         self._headers = {}
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -134,10 +134,10 @@ class _Form:
         encoding = self._headers.get(b"content-transfer-encoding", b"binary").strip().lower()
         if encoding not in (b"binary", b"8bit", b"7bit"):
             said = shortened(encoding.decode("latin-1"))
-            raise _malformed(f"a part has the transfer encoding {said!r}; send its bytes as is")
+            raise _malformed_form(f"a part has the transfer encoding {said!r}; send its bytes as is")
         name, filename = disposition(self._headers.get(b"content-disposition", b""))
         if name is None:
-            raise _malformed("a part has no name (header 'Content-Disposition: form-data; name=\"…\"')")
+            raise _malformed_form("a part has no name (header 'Content-Disposition: form-data; name=\"…\"')")
         self._part = part = _Part(name, filename)
         picture = self._picture(name)
         if picture and filename is None:
@@ -148,7 +148,7 @@ class _Form:
         elif filename is None and not _IMAGES.fullmatch(name):
             part.text = bytearray()
         else:
-            self._keep(_unwanted(name, self._kinds))
+            self._keep(_unexpected_file(name, self._kinds))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
@@ -247,13 +247,13 @@ class _Form:
 def _boundary(body: Body) -> bytes:
     boundary = parameter(body.content_type.encode("latin-1"), b"boundary")
     if not boundary:
-        raise _malformed("the header 'Content-Type' names no boundary. Let the HTTP client write that header")
+        raise _malformed_form("the header 'Content-Type' names no boundary. Let the HTTP client write that header")
     if len(boundary) > 200:
-        raise _malformed("the boundary in the header 'Content-Type' is longer than 200 bytes")
+        raise _malformed_form("the boundary in the header 'Content-Type' is longer than 200 bytes")
     return boundary
 
 
-def _unwanted(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
+def _unexpected_file(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
     """Return the error for a file where none is allowed, and for the JSON field `images`."""
     if _IMAGES.fullmatch(name):
         return invalid(
@@ -270,5 +270,5 @@ def _unwanted(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
     )
 
 
-def _malformed(reason: str) -> InvalidRequest:
+def _malformed_form(reason: str) -> InvalidRequest:
     return InvalidRequest(f"The multipart form could not be read: {reason}.", code="invalid_multipart")

@@ -22,7 +22,7 @@ def disposition(header: bytes) -> tuple[str | None, str | None]:
         return None, None
     parameters = _parameters(header)
     name, filename = parameters.get(b"name"), parameters.get(b"filename")
-    extended = _extended(parameters.get(b"filename*", b""))
+    extended = _decode_extended(parameters.get(b"filename*", b""))
     if extended is None and filename is not None:
         extended = _text(filename)
     return _text(name) if name else None, extended[:_LONGEST_FILENAME] if extended is not None else None
@@ -45,7 +45,7 @@ def _text(raw: bytes) -> str:
     return _CONTROLS.sub("", text.replace("%22", '"'))
 
 
-def _extended(value: bytes) -> str | None:
+def _decode_extended(value: bytes) -> str | None:
     """Decode RFC 8187: `UTF-8''na%C3%AFve.png`. Returns None if it is malformed."""
     charset, _, rest = value.partition(b"'")
     _, quote, escaped = rest.partition(b"'")

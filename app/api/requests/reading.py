@@ -29,7 +29,7 @@ async def read_request(
     body = Body(scope, receive, limits, uploads)
     door = _door(body.media_type)
     if door not in _TAKEN[operation]:
-        raise _unsupported(operation, body)
+        raise _unsupported_type(operation, body)
     if door == _FORM:
         return await read_form(operation, body, limits, uploads)
     if operation is Operation.GENERATIONS:
@@ -43,7 +43,7 @@ def _door(media_type: str) -> str:
     return media_type
 
 
-def _unsupported(operation: Operation, body: Body) -> InvalidRequest:
+def _unsupported_type(operation: Operation, body: Body) -> InvalidRequest:
     taken = " or ".join(map(repr, _TAKEN[operation]))
     if body.content_type:
         kind, header = shortened(body.media_type), shortened(body.content_type, 128)

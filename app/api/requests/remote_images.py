@@ -23,7 +23,7 @@ async def upload(
             async for piece in pieces:
                 _keep(spool, piece)
     except FetchError as error:
-        raise _told(error, param) from error
+        raise _api_error(error, param) from error
     head = spool.read(0, ENOUGH)
     kind = media_type(head) or "application/octet-stream"
     return Upload(spool, f"image.{kind.partition('/')[2].partition('+')[0]}", kind, dimensions(head))
@@ -36,7 +36,7 @@ def _keep(spool: Spool, piece: bytes) -> None:
         raise no_room("an image", str(error.strerror)) from error
 
 
-def _told(error: FetchError, param: str) -> InvalidRequest | TooLarge:
+def _api_error(error: FetchError, param: str) -> InvalidRequest | TooLarge:
     if error.reason is Reason.TOO_LARGE:
         return TooLarge(
             f"The image {error}, the most that this server takes for one image. Send a smaller one, or have the "

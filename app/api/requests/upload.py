@@ -43,7 +43,7 @@ class Incoming:
 
         Without a `filename`, one is made from `name` and the format of the bytes.
         """
-        upload = _identified(self._spool, filename or "")
+        upload = _identify(self._spool, filename or "")
         judge(upload, name, self._limits)
         if filename is None:
             stem = "".join(char if char.isalnum() else "-" for char in name.partition(".")[0]).strip("-")
@@ -56,7 +56,7 @@ def judge(upload: Upload, name: str, limits: Limits) -> None:
     if not upload.blob.size:
         raise invalid_image(name, "it is empty (0 bytes). Has the file been read to its end before?")
     if upload.media_type not in ACCEPTED:
-        raise invalid_image(name, f"{_found(upload.media_type)}. Images are taken as PNG, JPEG or WebP.")
+        raise invalid_image(name, f"{_describe(upload.media_type)}. Images are taken as PNG, JPEG or WebP.")
     if reason := fault(upload.blob):
         raise invalid_image(name, reason)
     if upload.size and upload.size.pixels > limits.pixels:
@@ -74,7 +74,7 @@ def invalid_image(name: str, reason: str) -> InvalidRequest:
     )
 
 
-def _identified(blob: Blob, filename: str) -> Upload:
+def _identify(blob: Blob, filename: str) -> Upload:
     head = blob.read(0, _GLANCE)
     kind, size = media_type(head), dimensions(head)
     if kind == "image/jpeg" and size is None:
@@ -82,7 +82,7 @@ def _identified(blob: Blob, filename: str) -> Upload:
     return Upload(blob, filename, kind or "application/octet-stream", size)
 
 
-def _found(kind: str) -> str:
+def _describe(kind: str) -> str:
     if kind == "application/octet-stream":
         return "its bytes are no image that is known here"
     return f"it is {kind!r}, whatever its name and declared type say"

@@ -91,7 +91,7 @@ def build(
     `textual`: the values come from a form. `check_pictures` is called when its turn has come, and may raise. Raises
     InvalidRequest.
     """
-    known, extra = _sorted(operation, fields)
+    known, extra = _sort_fields(operation, fields)
     read = _parse if textual else _read
     if "model" not in known:
         raise missing("model", _LIST_MODELS)
@@ -137,7 +137,9 @@ def _parse(name: str, value: Any) -> Any:
     return RULES[name].parse(name, value)
 
 
-def _sorted(operation: Operation, fields: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+def _sort_fields(
+    operation: Operation, fields: Iterable[tuple[str, Any]]
+) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
     """Split the fields into known ones, by name, and unknown ones."""
     unknown = UNKNOWN[operation]
     known: dict[str, Any] = {}

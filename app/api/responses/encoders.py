@@ -40,7 +40,7 @@ class JsonEncoder:
     content_type = b"application/json"
 
     def __init__(self, request: ImageRequest, created: int) -> None:
-        self._asked = echoed(request)
+        self._asked = echo_request(request)
         self._facts: dict[str, Any] = {}
         self._served: dict[str, Any] = {}
         self._before = f'{{"created":{created},"data":['  # text before the next image
@@ -74,7 +74,7 @@ class JsonEncoder:
 
     def _image_end(self, event: ImageEnds) -> bytes:
         self._facts.update(event.facts)
-        if _denied(self._asked, event):
+        if _lacks_transparency(self._asked, event):
             self._asked = without(self._asked, ("background",))
         quote, self._in_text = '"' if self._in_text else "", False
         return (quote + _members(about(event)) + "}").encode()
@@ -105,7 +105,7 @@ class RawEncoder:
         elif isinstance(event, ImageData) and not self._partial:
             return self._bytes(event.base64)
         elif isinstance(event, ImageEnds) and not self._partial and self._held:
-            return self._released(self._held)
+            return self._release_held(self._held)
         return b""
 
     def _bytes(self, text: bytes) -> bytes:
@@ -113,9 +113,9 @@ class RawEncoder:
         if self._held is None:
             return data
         self._held += data
-        return self._released(self._held) if len(self._held) >= _ENOUGH_FOR_TYPE else b""
+        return self._release_held(self._held) if len(self._held) >= _ENOUGH_FOR_TYPE else b""
 
-    def _released(self, held: bytes) -> bytes:
+    def _release_held(self, held: bytes) -> bytes:
         self._held = None
         self.content_type = (media_type(held) or "application/octet-stream").encode()
         return held
@@ -132,7 +132,7 @@ class SseEncoder:
         self._name = STREAM_NAMES[request.operation]
         self._created = created
         self._asked = {"size": str(request.size or "auto"), "quality": "auto", "background": "auto"}
-        self._said = echoed(request)
+        self._said = echo_request(request)
         self._served: dict[str, Any] = {}
         self._image = ImageBegins(0)
         self._in_text = False
@@ -180,7 +180,7 @@ class SseEncoder:
             "created_at": self._created,
             **self._asked,
             **self._said,
-            **({"background": "opaque"} if _denied(self._said, event) else {}),
+            **({"background": "opaque"} if _lacks_transparency(self._said, event) else {}),
             "output_format": "png",
             **event.facts,
         }
@@ -196,7 +196,7 @@ class SseEncoder:
         return text.encode()
 
 
-def echoed(request: ImageRequest) -> dict[str, Any]:
+def echo_request(request: ImageRequest) -> dict[str, Any]:
     """Return the fields of the request that OpenAI's answers repeat."""
     return {name: request.parameters[name] for name in ECHOED if name in request.parameters}
 
@@ -206,7 +206,7 @@ def without(asked: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name not in dropped}
 
 
-def _denied(asked: Mapping[str, Any], event: ImageEnds) -> bool:
+def _lacks_transparency(asked: Mapping[str, Any], event: ImageEnds) -> bool:
     """True if the caller asked for a transparent background and the picture has none."""
     return event.alpha is False and asked.get("background") == "transparent"
 

@@ -174,7 +174,7 @@ def retry_headers(error: ApiError) -> Headers:
     return headers
 
 
-def served_headers(served: Served) -> Headers:
+def gateway_headers(served: Served) -> Headers:
     said = {
         b"x-gateway-provider": served.provider,
         b"x-gateway-model": served.model,
@@ -207,7 +207,7 @@ async def _send_json(answer: Answer, events: AsyncGenerator[Event, None], encode
         held = b""
         answer.note(event)
         if type(event) is Served and not answer.started:
-            await answer.start(200, encoder.content_type, served_headers(event))
+            await answer.start(200, encoder.content_type, gateway_headers(event))
             continue
         if type(event) is Served:
             encoder.tell(event)
@@ -227,7 +227,7 @@ async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder:
         text = encoder.encode(event)
         answer.note(event)
         if type(event) is Served:
-            headers += served_headers(event)
+            headers += gateway_headers(event)
         if text:
             if not answer.started:
                 await answer.start(200, encoder.content_type, headers)
@@ -246,7 +246,7 @@ async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder:
                 text = encoder.encode(event)
                 answer.note(event)
                 if type(event) is Served and not answer.started:
-                    await answer.start(200, encoder.content_type, _STREAM_HEADERS + served_headers(event))
+                    await answer.start(200, encoder.content_type, _STREAM_HEADERS + gateway_headers(event))
                 if text:
                     await answer.body(text)
         except ApiError as error:
