@@ -39,8 +39,8 @@ class Outcome(Enum):
 @dataclass(frozen=True, slots=True)
 class Question:
     provider: Provider
-    path: str | None  # of the list of models, below the provider's base URL
-    models: tuple[str, ...]  # of the configuration, by the provider's names
+    path: str | None  # path of the list of models, below the provider's base URL
+    models: tuple[str, ...]  # configured models, by the provider's names
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.delenv(name, raising=False)
 
     def check(providers: dict[str, str] | None, *options: str) -> tuple[int, str]:
-        """Of providers by their names and addresses, each with a model of its name; None: no configuration."""
+        """Check a configuration of providers, by name and address, each with a model of its name. None: no file."""
         if providers is not None:
             config = {
                 "providers": {
@@ -72,20 +72,20 @@ def test_a_dialect_that_does_not_exist_is_a_fault(command: str, tmp_path: Path) 
     assert done.output == "providers.mine.dialect: no dialect is called 'opemai'; did you mean 'openai'?\n"
 
 
-def test_without_a_configuration_there_is_nobody_to_ask(check: Any) -> None:
+def test_without_a_configuration_there_is_no_provider_to_ask(check: Any) -> None:
     status, told = check(None, "--online")
     assert status == 0
     assert told.endswith("online\n  no provider is configured: there is nobody to ask\n\n")
 
 
-def test_nobody_is_asked_unless_it_is_said(check: Any, upstream: Scripted) -> None:
+def test_no_provider_is_asked_without_the_option(check: Any, upstream: Scripted) -> None:
     status, told = check({"a": upstream.at("a", answer({"data": []}))})
     assert status == 0
     assert "online\n" not in told
     assert upstream.received("a") == []
 
 
-def test_providers_that_answer_are_no_fault_whatever_they_list(check: Any, upstream: Scripted) -> None:
+def test_providers_that_answer_are_no_fault_with_any_list(check: Any, upstream: Scripted) -> None:
     listed, other = {"data": [{"id": "listed"}]}, {"data": [{"id": "another"}]}
     status, told = check(
         {
@@ -138,7 +138,7 @@ def test_a_configuration_that_may_not_be_read_is_told_like_any_fault(
     def refuse(*_: Any, **__: Any) -> str:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", refuse)  # root may read whatever there is
+    monkeypatch.setattr(Path, "read_text", refuse)  # root may read everything
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     done = CliRunner().invoke(main, ["check", "--config", str(path)])
     assert done.exit_code == 1

@@ -56,7 +56,7 @@ async def server() -> AsyncIterator[Scripted]:
 @pytest.fixture
 def probe(tmp_path: Path) -> Any:
     async def probe(base_url: str, timeouts: Timeouts = TIMEOUTS, **entry: Any) -> Finding:
-        """Of a provider `host`, at which `one` and `two` are configured, `two` under another name."""
+        """Ask the provider `host`, with the models `one` and `two`, the latter under another name."""
         deployed = {"one": {"provider": "host"}, "2": {"provider": "host", "model": "two"}}
         config = {
             "providers": {"host": {"base_url": base_url, "api_key": KEY, **entry}},
@@ -201,7 +201,7 @@ def test_lists_of_every_known_shape_are_read(document: Any, expected: set[tuple[
         ([answer(b"x", content_encoding="br")], "did not come whole: the answer's Content-Encoding is 'br'"),
     ],
 )
-async def test_what_is_no_list_leaves_the_provider_reachable(
+async def test_an_answer_that_is_no_list_leaves_the_provider_reachable(
     server: Scripted, probe: Any, steps: list[Step], why: str
 ) -> None:
     finding = await probe(server.at("a", *steps), QUICK)
@@ -219,7 +219,7 @@ async def test_a_huge_list_is_not_read_to_its_end(server: Scripted, probe: Any) 
             await asyncio.sleep(0.01)
 
 
-# --- what is refused, and who is not there ---
+# --- refusals, and providers that are not there ---
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -246,7 +246,7 @@ async def test_a_missing_credential_is_told_as_such(server: Scripted, probe: Any
     assert "host  CREDENTIAL MISSING  status 401" in online_report([finding])
 
 
-async def test_nobody_there_is_told(probe: Any) -> None:
+async def test_a_missing_provider_is_reported(probe: Any) -> None:
     finding = await probe(f"http://127.0.0.1:{dead_port()}/v1")
     assert finding == Finding("host", Outcome.UNREACHABLE, "connect: nobody listens there")
     assert online_report([finding]) == "online\n  host  NOT REACHABLE  connect: nobody listens there\n"

@@ -29,7 +29,7 @@ def check(tmp_path: Path) -> Any:
     return check
 
 
-def test_the_report_tells_what_is_served_and_to_whom(check: Any) -> None:
+def test_the_report_shows_the_models_and_their_callers(check: Any) -> None:
     text = (
         "server: {host: '::1', port: 9000}\nproviders: {nebula: {api_key: hidden}}\n"
         "models: {fill: {aliases: [f], deployments: [{provider: nebula, model: black-forest-labs/FLUX.1-Fill-dev}]}}\n"
@@ -64,7 +64,7 @@ def test_the_report_tells_what_is_served_and_to_whom(check: Any) -> None:
     )
 
 
-def test_what_is_missing_is_told_with_its_remedy(check: Any) -> None:
+def test_a_missing_setting_is_reported_with_its_remedy(check: Any) -> None:
     text = (
         "providers: {mine: {base_url: 'http://a/v1'}, other: {base_url: 'http://b', api_key: hidden}}\n"
         "models: {m: {deployments: [{provider: mine}]}}\nkeys: [{name: k, key: hidden-hidden-hidden, models: [m, x*]}]"

@@ -42,7 +42,7 @@ def test_a_variable_that_is_not_set_or_empty_is_named(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["${", "${}", "${NAME", "${1A}", "${A-B}", "${A:-${NAME}}", "${ NAME }", "${A:?no}"])
-def test_what_begins_like_a_reference_and_is_none_is_refused(text: str) -> None:
+def test_a_text_that_only_begins_like_a_reference_is_refused(text: str) -> None:
     value, [fault, *_] = interpolate(text, ENVIRON)
     assert value == text
     assert fault.problem == "holds a '${' that begins no reference"
@@ -64,7 +64,7 @@ trees = st.recursive(
 
 
 @given(trees)
-def test_what_holds_no_reference_stays_as_it_is(tree: Any) -> None:
+def test_a_text_without_a_reference_stays_as_it_is(tree: Any) -> None:
     assert interpolate(tree, {}) == (tree, [])
 
 

@@ -122,7 +122,7 @@ def test_a_providers_timeout_goes_over_its_presets(serve: Any) -> None:
     assert {d.profile.timeout.read for model in served.values() for d in model.deployments} == {33}
 
 
-def test_what_may_be_nothing_can_be_set_back_to_nothing() -> None:
+def test_an_optional_setting_can_be_set_back_to_null() -> None:
     base = Profile(parameters={"size": "size"}, streaming=False, default_size="input", output_formats=("png",))
     layer = {"parameters": None, "streaming": None, "default_size": None, "output_formats": None, "max_n": None}
     profile = ProfileSettings.model_validate(layer).over(base)

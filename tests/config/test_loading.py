@@ -157,7 +157,7 @@ def test_a_whole_section_in_json_lies_below_its_single_settings() -> None:
     assert (load(None, environ).server.port, load(None, environ).server.host) == (2, "::1")
 
 
-def test_what_kubernetes_sets_for_a_service_of_this_name_is_left_alone() -> None:
+def test_variables_that_kubernetes_sets_for_a_service_of_this_name_are_ignored() -> None:
     environ = {"IMAGE_GATEWAY_PORT": "tcp://10.0.0.1:8000", "IMAGE_GATEWAY_SERVICE_HOST": "10.0.0.1"}
     assert load(None, environ).server.port == 8000
 
@@ -716,7 +716,7 @@ def test_a_directory_in_the_place_of_the_file_is_told_as_one(tmp_path: Path) -> 
         load(tmp_path, {})
 
 
-def test_what_is_no_file_with_an_end_is_not_read(tmp_path: Path) -> None:
+def test_a_file_without_an_end_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
     with pytest.raises(SettingsError, match="is no regular file"):
         load(tmp_path / "config.yaml", {})
@@ -730,13 +730,13 @@ def test_a_file_that_may_not_be_read_is_told_with_the_remedy(
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     (tmp_path / "config.yaml").write_text("server: {}")
-    monkeypatch.setattr(Path, method, refuse)  # root may read and enter whatever there is
+    monkeypatch.setattr(Path, method, refuse)  # root may read and enter everything
     with pytest.raises(SettingsError) as caught:
         load(tmp_path / "config.yaml", {})
     assert str(caught.value).endswith("config.yaml: cannot be read: Permission denied; let the gateway's user read it")
 
 
-# --- who may be let in ---
+# --- callers that may enter ---
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1"])

@@ -20,7 +20,7 @@ def test_the_sandbox_gives_four_providers_on_one_address() -> None:
     assert all(provider.api_key for provider in settings.providers.values())
 
 
-def test_a_preset_that_nobody_simulates_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_without_a_simulation_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated, "PRESETS", ("another", *PRESETS))
     settings = with_sandbox(load(None, {}), "http://127.0.0.1:9")
     assert list(settings.providers) == ["netmind", "nebula", "nebul", "openai"]

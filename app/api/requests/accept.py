@@ -8,7 +8,7 @@ from app.api.requests.validation import refuse_contradictions
 from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest
 
-_MOST_TYPES = 64  # of the header; the rest is not read
+_MOST_TYPES = 64  # characters of the header; the rest is not read
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/webp": "webp"}
 
 

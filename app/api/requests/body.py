@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 Bytes = bytes | bytearray | memoryview
 
 LONGEST_SECONDS = 3600.0  # for a whole body; its request holds one of its key's places for as long
-TEXT_BYTES = 1_048_576  # of everything but pictures: the JSON around the data URLs, the text parts of a form
+TEXT_BYTES = 1_048_576  # bytes of everything but pictures: the JSON around the data URLs, the text parts of a form
 
 
 @dataclass(frozen=True, slots=True)

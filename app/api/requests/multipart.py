@@ -48,7 +48,7 @@ class _Part:
     filename: str | None
     text: bytearray | None = None
     incoming: Incoming | None = None
-    index: int | None = None  # of `image[3]`
+    index: int | None = None  # the number in `image[3]`
     label: str = ""  # the field as OpenAI numbers it
 
 

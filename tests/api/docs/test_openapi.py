@@ -210,7 +210,7 @@ async def test_the_page_may_load_and_call_nothing_but_its_own_server(client: htt
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["nothing.js", "redoc.standalone.js", "..%2Fcore.py", "favicon.png", ""])
-async def test_what_the_page_does_not_need_is_not_there(client: httpx.AsyncClient, name: str) -> None:
+async def test_files_that_the_page_does_not_need_are_not_served(client: httpx.AsyncClient, name: str) -> None:
     answer = await client.get(f"http://gateway/docs/{name}")
     assert answer.status_code in (404, 307)
     if answer.status_code == 404:
@@ -240,7 +240,7 @@ print(*sys.modules, *opened)"""
 
 
 @pytest.mark.slow
-def test_the_gateway_holds_to_its_document_whatever_is_sent(tmp_path: Path) -> None:
+def test_the_gateway_keeps_to_its_document_for_any_request(tmp_path: Path) -> None:
     """Schemathesis: boundaries, nonsense and plain requests at every endpoint, with a key, a wrong one and none. No
     5xx, and every answer, errors too, has a status, type, headers and body that the document names. That whatever fits
     the document is drawn is not asked: models differ in what they can draw."""

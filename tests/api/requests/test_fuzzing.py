@@ -88,7 +88,7 @@ def test_any_bytes_in_place_of_json_are_a_request_or_an_error_however_they_are_c
         for operation in (Operation.GENERATIONS, Operation.EDITS):
             whole = outcome(runner, operation, "application/json", body)
             cut = outcome(runner, operation, "application/json", pieces(body, sizes))
-            # Of two faults the one that comes first is told, unless both came in one piece.
+            # The first of two faults is reported, unless both came in one piece.
             assert cut == whole or len(cut) == len(whole) == 4
 
 

@@ -94,14 +94,14 @@ async def test_escapes_that_spell_text_are_text() -> None:
     assert unknown(request) == (("x", "\\ud800"),)
 
 
-async def test_of_what_generations_do_not_know_only_bytes_are_kept() -> None:
+async def test_unknown_fields_of_a_generation_are_kept_as_bytes() -> None:
     lists = "[" + ",".join(["[]"] * 300_000) + "]"
     request = await read_json(Operation.GENERATIONS, f'{{"model":"m","prompt":"p","x":{lists}}}'.encode())
     assert request.extra == (("x", lists.encode()),)
 
 
 @pytest.mark.parametrize("value", [[[]] * 10_000, [1] * 10_000, {"k" * 100_000: [1] * 20}])
-async def test_what_a_form_would_spell_out_at_great_length_is_refused_in_an_edit(value: object) -> None:
+async def test_an_edit_refuses_fields_that_a_form_would_spell_out_at_great_length(value: object) -> None:
     fault = await refused(edit(PICTURE, x=value))
     assert (fault.status, fault.param) == (400, "x")
     assert "10000 values" in fault.message
@@ -128,7 +128,7 @@ async def test_a_generation_over_a_megabyte_is_refused() -> None:
     assert (fault.status, type(fault)) == (413, TooLarge)
 
 
-async def test_what_generations_do_not_know_goes_through_as_it_came() -> None:
+async def test_unknown_fields_of_a_generation_pass_unchanged() -> None:
     extra = {"image": "u", "mask": 1, "images": [{"image_url": "x"}], "mask_convention": "white", "lora": {"a": [1.5]}}
     request = await read_json(Operation.GENERATIONS, {**TEXT, **extra, "nothing": None})
     assert unknown(request) == tuple(extra.items())
@@ -294,7 +294,7 @@ def test_ten_megabytes_of_escapes_are_read_in_seconds(unit: bytes) -> None:
         assert time.process_time() - began < 60  # 0.2 s
 
 
-async def test_what_is_escaped_twice_is_refused_wherever_it_is_cut() -> None:
+async def test_a_text_that_is_escaped_twice_is_refused_at_any_cut() -> None:
     body = json.dumps(edit({"image_url": data_url(png(padding=b"x")).replace("A", "%2541")})).encode()
     for step in range(1, 40):
         pieces = [body[at : at + step] for at in range(0, len(body), step)]
@@ -372,7 +372,7 @@ async def test_the_names_of_the_other_door_are_answered_with_those_of_this_one(n
     assert (fault.param, fault.code) == (name, "invalid_value")
 
 
-async def test_of_several_faults_that_of_the_model_comes_first_then_prompt_then_images_then_n() -> None:
+async def test_faults_are_reported_in_the_order_model_prompt_images_n() -> None:
     assert (await refused({"images": [], "n": 0})).param == "model"
     assert (await refused({"model": "m", "images": [], "n": 0})).param == "prompt"
     assert (await refused({**TEXT, "images": [], "n": 0})).param == "images"
@@ -445,7 +445,7 @@ async def test_the_last_of_duplicate_keys_counts() -> None:
     assert (await refused(body)).code == "empty_array"
 
 
-async def test_an_image_url_of_somebody_elses_goes_through_as_it_came() -> None:
+async def test_an_image_url_under_an_unknown_field_passes_unchanged() -> None:
     extra = {"image_url": 'first \\ " é', "style_reference": [{"image_url": "second"}, {"image_url": None}]}
     request = await read_json(Operation.EDITS, edit(PICTURE, **extra))
     assert unknown(request) == tuple(extra.items())

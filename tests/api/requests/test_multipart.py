@@ -194,7 +194,7 @@ async def test_no_image_is_a_missing_parameter() -> None:
         assert (fault.param, fault.code) == ("image", "missing_required_parameter")
 
 
-async def test_of_several_faults_that_of_the_model_comes_first_then_prompt_then_image_then_n() -> None:
+async def test_faults_are_reported_in_the_order_model_prompt_image_n() -> None:
     bad = [("n", "abc"), ("image", "a.png", b"hello"), ("size", "bogus")]
     assert (await refused(*bad)).param == "model"
     assert (await refused(*bad, ("model", "m"))).param == "prompt"

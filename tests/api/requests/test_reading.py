@@ -27,7 +27,7 @@ def summary(request: ImageRequest) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("path", READABLE, ids=lambda path: path.stem)
-async def test_what_an_official_sdk_sends_is_read_whole_or_byte_by_byte(path: Path) -> None:
+async def test_a_request_of_an_official_sdk_is_read_whole_or_byte_by_byte(path: Path) -> None:
     operation, content_type, body, files = captured(path)
     with Uploads() as uploads:
         request = await read(operation, content_type, body, uploads=uploads)

@@ -60,7 +60,7 @@ async def test_a_picture_at_an_address_is_as_good_as_one_that_was_sent() -> None
         assert (found.media_type, found.filename, found.size) == ("image/png", "image.png", Size(8, 6))
 
 
-async def test_what_is_not_known_is_left_to_others_to_judge() -> None:
+async def test_an_unknown_format_is_left_for_later_judgement() -> None:
     with Uploads() as uploads:
         assert (await upload(b"unknown", uploads)).media_type == "application/octet-stream"
 

@@ -218,12 +218,12 @@ def test_a_transparent_jpeg_is_a_contradiction() -> None:
         assert (fault.param, fault.code) == ("background", "invalid_value")
 
 
-def test_what_is_not_known_goes_through_in_order() -> None:
+def test_unknown_fields_pass_in_order() -> None:
     extra = {"zeta": 1, "alpha": {"b": [None]}, "lora": "x"}
     assert unknown(read(**extra)) == tuple(extra.items())
 
 
-def test_what_an_operation_does_not_know_is_not_known() -> None:
+def test_a_parameter_of_another_operation_counts_as_unknown() -> None:
     assert unknown(read(mask_convention="odd")) == (("mask_convention", "odd"),)
     assert read_for(Operation.EDITS, mask_convention="white").mask_convention == "white"
     assert unknown(read_for(Operation.VARIATIONS, partial_images=2)) == (("partial_images", 2),)

@@ -137,7 +137,7 @@ def test_partial_images_have_no_place_in_json() -> None:
     assert as_json([*image(0, b"PPPP", partial=0), *image(), Done()])["data"] == [{"b64_json": "AAAA"}]
 
 
-def test_what_a_picture_is_goes_before_what_the_provider_and_the_caller_said_of_it() -> None:
+def test_the_facts_of_a_picture_go_before_the_words_of_provider_and_caller() -> None:
     document = as_json(
         [*image(facts={"size": "8x8", "output_format": "png"}), Done(None, {"size": "auto", "background": "opaque"})],
         parameters={"quality": "high", "style": "vivid"},
@@ -154,7 +154,7 @@ def test_usage_is_told_only_where_there_is_some() -> None:
     assert "usage" not in as_json([*image(usage=USAGE), Done({})])
 
 
-def test_what_nobody_knows_of_a_picture_is_not_said_of_it() -> None:
+def test_an_unknown_fact_of_a_picture_is_left_out() -> None:
     known_to_none = image(facts={"size": None, "output_format": None})
     assert as_json([*known_to_none, Done(None, {"size": "8x8", "output_format": "png"})]) == {
         "created": CREATED, "data": [{"b64_json": "AAAA"}],
@@ -226,7 +226,7 @@ def test_each_operation_has_events_of_its_own_name(operation: Operation, name: s
     ]
 
 
-def test_a_completed_event_tells_who_drew_it_and_what_it_cost() -> None:
+def test_a_completed_event_names_its_deployment_and_its_usage() -> None:
     [(_, data)] = as_sse([SERVED, *image(usage=USAGE, seed=7, revised_prompt="r"), Done(USAGE)])
     assert data["gateway"] == {
         "provider": "netmind", "model": "flux", "attempts": 2, "dropped": ["style"], "mapped": ["size=8x8"],
@@ -234,7 +234,7 @@ def test_a_completed_event_tells_who_drew_it_and_what_it_cost() -> None:
     assert (data["usage"], data["seed"], data["revised_prompt"]) == (USAGE, 7, "r")
 
 
-def test_who_draws_may_change_from_one_image_to_the_next() -> None:
+def test_the_deployment_may_change_from_one_image_to_the_next() -> None:
     found = as_sse([SERVED, *image(0), Served("nebula", "flux", 3), *image(1)])
     assert [data["gateway"]["provider"] for _, data in found] == ["netmind", "nebula"]
     assert [data["index"] for _, data in found] == [0, 1]
