@@ -4,6 +4,10 @@ import ast
 import re
 from collections.abc import Iterator
 
+import httpx2
+import openai
+import pytest
+
 from app.errors import ApiError
 from tests.documentation.pages import EVERYTHING, ROOT, page, quoted, rows
 
@@ -91,3 +95,25 @@ def test_every_status_of_a_code_is_in_the_table_of_statuses() -> None:
     listed = {int(number) for cell in cells for number in re.findall(r"\b\d{3}\b", cell)}
     rare = {416, 431, 501}  # no SDK asks for a range, or sends what they refuse
     assert {status for statuses in DOCUMENTED.values() for status in statuses} - listed == rare
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"),
+    [
+        (int(number), quoted(raised)[0])
+        for first, _, raised, _ in rows(PAGE, "## By status")
+        for number in re.findall(r"\b\d{3}\b", first)
+    ],
+)
+def test_the_sdk_raises_what_the_table_says(status: int, raised: str) -> None:
+    envelope = {"error": {"message": "no", "type": None, "param": None, "code": None}}
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(status, json=envelope))
+    client = openai.OpenAI(
+        base_url="http://gateway/v1",
+        api_key="unused",
+        max_retries=0,
+        http_client=openai.DefaultHttpxClient(transport=transport),
+    )
+    with client, pytest.raises(openai.APIStatusError) as caught:
+        client.models.list()
+    assert type(caught.value).__name__ == raised
