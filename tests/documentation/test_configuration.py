@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from pydantic import BaseModel
 
 from app.catalog.profiles import Profile
+from app.commands.cli import main
 from app.config.loading import Settings, load
 from app.config.schema import (
     DeploymentSettings,
@@ -20,7 +22,7 @@ from app.config.schema import (
     TimeoutSettings,
 )
 from tests.config.test_loading import settings_of
-from tests.documentation.pages import TEXTS, blocks, page, prose, quoted, rows
+from tests.documentation.pages import EVERYTHING, TEXTS, blocks, page, prose, quoted, rows
 
 PAGE = page("docs/configuration.md")
 PROFILE = "A `profile`; the defaults"
@@ -99,3 +101,27 @@ def test_the_examples_of_configurations_are_good_ones(text: str, tmp_path: Path)
     file = tmp_path / "config.yaml"
     file.write_text(text, encoding="utf-8")
     load(file, dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "secret"))
+
+
+def test_the_table_of_commands_has_every_command_with_its_options() -> None:
+    found = {
+        quoted(first)[0].removeprefix("image-gateway "): set(re.findall(r"`(--[a-z]+)", cell))
+        for first, cell in rows(PAGE, "## Commands")
+    }
+    commands = typer.main.get_command(main).commands  # type: ignore[attr-defined]
+    assert found == {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in commands.items()
+    }
+
+
+STATED = re.findall(r"`(server|queue|runs|files)\.(\w+)`\s+\((\d+)\)", EVERYTHING)
+
+
+def test_some_pages_state_defaults_in_their_sentences() -> None:
+    assert ("runs", "retain_seconds", "600") in STATED
+
+
+@pytest.mark.parametrize(("section", "name", "default"), STATED)
+def test_a_default_in_a_sentence_is_the_one_of_the_setting(section: str, name: str, default: str) -> None:
+    assert int(default) == getattr(Settings.model_fields[section].default, name)

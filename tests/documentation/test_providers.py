@@ -1,5 +1,6 @@
 """The tables of providers, in `docs/providers.md` and the README, say what the presets say."""
 
+import inspect
 import re
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from app.catalog.profiles import Profile
 from app.config import inventory
 from app.config.loading import PRESETS, load
 from app.images import Operation
-from tests.documentation.pages import page, quoted, rows
+from tests.documentation.pages import ROOT, blocks, page, quoted, rows
 
 SIZES = {"size", "width", "height"}
 IN_OTHER_COLUMNS = SIZES | {"n", "seed", "negative_prompt"}
@@ -89,3 +90,19 @@ def test_what_no_provider_does_by_itself_is_said_of_all_of_them() -> None:
     offered = [each.profile for preset in PRESETS for each in deployments(preset)]
     assert all(profile.streaming is False for profile in offered)
     assert {preset for preset in PRESETS if any(each.profile.max_n > 1 for each in deployments(preset))} == {"nebul"}
+
+
+# --- adding one ---
+
+
+@pytest.mark.parametrize("function", ["encode", "decoder", "error"])
+def test_the_page_on_dialects_shows_the_three_functions_as_they_are(function: str) -> None:
+    [shown] = blocks(page("docs/adding-a-provider.md"), "text")
+    [parameters] = re.findall(rf"^{function}\((.*?)\)", shown, re.MULTILINE)
+    assert ["self", *parameters.split(", ")] == list(inspect.signature(getattr(dialects.Dialect, function)).parameters)
+
+
+def test_the_shortest_dialect_is_as_short_as_the_page_says() -> None:
+    [stated] = re.findall(r"a whole dialect in (\d+) lines", " ".join(page("docs/adding-a-provider.md").split()))
+    lines = (ROOT / "app/dialects/nebula_block.py").read_text(encoding="utf-8").splitlines()
+    assert abs(len(lines) - int(stated)) <= 10
