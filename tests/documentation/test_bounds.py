@@ -65,31 +65,31 @@ FACTS = [
 ]
 
 
-def value(node: ast.AST) -> object:
+def evaluate(node: ast.AST) -> object:
     """A constant, a product of some, or a tuple of them; Ellipsis for anything else."""
     match node:
         case ast.Constant():
             return node.value
         case ast.Tuple():
-            return tuple(map(value, node.elts))
+            return tuple(map(evaluate, node.elts))
         case ast.BinOp() if type(node.op) in OPERATORS:
-            sides = value(node.left), value(node.right)
+            sides = evaluate(node.left), evaluate(node.right)
             if all(isinstance(side, int | float) for side in sides):
                 return OPERATORS[type(node.op)](*sides)
     return ...
 
 
-def constants() -> dict[str, list[object]]:
+def find_constants() -> dict[str, list[object]]:
     """The values of the constants of every module, by name."""
     found: defaultdict[str, list[object]] = defaultdict(list)
     for path in (ROOT / "app").rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                found[node.targets[0].id].append(value(node.value))
+                found[node.targets[0].id].append(evaluate(node.value))
     return found
 
 
-CONSTANTS = constants()
+CONSTANTS = find_constants()
 
 
 @pytest.mark.parametrize(("name", "words", "constant", "number"), FACTS)

@@ -49,7 +49,7 @@ def test_the_page_names_every_setting() -> None:
     assert {name for _, name in settings_of(Settings)} - words == set()
 
 
-def plain(value: Any) -> Any:
+def simplify(value: Any) -> Any:
     """A default as the table writes it."""
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_unset=True)
@@ -58,7 +58,7 @@ def plain(value: Any) -> Any:
     return f"./{value}" if isinstance(value, Path) else value
 
 
-def stated(cell: str) -> Any:
+def read_value(cell: str) -> Any:
     """The value of a cell that is one; else Ellipsis."""
     match = re.fullmatch(r"`([^`]+)`", cell)
     return yaml.safe_load(match[1]) if match else ...
@@ -68,25 +68,25 @@ def stated(cell: str) -> Any:
 def test_the_tables_state_the_defaults(begin: str) -> None:
     for first, cell, *_ in rows(PAGE, begin):
         for name in quoted(first):
-            if (default := stated(cell)) is not ...:
+            if (default := read_value(cell)) is not ...:
                 field = TABLES[begin].model_fields[name]
-                assert default == plain(field.get_default(call_default_factory=True)), name
+                assert default == simplify(field.get_default(call_default_factory=True)), name
 
 
 def test_the_table_of_the_profile_states_what_is_assumed_of_an_openai_shaped_host() -> None:
     assumed = Profile(extra="pass")
     for first, cell, *_ in rows(PAGE, PROFILE):
         [name] = quoted(first)
-        if (default := stated(cell)) is not ... and name != "timeout":
-            assert default == plain(getattr(assumed, name)), name
+        if (default := read_value(cell)) is not ... and name != "timeout":
+            assert default == simplify(getattr(assumed, name)), name
     for first, cell, *_ in rows(PAGE, TIMEOUT):
         [name] = quoted(first)
-        assert stated(cell) == getattr(assumed.timeout, name), name
+        assert read_value(cell) == getattr(assumed.timeout, name), name
 
 
 def test_the_table_of_the_small_sections_holds_and_states_all() -> None:
-    found = {name: stated(cell) for first, cell, *_ in rows(PAGE, "## queue, runs") for name in quoted(first)}
-    expected: dict[str, Any] = {"data_dir": plain(Settings.model_fields["data_dir"].default)}
+    found = {name: read_value(cell) for first, cell, *_ in rows(PAGE, "## queue, runs") for name in quoted(first)}
+    expected: dict[str, Any] = {"data_dir": simplify(Settings.model_fields["data_dir"].default)}
     for section in ("queue", "runs", "files", "logging"):
         values = Settings.model_fields[section].default
         expected |= {f"{section}.{name}": getattr(values, name) for name in type(values).model_fields}

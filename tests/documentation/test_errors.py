@@ -37,7 +37,7 @@ CONSTANTS = {
 }
 
 
-def stated(keyword: str) -> Iterator[tuple[ast.Call, str]]:
+def find_keywords(keyword: str) -> Iterator[tuple[ast.Call, str]]:
     """The calls that state this keyword as text, and each text that it may be."""
     for call in CALLS:
         for value in (argument.value for argument in call.keywords if argument.arg == keyword):
@@ -45,7 +45,7 @@ def stated(keyword: str) -> Iterator[tuple[ast.Call, str]]:
             yield from ((call, str(each.value)) for each in branches if isinstance(each, ast.Constant) and each.value)
 
 
-def status_of(call: ast.Call) -> set[int]:
+def find_status(call: ast.Call) -> set[int]:
     """The status of an error that is made by name; none if the call makes another thing, or computes its status."""
     named = [argument.value for argument in call.keywords if argument.arg == "status"]
     if named:
@@ -55,11 +55,11 @@ def status_of(call: ast.Call) -> set[int]:
 
 
 def test_every_code_of_the_source_is_documented_with_its_status() -> None:
-    found = list(stated("code"))
+    found = list(find_keywords("code"))
     assert {"upstream_timeout", "no_room", "model_not_found"} <= {code for _, code in found}
     for call, code in found:
         assert code in DOCUMENTED, code
-        assert status_of(call) <= DOCUMENTED[code], code
+        assert find_status(call) <= DOCUMENTED[code], code
 
 
 def test_every_code_of_a_refused_parameter_is_documented() -> None:
@@ -83,7 +83,7 @@ def test_every_code_that_a_page_names_with_a_status_is_documented_with_it() -> N
 
 
 def test_every_type_of_an_error_is_documented_and_no_other() -> None:
-    types = {kind.type for kind in KINDS} | {kind for _, kind in stated("type")}
+    types = {kind.type for kind in KINDS} | {kind for _, kind in find_keywords("type")}
     assert {constant for constant in CONSTANTS if re.fullmatch(r"[a-z_]+_error", constant)} - types == {
         "internal_error"
     }

@@ -35,13 +35,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ran(command: list[str], folder: Path) -> str:
+def run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def drawn(folder: Path, *names: str) -> None:
+def check_pictures(folder: Path, *names: str) -> None:
     for name in names:
         with Image.open(folder / name) as picture:
             picture.load()
@@ -54,21 +54,21 @@ def drawn(folder: Path, *names: str) -> None:
 def run_python(examples: list[str], gateway: Process, folder: Path) -> str:
     script = "\n".join(examples).replace(ADDRESS, gateway.url)
     (folder / "examples.py").write_text(script, encoding="utf-8")
-    return ran([sys.executable, "examples.py"], folder)
+    return run([sys.executable, "examples.py"], folder)
 
 
 def test_the_example_in_python_of_the_readme_runs(gateway: Process, tmp_path: Path) -> None:
     examples = blocks(page("README.md"), "python")
     assert len(examples) == 1
     run_python(examples, gateway, tmp_path)
-    drawn(tmp_path, "fox.png", "hat.png")
+    check_pictures(tmp_path, "fox.png", "hat.png")
 
 
 def test_the_examples_in_python_run_one_after_the_other(gateway: Process, tmp_path: Path) -> None:
     examples = blocks(page("docs/clients.md"), "python")
     assert len(examples) == 4
     said = run_python(examples, gateway, tmp_path).split()
-    drawn(tmp_path, "fox.png", "hat.png", "completed.png", "partial_image.png")
+    check_pictures(tmp_path, "fox.png", "hat.png", "completed.png", "partial_image.png")
     assert said[:2] == ["nebula", "quality"]  # as the comments beside them say
 
 
@@ -84,8 +84,8 @@ def test_the_examples_in_node_run(gateway: Process, folder: Path, name: str, fil
     (folder / "node_modules").symlink_to(sdk.folder / "node_modules")
     [example] = blocks(page(name), "js")
     (folder / "example.mjs").write_text(example.replace(ADDRESS, gateway.url), encoding="utf-8")
-    ran([str(sdk.binary), "example.mjs"], folder)
-    drawn(folder, *files)
+    run([str(sdk.binary), "example.mjs"], folder)
+    check_pictures(folder, *files)
 
 
 # --- curl ---
@@ -135,7 +135,7 @@ def test_the_examples_for_curl_run(gateway: Process, folder: Path, command: str)
     reply, out = curl(command.replace(ADDRESS, gateway.url), folder)
     assert reply.status_code == 200, reply.text
     if out:
-        drawn(folder, out.name)
+        check_pictures(folder, out.name)
         with Image.open(out) as picture:
             assert (
                 reply.headers["content-type"] == f"image/{(picture.format or '').lower()}" == f"image/{out.suffix[1:]}"

@@ -62,7 +62,7 @@ def test_nothing_links_to_a_file_that_is_not_committed() -> None:
 # --- sizes ---
 
 
-def test_the_memory_for_pixels_is_told_as_it_is_measured() -> None:
+def test_the_memory_for_pixels_is_stated_as_it_is_measured() -> None:
     assert f"{workers.MOST_MEMORY / 1e9:.1f} GB at the worst" in EVERYTHING
     assert workers.SECONDS == 120
     assert "given up after two minutes" in EVERYTHING
@@ -97,10 +97,10 @@ def test_every_environment_variable_that_is_named_exists() -> None:
     tests = (ROOT / "tests/conftest.py").read_text(encoding="utf-8") + (ROOT / ".ci/run").read_text(encoding="utf-8")
     for name in set(re.findall(r"\bIMAGE_GATEWAY_[A-Z_]*[A-Z]\b", EVERYTHING)) - {"IMAGE_GATEWAY_CONFIG"}:
         if f"${{{name}" not in compose and name not in tests:
-            assert unknown(name) == [], name
+            assert find_unknown_names(name) == [], name
 
 
-def unknown(variable: str) -> list[str]:
+def find_unknown_names(variable: str) -> list[str]:
     """The faults that the settings find in the names in a variable; its value is of no interest."""
     try:
         load(None, {variable: "1"})
@@ -134,14 +134,14 @@ def test_nothing_that_is_named_in_code_quotes_as_a_file_is_missing() -> None:
 # --- records ---
 
 
-def test_the_changelog_tells_of_this_version_or_of_what_comes() -> None:
+def test_the_changelog_has_a_section_for_this_version_or_the_next() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     sections = re.findall(r"^## \[(.+?)\]", page("CHANGELOG.md"), re.MULTILINE)
     assert {"Unreleased", version} & set(sections)
     assert version in page("CHANGELOG.md")
 
 
-def test_decisions_are_numbered_in_a_row_and_say_why_what_and_what_follows() -> None:
+def test_decisions_are_numbered_in_a_row_and_have_three_sections() -> None:
     records = sorted((ROOT / "docs/decisions").glob("*.md"))
     assert [record.name[:4] for record in records] == [f"{number:04}" for number in range(1, len(records) + 1)]
     for record in records:

@@ -19,12 +19,12 @@ SIZES = {"size", "width", "height"}
 IN_OTHER_COLUMNS = SIZES | {"n", "seed", "negative_prompt"}
 
 
-def deployments(preset: str) -> list[Deployment]:
+def load_deployments(preset: str) -> list[Deployment]:
     settings = load(None, {f"{preset.upper()}_API_KEY": "x"})
     return [model.deployments[0] for model in inventory.models(settings, lambda name: dialects.load(name).profile)]
 
 
-def listed() -> Iterator[tuple[str, str, list[str]]]:
+def read_table() -> Iterator[tuple[str, str, list[str]]]:
     """The preset, the model and the other cells of each row of `docs/providers.md`."""
     preset = ""
     for first, *cells in rows(page("docs/providers.md")):
@@ -36,24 +36,24 @@ def listed() -> Iterator[tuple[str, str, list[str]]]:
 
 
 def test_the_table_has_every_model_of_every_preset_in_the_order_in_which_they_are_tried() -> None:
-    expected = [(preset, deployment.model) for preset in PRESETS for deployment in deployments(preset)]
-    assert [(preset, model) for preset, model, _ in listed()] == expected
+    expected = [(preset, deployment.model) for preset in PRESETS for deployment in load_deployments(preset)]
+    assert [(preset, model) for preset, model, _ in read_table()] == expected
 
 
-@pytest.mark.parametrize(("preset", "model", "cells"), list(listed()), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("preset", "model", "cells"), list(read_table()), ids=lambda value: str(value)[:40])
 def test_a_row_says_what_the_profile_says(preset: str, model: str, cells: list[str]) -> None:
     operations, sizes, mask, seed, negative_prompt, others = cells
-    [profile] = [each.profile for each in deployments(preset) if each.model == model]
+    [profile] = [each.profile for each in load_deployments(preset) if each.model == model]
     assert operations.split(", ") == [str(each) for each in Operation if each in profile.operations]
-    assert sizes == sizes_of(profile)
-    assert mask == mask_of(profile)
+    assert sizes == describe_sizes(profile)
+    assert mask == describe_mask(profile)
     assert (seed, negative_prompt) == tuple(
         "yes" if profile.understands(name) else "no" for name in ("seed", "negative_prompt")
     )
     assert others.split(", ") == sorted((profile.parameters or {}).keys() - IN_OTHER_COLUMNS) or [""]
 
 
-def sizes_of(profile: Profile) -> str:
+def describe_sizes(profile: Profile) -> str:
     if not takes_size(profile):
         return "cannot be chosen"
     rule = profile.size
@@ -63,7 +63,7 @@ def sizes_of(profile: Profile) -> str:
     return ", ".join(said) + ("; the input's" if profile.default_size == "input" else "")
 
 
-def mask_of(profile: Profile) -> str:
+def describe_mask(profile: Profile) -> str:
     if Operation.EDITS not in profile.operations:
         return ""
     if profile.mask == "none":
@@ -78,7 +78,7 @@ def test_the_table_of_the_readme_has_every_model_under_its_operations() -> None:
             assert quoted(variable) == [f"{preset.upper()}_API_KEY"]
             found[preset] = [list(filter(None, re.split(r",\s*", cell))) for cell in cells]
     for preset in PRESETS:
-        offered = deployments(preset)
+        offered = load_deployments(preset)
         assert found.pop(preset) == [
             [each.model.rpartition("/")[2] for each in offered if operation in each.profile.operations]
             for operation in Operation
@@ -87,9 +87,11 @@ def test_the_table_of_the_readme_has_every_model_under_its_operations() -> None:
 
 
 def test_what_no_provider_does_by_itself_is_said_of_all_of_them() -> None:
-    offered = [each.profile for preset in PRESETS for each in deployments(preset)]
+    offered = [each.profile for preset in PRESETS for each in load_deployments(preset)]
     assert all(profile.streaming is False for profile in offered)
-    assert {preset for preset in PRESETS if any(each.profile.max_n > 1 for each in deployments(preset))} == {"nebul"}
+    assert {preset for preset in PRESETS if any(each.profile.max_n > 1 for each in load_deployments(preset))} == {
+        "nebul"
+    }
 
 
 # --- adding one ---
