@@ -19,23 +19,71 @@ from app.config.loading import PRESETS, load
 from app.images import ImageRequest, Operation, Size, Upload
 
 INTRODUCTION = """\
-# What becomes of a parameter
+# Parameters
 
 <!-- Written by `python scripts/parameter_table.py > docs/parameters.md`; a test holds the two equal. -->
 
-Nothing is dropped without a word. Asked for with a model of the presets, a parameter is
+This page says what becomes of each field of a request. Nothing is dropped without a word.
+
+## The fields that OpenAI does not have
+
+`seed`, `negative_prompt`, `guidance` (or `guidance_scale`), `steps` (or `num_steps`, `num_inference_steps`), `width`
+with `height` (instead of `size`), and on edits `mask_convention`. They come in the JSON, or as text fields of the form.
+
+`null` counts as not said, and `auto` asks for nothing.
+
+## Requirements, hints and unknown fields
+
+- A **requirement** is met or refused: the operation, the number of input images, a mask, a `size`, a `seed`, a
+  `negative_prompt`, `background: transparent`. The gateway passes over deployments that cannot meet it. If none is
+  left, the answer is 400, with the field in `param`, what would work, and the models that could.
+- A **hint** is honoured where it can be: `style`, `quality`, `user`, `moderation`, `input_fidelity`, `guidance`,
+  `steps` and the like. The header `x-gateway-dropped` names each hint that was not.
+- An **unknown field** goes through to hosts whose profile says `extra: pass`, as the profile of a host without a preset
+  does. Otherwise it is refused: 400 `unknown_parameter`.
+- The header `x-gateway-mapped` names what the gateway chose by itself, as `size=1024x768`.
+
+## size
+
+A size that you ask for is drawn or refused, and the refusal names the nearest size that would do.
+
+An edit without a size, at a model that needs one (`default_size: input`), is drawn in the size of its input. If the
+model cannot draw that size, the gateway resizes image and mask together to the nearest one that it can, and
+`x-gateway-mapped` says so.
+
+## n
+
+From 1 to 10 for every model. Where a provider draws fewer at a time, the gateway sends several requests, as many at
+once as `max_concurrency` allows, with the seeds `seed`, `seed + 1`, … You get all images or an error. After an error
+the other images are not lost: see [runs](runs.md).
+
+## mask
+
+Send OpenAI's mask: a PNG of the size of the (first) image, transparent where it is to be repainted. If your masks are
+black and white, say which colour is repainted: `mask_convention: white` (or `black`; the default is `alpha`). The
+gateway converts the mask to what the model wants. It refuses a mask of another size, and one without transparency and
+without `mask_convention`. A model that takes no mask is never given one, and one that needs a mask is not asked without
+it.
+
+## image
+
+PNG, JPEG and WebP, up to 16 of them (one for a variation). The bytes decide which format it is, not the name. The
+gateway converts what a model cannot take as it is: a photograph that is turned by its EXIF data, a telephone's MPO, 16
+bits, palettes, CMYK. A file that the model can take passes byte for byte.
+
+Addresses (`https:` in `image_url`) are fetched only with `server.remote_images`, and only from public hosts.
+
+## At each model of the presets
 
 - **sent**: it goes to the provider, by another name where one is given;
-- **gateway**: the gateway sees to it itself, whatever the provider knows;
+- **gateway**: the gateway does it itself, for every provider;
 - **dropped**: a hint that is not honoured, named in `x-gateway-dropped` (and in `gateway.dropped` of streams);
-- **refused**: something that must not be lost: 400 with that `param`, unless another deployment of the model can;
+- **refused**: 400 with that `param`, unless another deployment of the model can do it;
 - **required**: 400 without it.
 
-`guidance_scale` is another name of `guidance`; `num_steps` and `num_inference_steps` are others of `steps`; `width` and
-`height` together are `size`. A size is refused where the model does not draw it; what it draws is in the last row.
-`output_compression` is dropped only where `output_format` is not said: with it, the gateway sees to both.
-`partial_images` is asked for with `stream: true`; without, it is dropped everywhere. `mask_convention` is asked for
-with its mask, so it is refused where that is.
+A size is refused where the model does not draw it; the last row has the sizes that it draws. `output_compression` is
+dropped only without `output_format`: with it, the gateway does both. `partial_images` belongs to `stream: true`;
+without that it is dropped everywhere. `mask_convention` belongs to a mask, so it is refused where a mask is.
 """
 
 
@@ -105,7 +153,7 @@ def _table(title: str, deployments: list[Deployment]) -> Iterator[str]:
     columns = [
         (each, operation) for operation in Operation for each in deployments if operation in each.profile.operations
     ]
-    yield f"## {title}\n"
+    yield f"### {title}\n"
     yield _line("", *(f"{deployment.model}<br>{operation}" for deployment, operation in columns))
     yield _line(*["---"] * (len(columns) + 1))
     for row in ROWS:

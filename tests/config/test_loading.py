@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import traceback
 from collections.abc import Mapping
 from hashlib import sha256
@@ -832,10 +831,3 @@ def test_the_example_states_the_assumptions_for_an_openai_shaped_host() -> None:
         assert getattr(stated, name) == getattr(assumed, name), name
     assert stated.size is not None
     assert SizeRule(**stated.size.model_dump()) == SizeRule()
-
-
-def test_the_manual_names_every_setting() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    words = set(re.findall(r"[a-z0-9_]+", text))
-    assert {name for _, name in settings_of(Settings)} - words == set()
