@@ -156,6 +156,7 @@ class UpstreamError(Exception):
     retry_after: float | None = None  # seconds
     details: Mapping[str, Any] | None = None
     timed_out: bool = False
+    is_final: bool = False  # the provider's word on the drawing: moderated, failed; not one exchange that failed
 
     def alone(self) -> Self:
         """Return a copy without the traceback."""

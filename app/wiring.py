@@ -30,6 +30,7 @@ from app.config.schema import KeySettings
 from app.config.simulated import with_sandbox
 from app.events import ImageLink
 from app.gateway.delivery import Delivery
+from app.gateway.exchanges import Exchanges
 from app.gateway.gateway import Gateway, Policy
 from app.imaging.workers import Workers
 from app.routing.failover import RetryBudget
@@ -45,7 +46,7 @@ from app.storage.recording import Meter, Recording
 from app.storage.signed_urls import Signer, named
 from app.storage.spool import KEPT_FILES, Budget, Spool, Uploads
 from app.storage.spool import Files as SpoolFiles
-from app.telemetry.logs import Log
+from app.telemetry.logs import AttemptLog, Log
 from app.upstream.client import Upstream
 from app.upstream.downloads import Fetcher
 from app.upstream.transport import AiohttpTransport
@@ -172,16 +173,16 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
     keys = Keys(map(_key, settings.keys), time.monotonic, before.keys if before else None)
     gateway = Gateway(
         catalog,
-        Upstream(ground.transport),
+        Exchanges(Upstream(ground.transport), ground.fetcher, time.monotonic, asyncio.sleep),
         dialect,
         ground.policy,
         Delivery(ground.store, settings.server.default_response_format),
-        ground.fetcher,
         ground.workers,
         recording=ground.recording,
         nonce=lambda: secrets.token_hex(16),
+        clock=time.monotonic,
         sleep=asyncio.sleep,
-        report=partial(ground.log.attempt_failed, prompts=settings.logging.prompts),
+        observers=[AttemptLog(ground.log, prompts=settings.logging.prompts)],
     )
     server = settings.server
     ground.upload_budget.disk_bytes = server.max_uploads_bytes

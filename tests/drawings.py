@@ -64,7 +64,7 @@ def drawing(
     spool: Callable[[], Spool] = lambda: Spool(0),
 ) -> Drawing:
     meter, uploads = meter or Meter(1 << 30), uploads or Uploads()
-    call = Call(request or wanted(), key, uploads, sent=sent)
+    call = Call(request or wanted(), key, uploads, sent=sent, id=id)
     resources = ExitStack()
     recording = Recording(spool, meter, 1 << 20)
     events, crashes = _events(steps, lambda: drawn.closed), list[tuple[str, Exception]]()

@@ -59,7 +59,7 @@ class ImageEndpoint:
                 told.prompt = request.prompt if service.log_prompts else None
                 link = partial(service.signer.url, base_url(scope, service.public_url), key.name)
                 preparation = Preparation(request, uploads, service.workers, key.name) if request.images else None
-                call = Call(request, key, uploads, preparation, link)
+                call = Call(request, key, uploads, preparation, link, id=state["request_id"])
                 found = await self._found(service, call, back)
             if found and (found.run.owed or not found.run.failed_unpaid):
                 stack.enter_context(service.retention.joined(found, state["request_id"]))
@@ -88,7 +88,7 @@ class ImageEndpoint:
         service.retention.make_room()
         if failed:
             call.drawn = failed.run.call.drawn
-        events = service.gateway.draw(call)
+        events = service.gateway.draw(call, service.gateway.candidates(call.request, call.key))
         if failed:
             service.retention.replace(failed)
         run = Run(request_id, call, events, service.recording(), held, int(time.time()), time.monotonic, service.report)

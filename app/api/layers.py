@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.requests.body import ClientGone, Watched
 from app.api.responses.sending import Answer, RequestLog, send_error
 from app.errors import ApiError, shortened
-from app.telemetry.logs import REQUEST_ID
 
 GONE = "client_gone"
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\[\]-]{1,64}")
@@ -44,7 +43,6 @@ class Frame:
             return
         began = time.perf_counter()
         request_id = self._id(scope)
-        REQUEST_ID.set(request_id)
         told = RequestLog(began=began)
         watched = Watched(receive, complete=not _has_body(scope))
         scope["state"] = {**scope.get("state", {}), "told": told, "request_id": request_id}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from app.catalog.deployments import Model
+from app.catalog.deployments import Deployment, Model
 from app.catalog.fitting import Fitted, Misfit, fit, misfits
 from app.errors import ApiError, InvalidRequest, NotFound, shortened
 from app.images import ImageRequest
@@ -41,6 +41,10 @@ class Catalog:
             "there are."
         )
         raise NotFound(message, code="model_not_found")
+
+    def deployment(self, name: str) -> Deployment | None:
+        """The deployment of that name, provider/model."""
+        return next((each for model in self.models for each in model.deployments if each.name == name), None)
 
     def candidates(self, request: ImageRequest, key: Permission) -> list[Fitted]:
         """The ways to serve the request, in the order in which they are tried. Raises InvalidRequest if none."""

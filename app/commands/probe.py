@@ -13,11 +13,11 @@ from typing import Any
 
 from app.catalog.deployments import Deployment, Model, Provider
 from app.catalog.profiles import Profile, Timeouts
+from app.catalog.redaction import body_without_secrets
 from app.config.loading import Settings
 from app.dialects import UpstreamRequest, failures
 from app.errors import Failure, UpstreamError
 from app.telemetry import connection_errors as causes
-from app.telemetry.redaction import body_without_secrets
 from app.upstream.client import Upstream, UpstreamAnswer
 from app.upstream.transport import AiohttpTransport
 
@@ -88,7 +88,7 @@ async def _finding(upstream: Upstream, question: Question, timeouts: Timeouts) -
     provider = question.provider
     if question.path is None:  # no path is known, so the request needs no credential
         provider = replace(provider, api_key=None, headers={})
-    request = UpstreamRequest(question.path or "", "application/json", (b"",), method="GET")
+    request = UpstreamRequest(question.path or "", method="GET")
     try:
         async with upstream.send(request, Deployment(provider, "", Profile(timeout=timeouts))) as answer:
             return await _read(question, answer)

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from app.catalog.deployments import Deployment
 from app.catalog.profiles import Profile
@@ -30,14 +30,27 @@ Ingredient = bytes | Blob | Base64
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """A request to send. The body is a recipe, rendered in pieces while it is sent, so that no upload is held whole."""
+class Credential:
+    """Where the provider's API key stands in a request: in this header, after this scheme if there is one."""
 
-    path: str  # below the provider's base URL, with a leading slash
-    content_type: str
-    body: tuple[Ingredient, ...]
+    header: str = "authorization"  # in lower case
+    scheme: str = "Bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """A request to send. The body is a recipe, rendered in pieces while it is sent, so that no upload is held whole.
+
+    `target` is a path below the provider's base URL, with a leading slash, or an absolute address that an answer named.
+    The client sends to addresses of the provider's own only, so the credential goes nowhere else.
+    """
+
+    target: str
+    content_type: str = ""  # empty: there is no body
+    body: tuple[Ingredient, ...] = ()
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict)
+    credential: Credential = Credential()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +69,25 @@ class Decoder(Protocol):
 
     def feed(self, data: bytes) -> Iterable[Event]: ...
 
-    def close(self) -> Iterable[Event]:
-        """The body is complete, or `done`: the events still due, `Done` last."""
+    def close(self) -> Iterable[Event | Exchange]:
+        """The body is complete, or `done`: the events still due. The last is `Done`, or the next exchange."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request of an attempt, and the functions that read its answer: `decoder` after a 2xx status, `error` after
+    any other. A decoder that ends with one makes the attempt go on: poll a job, fetch a result.
+
+    A failure of a later exchange is perhaps paid for, unless its error `is_final`.
+    """
+
+    request: UpstreamRequest
+    decoder: Callable[[ResponseHead], Decoder]
+    error: Callable[[ResponseHead, bytes], UpstreamError]
+    after: float = 0.0  # seconds of pause before it
+    is_repeatable: bool = False  # making it twice draws nothing twice: after a failure that may pass it is made again
+    job: Mapping[str, Any] | None = None  # JSON values for `resume`; given once, with the first exchange after a submit
 
 
 class Dialect(Protocol):
@@ -79,6 +108,16 @@ class Dialect(Protocol):
 
     def error(self, head: ResponseHead, body: bytes) -> UpstreamError:
         """For any other status; `body` is at most its first 64 KiB."""
+        ...
+
+
+@runtime_checkable
+class JobDialect(Dialect, Protocol):
+    """A dialect whose providers draw in jobs, which outlive a connection."""
+
+    def resume(self, job: Mapping[str, Any], request: ImageRequest) -> Exchange:
+        """The exchange that takes up the job of an earlier process. `request` has no prompt and no uploads; its `n` is
+        the number of images of the job."""
         ...
 
 

@@ -1,8 +1,9 @@
 """Decoders that the dialects share: a JSON answer with pictures under `data[].b64_json` or `data[].url`, and the
-choice between JSON and events by what the body begins with. Knows no provider."""
+choice between JSON and events by what the body begins with, and small documents without pictures. Knows no provider."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from app.codecs.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
-from app.dialects import Decoder
+from app.dialects import Decoder, Exchange
 from app.dialects.failures import from_document
 from app.errors import Failure, UpstreamError
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
@@ -22,6 +23,7 @@ _LONGEST_WORD = 256  # characters
 _LARGEST_COUNT = 2**53
 _LARGEST_SEED = 2**64
 _MOST_COUNTS = 16  # that one part of a usage holds
+_LARGEST_DOCUMENT = 1_048_576  # bytes
 _DATA_URL = re.compile(rb"data:[^,]{0,256};base64,(?=.)", re.IGNORECASE | re.DOTALL)
 
 
@@ -280,7 +282,7 @@ class ByFirstByte:
         self._chosen = self._choose(text)
         return self._chosen.feed(text)
 
-    def close(self) -> Iterable[Event]:
+    def close(self) -> Iterable[Event | Exchange]:
         if self._chosen is None:
             raise UpstreamError(Failure.UNCERTAIN, "the answer is empty")
         return self._chosen.close()
@@ -292,3 +294,33 @@ class ByFirstByte:
             return self._events()
         kind = "HTML" if text[:1] == b"<" else "neither JSON nor events"
         raise garbled(f"it is {kind}")
+
+
+class SmallDocument:
+    """A JSON object without pictures, such as the answer to a submit or to a status call. `read` makes the events and
+    the next exchange of it. Raises UpstreamError (UNCERTAIN) for an answer that is no JSON object or over `most` bytes.
+    """
+
+    done = False
+
+    def __init__(
+        self, read: Callable[[Mapping[str, Any]], Iterable[Event | Exchange]], most: int = _LARGEST_DOCUMENT
+    ) -> None:
+        self._read = read
+        self._most = most
+        self._text = bytearray()
+
+    def feed(self, data: bytes) -> Iterable[Event]:
+        self._text += data
+        if len(self._text) > self._most:
+            raise garbled(f"it is longer than {self._most} bytes")
+        return ()
+
+    def close(self) -> Iterable[Event | Exchange]:
+        try:
+            document = json.loads(self._text)
+        except (ValueError, RecursionError):
+            raise garbled("it is no JSON") from None
+        if not isinstance(document, dict):
+            raise garbled("it is JSON, but no object")
+        return self._read(document)

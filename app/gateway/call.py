@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from app.access.keys import Key
 from app.gateway.fanout import FinishedImages
@@ -15,9 +15,21 @@ from app.storage.files import StoredFile
 from app.storage.spool import Uploads
 
 
+@dataclass(frozen=True, slots=True)
+class SubmittedJob:
+    """A job that a provider has accepted, in JSON values: enough for another process to take it up again."""
+
+    deployment: str  # its name: provider/model
+    first: int  # index of the first of its images
+    job: Mapping[str, Any]  # the dialect's
+    count: int = 1  # of its images
+
+
 @dataclass(slots=True)
 class Call:
     """One request, while it is worked on."""
+
+    id: str = field(kw_only=True)  # the run's: the id of the request that began it
 
     request: ImageRequest
     key: Key
@@ -28,5 +40,6 @@ class Call:
     result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
     files: ExitStack = field(default_factory=ExitStack)  # holds what its links lead to, until the answer has arrived
     announce: Callable[[], Awaitable[None]] | None = None  # to be awaited before anything is sent; None: needless
-    sent: int = 0  # requests that have left for a provider, or may have: from the first on it may cost money
+    remember: Callable[[SubmittedJob], Awaitable[None]] | None = None  # awaited after each submit; None: needless
+    sent: int = 0  # attempts of which something has left, or may have: from the first on it may cost money
     left: bool = False  # nobody waits for it any more

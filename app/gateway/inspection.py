@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import pybase64
 
@@ -13,7 +14,6 @@ from app.events import Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.images import Size
 from app.imaging.formats import HeaderSearch, dimensions, format_name, has_alpha, media_type
 from app.imaging.parts import JPEG, PNG
-from app.upstream.addresses import resolved
 
 _WHITE = b" \t\r\n"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
@@ -24,23 +24,25 @@ PARTIALS = 16  # of each image asked for; callers can ask for three
 LONGEST = 256 * 1_048_576  # bytes; several times what anybody draws, so it is no picture but a fault that never ends
 
 
+T = TypeVar("T")
+
+
 class Inspector:
     """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is.
 
     `seed` is the one that was sent for the first image: an upstream that took it need not repeat it. `most` is how
     many images were asked for: what an upstream sends beyond them is passed over, and so are partial images without
-    end. `base_url` is where links that are no full addresses begin.
+    end.
     """
 
-    def __init__(self, seed: int | None = None, most: int | None = None, base_url: str = "") -> None:
+    def __init__(self, seed: int | None = None, most: int | None = None) -> None:
         self._picture = Picture()
         self._seed = seed
         self._most = most
-        self._base_url = base_url
         self._index = self._partials = 0
         self._unwanted = False
 
-    def __call__(self, events: Iterable[Event]) -> Iterator[Event]:
+    def __call__(self, events: Iterable[Event | T]) -> Iterator[Event | T]:
         """Raises UpstreamError (UNCERTAIN) at the piece that shows that a picture is broken."""
         for event in events:
             if type(event) is ImageBegins:
@@ -63,8 +65,6 @@ class Inspector:
                 seed = self._seed if event.seed is None and self._index == 0 else event.seed
                 facts = {**event.facts, **self._picture.facts()}
                 yield replace(event, seed=seed, facts=facts, alpha=self._picture.alpha)
-            elif type(event) is ImageLink:
-                yield ImageLink(resolved(event.url, self._base_url))
             else:
                 yield event
 

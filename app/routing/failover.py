@@ -16,7 +16,9 @@ from app.routing.verdict import verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt(Generic[C]):
+class Choice(Generic[C]):
+    """The attempt to make next."""
+
     candidate: C
     number: int  # of the requests sent upstream for this image, from 1
     wait: float = 0.0  # seconds, before it is made
@@ -24,7 +26,7 @@ class Attempt(Generic[C]):
 
 
 # Sent how an attempt failed, or None if it was not made because its deployment began to cool down meanwhile.
-Plan = Generator[Attempt[C], UpstreamError | None, None]
+Plan = Generator[Choice[C], UpstreamError | None, None]
 
 # The next deployment may well do what this one could not; nothing was drawn, or it says so itself.
 _ELSEWHERE = {Failure.NOT_SENT, Failure.RATE_LIMITED, Failure.CREDENTIAL, Failure.UNAVAILABLE, Failure.FAILED}
@@ -101,7 +103,7 @@ def plan(
             wait = 0.25 * 2 ** (again - 1) * (0.5 + random() / 2) if again else 0.0
             # Who was skipped as often as there are candidates is not sent round any more.
             made = regardless or skipped >= len(candidates)
-            error = yield Attempt(candidate, len(failures) + 1, wait, made)
+            error = yield Choice(candidate, len(failures) + 1, wait, made)
             if error is None:
                 skipped += 1
                 if not again and not made:

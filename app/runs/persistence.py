@@ -177,7 +177,7 @@ class RunFiles:
             parameters=said["parameters"],
         )
         error = None if head["error"] is None else ApiError(**head["error"])
-        call = Call(request, Key(head["key"], b""), Uploads(), sent=True)
+        call = Call(request, Key(head["key"], b""), Uploads(), sent=True, id=head["ids"][0])
         recording = Recording.stored(log, stored, self._meter, error)
         run = Run(head["ids"][0], call, _nothing(), recording, ExitStack(), head["created"], clock)
         run.identity = bytes.fromhex(head["identity"]) if head["identity"] else None

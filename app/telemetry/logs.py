@@ -4,18 +4,14 @@ image and no credential unless the configuration says so."""
 from __future__ import annotations
 
 import sys
-from contextvars import ContextVar
 from typing import Any, Literal, TextIO
 
 import structlog
 
-from app.catalog.deployments import Deployment
+from app.catalog.redaction import without_quotes
 from app.errors import Failure, UpstreamError
-from app.images import ImageRequest
+from app.gateway.attempt import Attempt
 from app.telemetry import connection_errors as causes
-from app.telemetry.redaction import without_quotes
-
-REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request that is worked on
 
 
 class Log:
@@ -48,34 +44,54 @@ class Log:
     def crash(self, request_id: str, error: BaseException) -> None:
         self._log.error("unexpected error", request_id=request_id, exc_info=error)
 
-    def attempt_failed(
-        self, deployment: Deployment, error: UpstreamError, request: ImageRequest, *, prompts: bool = False
-    ) -> None:
-        """A refused account is the operator's to see to, so it stands out. Providers like to quote what they were
-        asked; `prompts`: that may be logged."""
-        refused = error.failure is Failure.CREDENTIAL
-        words = error.message if prompts else without_quotes(error.message, _prompts(request))
-        facts = {
-            "request_id": REQUEST_ID.get(),
-            "provider": deployment.provider.name,
-            "model": deployment.model,
-            "failure": error.failure.name.lower(),
-            "status": error.status,
-            "reason": None if error.failure is Failure.REFUSED else words[:300],
-            "cause": causes.told(error),
-        }
-        said = {name: value for name, value in facts.items() if value is not None}
-        if refused:
-            self._log.error("provider refused the gateway's account", **said)
-        else:
-            self._log.warning("attempt failed", **said)
-
     def event(self, what: str, **facts: object) -> None:
         self._log.info(what, **facts)
 
     def warning(self, what: str, **facts: object) -> None:
         self._log.warning(what, **facts)
 
+    def error(self, what: str, **facts: object) -> None:
+        self._log.error(what, **facts)
 
-def _prompts(request: ImageRequest) -> tuple[str | None, str | None]:
-    return request.prompt, request.parameters.get("negative_prompt")
+
+class AttemptLog:
+    """Logs each attempt that failed at its provider, under its run's id. Providers like to quote what they were asked;
+    `prompts`: that may be logged."""
+
+    def __init__(self, log: Log, *, prompts: bool) -> None:
+        self._log = log
+        self._prompts = prompts
+
+    def attempt_began(self, attempt: Attempt) -> None:
+        pass
+
+    def first_image(self, attempt: Attempt) -> None:
+        pass
+
+    def attempt_ended(self, attempt: Attempt) -> None:
+        error = attempt.error
+        if not isinstance(error, UpstreamError):
+            return
+        facts = {
+            "request_id": attempt.call.id,
+            "provider": attempt.deployment.provider.name,
+            "model": attempt.deployment.model,
+            "failure": error.failure.name.lower(),
+            "status": error.status,
+            "reason": self._reason(error, attempt),
+            "cause": causes.told(error),
+        }
+        said = {name: value for name, value in facts.items() if value is not None}
+        if error.failure is Failure.CREDENTIAL:  # the operator has to see to it
+            self._log.error("provider refused the gateway's account", **said)
+        else:
+            self._log.warning("attempt failed", **said)
+
+    def _reason(self, error: UpstreamError, attempt: Attempt) -> str | None:
+        """The provider's words. None where they may quote a prompt that is not to be logged: a refusal speaks of it,
+        and the prompt of a resumed attempt is not known any more."""
+        if error.failure is Failure.REFUSED or (attempt.is_resumed and not self._prompts):
+            return None
+        request = attempt.call.request
+        prompts = () if self._prompts else (request.prompt, request.parameters.get("negative_prompt"))
+        return without_quotes(error.message, prompts)[:300]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from yarl import URL
 
@@ -137,14 +137,6 @@ def address_of(text: str, base: str = "") -> URL:
             Reason.URL, f"at {shortened(url.host)!r} is not fetched: its address holds a name or a password"
         )
     return url
-
-
-def resolved(text: str, base: str) -> str:
-    """`text`, read at `base` if it is no full address. What is one, or cannot be read, is left as it is."""
-    try:
-        return text if urlsplit(text).scheme else urljoin(base, text)
-    except ValueError:
-        return text
 
 
 def refuse_private(url: URL, public: Callable[[Address], bool], *, proxied: bool) -> None:

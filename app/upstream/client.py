@@ -15,8 +15,10 @@ import httpx
 import pybase64
 
 from app.catalog.deployments import Deployment, Provider
-from app.dialects import Base64, Ingredient, ResponseHead, UpstreamRequest
+from app.catalog.profiles import Timeouts
+from app.dialects import Base64, Credential, Ingredient, ResponseHead, UpstreamRequest
 from app.errors import Failure, Unavailable, UpstreamError
+from app.upstream.own_addresses import own_address
 
 USER_AGENT = "image-gateway"
 # A multiple of 3, so that pieces of base64 can be put together; below glibc's usual threshold for large blocks.
@@ -69,11 +71,18 @@ class Upstream:
         self._transport = transport
 
     @asynccontextmanager
-    async def send(self, request: UpstreamRequest, deployment: Deployment) -> AsyncIterator[UpstreamAnswer]:
-        """Raises UpstreamError: NOT_SENT if the request never left, UNCERTAIN if it may have arrived."""
+    async def send(
+        self, request: UpstreamRequest, deployment: Deployment, timeouts: Timeouts | None = None
+    ) -> AsyncIterator[UpstreamAnswer]:
+        """`timeouts`: the profile's, if there are no others. Raises UpstreamError: NOT_SENT if the request never left,
+        UNCERTAIN if it may have arrived; Unavailable if the gateway has no descriptor left, so that nothing left."""
         try:
-            response = await self._transport.handle_async_request(_rendered(request, deployment))
+            url = await _url(request.target, deployment.provider)
+            sent = _rendered(request, url, deployment.provider, timeouts or deployment.profile.timeout)
+            response = await self._transport.handle_async_request(sent)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if any(isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTORS for cause in _causes(error)):
+                raise _no_descriptors() from error
             raise _failure(error, "before the answer began") from error
         try:
             yield UpstreamAnswer(response)
@@ -91,21 +100,30 @@ def _plain(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
-def _rendered(request: UpstreamRequest, deployment: Deployment) -> httpx.Request:
+async def _url(target: str, provider: Provider) -> httpx.URL:
+    """Raises UpstreamError for an address that an answer named and that is not the provider's own."""
+    if not target or target.startswith("/"):
+        return _address(provider.base_url + target)
+    address = await own_address(target, provider.base_url)
+    if address is None:
+        message = "the answer names an address that is not the provider's own"
+        raise UpstreamError(Failure.UNCERTAIN, message, is_final=True)
+    return httpx.URL(str(address))
+
+
+def _rendered(request: UpstreamRequest, url: httpx.URL, provider: Provider, timeout: Timeouts) -> httpx.Request:
     length = sum(map(_length, request.body))
-    timeout = deployment.profile.timeout
-    whole = len(request.body) == 1 and isinstance(request.body[0], bytes)
+    text = request.body[0] if len(request.body) == 1 else b"" if not request.body else None
     return httpx.Request(
         request.method,
-        _address(deployment.provider.base_url + request.path),
+        url,
         headers={
-            **_headers(deployment.provider),
-            "content-type": request.content_type,
-            "content-length": str(length),
+            **_headers(provider, request.credential),
+            **({"content-type": request.content_type, "content-length": str(length)} if request.body else {}),
             **request.headers,
         },
         # As a stream nothing is added to the headers, and nothing looked for in them.
-        stream=httpx.ByteStream(request.body[0]) if whole else _Rendering(request.body),  # type: ignore[arg-type]
+        stream=httpx.ByteStream(text) if isinstance(text, bytes) else _Rendering(request.body),
         extensions={
             "timeout": {
                 "connect": timeout.connect,
@@ -123,14 +141,14 @@ def _address(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-def _headers(provider: Provider) -> dict[str, str]:
+def _headers(provider: Provider, credential: Credential) -> dict[str, str]:
     headers = {
         "accept": "application/json, text/event-stream",
         "accept-encoding": "identity",
         "user-agent": USER_AGENT,
     }
     if provider.api_key:
-        headers["authorization"] = f"Bearer {provider.api_key}"
+        headers[credential.header] = f"{credential.scheme} {provider.api_key}".lstrip()
     return headers | {name.lower(): value for name, value in provider.headers.items()}
 
 
@@ -179,13 +197,16 @@ async def _inflated(stream: AsyncIterator[bytes], encoding: str) -> AsyncGenerat
         raise UpstreamError(Failure.UNCERTAIN, "the compressed answer is cut")
 
 
-def _failure(error: Exception, when: str) -> UpstreamError | Unavailable:
-    if any(isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTORS for cause in _causes(error)):
-        return Unavailable(  # the gateway's own fault, which must make no provider cool down; nothing was sent
-            "The gateway has as many connections open as it can. Try again in a moment.",
-            code="server_is_overloaded",
-            retry_after=5.0,
-        )
+def _no_descriptors() -> Unavailable:
+    """The gateway's own fault, which must make no provider cool down."""
+    return Unavailable(
+        "The gateway has as many connections open as it can. Try again in a moment.",
+        code="server_is_overloaded",
+        retry_after=5.0,
+    )
+
+
+def _failure(error: Exception, when: str) -> UpstreamError:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL):
         return UpstreamError(
             Failure.NOT_SENT, "it could not be reached", timed_out=isinstance(error, httpx.ConnectTimeout)

@@ -22,6 +22,7 @@ import pybase64
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from app.errors import Failure, UpstreamError
 from app.imaging.formats import media_type
 from app.upstream.addresses import Address, FetchError, Reason, address_of, is_public, private, refuse_private
 from app.upstream.patience import Patience
@@ -125,17 +126,21 @@ class Fetcher:
             fetched.release()
 
     async def as_base64(self, url: str, origin: str | None = None) -> AsyncGenerator[bytes, None]:
-        """The picture at `url` as pieces of base64 text, which put together are one text. Raises FetchError."""
-        async with self.open(url, origin=origin) as fetched, aclosing(fetched.pieces()) as pieces:
-            carry = b""
-            async for piece in pieces:
-                data = carry + piece if carry else piece
-                whole = len(data) - len(data) % 3
-                carry = data[whole:]
-                if whole:
-                    yield pybase64.b64encode(memoryview(data)[:whole])
-            if carry:
-                yield pybase64.b64encode(carry)
+        """The picture at `url` as pieces of base64 text, which put together are one text. Raises UpstreamError
+        (UNCERTAIN): a provider that gives a link has drawn the picture."""
+        try:
+            async with self.open(url, origin=origin) as fetched, aclosing(fetched.pieces()) as pieces:
+                carry = b""
+                async for piece in pieces:
+                    data = carry + piece if carry else piece
+                    whole = len(data) - len(data) % 3
+                    carry = data[whole:]
+                    if whole:
+                        yield pybase64.b64encode(memoryview(data)[:whole])
+                if carry:
+                    yield pybase64.b64encode(carry)
+        except FetchError as error:
+            raise UpstreamError(Failure.UNCERTAIN, f"the image behind its link could not be had: {error}") from error
 
     async def _persist(self, url: str, origin: str | None, max_bytes: int, patience: Patience) -> Fetched:
         for pause in PAUSES:

@@ -119,7 +119,7 @@ class _Body(httpx.AsyncByteStream):
 
 def _body(request: httpx.Request) -> Any:
     stream = request.stream
-    return b"".join(stream) if isinstance(stream, httpx.ByteStream) else stream
+    return b"".join(stream) or None if isinstance(stream, httpx.ByteStream) else stream
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile
-from app.dialects import Base64, Decoder, Dialect, Ingredient, ResponseHead
+from app.dialects import Base64, Decoder, Dialect, Exchange, Ingredient, ResponseHead
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.images import Blob, ImageRequest, Operation, Size, Upload
 
@@ -72,17 +72,20 @@ def rendered(body: Iterable[Ingredient]) -> bytes:
     )
 
 
-def told(decoder: Decoder, chunks: Iterable[bytes]) -> list[Event]:
+Told = Event | Exchange
+
+
+def told(decoder: Decoder, chunks: Iterable[bytes]) -> list[Told]:
     """All events, with the pieces of an image's text put together; checks that they come in order."""
-    events: list[Event] = []
+    events: list[Told] = []
     for chunk in chunks:
         events += decoder.feed(chunk)
     events += decoder.close()
     return together(events)
 
 
-def together(events: Iterable[Event]) -> list[Event]:
-    whole: list[Event] = []
+def together(events: Iterable[Told]) -> list[Told]:
+    whole: list[Told] = []
     for event in events:
         last = whole[-1] if whole else None
         if isinstance(event, ImageData) and isinstance(last, ImageData):
@@ -97,15 +100,15 @@ def together(events: Iterable[Event]) -> list[Event]:
         else:
             assert last is None or isinstance(last, ImageEnds)
         whole.append(event)
-    assert isinstance(whole[-1], Done)
+    assert isinstance(whole[-1], Done | Exchange)
     return whole
 
 
-def decoded(dialect: Dialect, answer: bytes, request: ImageRequest | None = None) -> list[Event]:
+def decoded(dialect: Dialect, answer: bytes, request: ImageRequest | None = None) -> list[Told]:
     return told(dialect.decoder(request or asked(), GOOD), [answer])
 
 
-def pictures(events: Iterable[Event]) -> list[bytes | str]:
+def pictures(events: Iterable[Told]) -> list[bytes | str]:
     """The texts and links of the finished images, in order."""
     found: list[bytes | str] = []
     finished = False

@@ -101,7 +101,7 @@ def test_a_body_is_a_recipe_of_a_known_length_that_holds_the_uploads_and_not_the
     request = asked(operation, **more, **files)
     sent = dialect.encode(request, deployed(name, dialect.profile), NONCE)
     assert sent.method == "POST"
-    assert sent.path.startswith("/") and not sent.path.endswith("/")
+    assert sent.target.startswith("/") and not sent.target.endswith("/")
     assert len(rendered(sent.body)) == sum(map(size_of, sent.body))
     blobs = [part.blob if isinstance(part, Base64) else part for part in sent.body if not isinstance(part, bytes)]
     assert blobs == ([picture.blob, mask.blob] if files else [])

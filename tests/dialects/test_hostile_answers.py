@@ -19,9 +19,9 @@ from app.dialects import load
 from app.dialects.json_answers import LONGEST_REVISION
 from app.dialects.openai import MOST_BESIDE, MOST_EVENTS
 from app.errors import Failure, UpstreamError
-from app.events import Event, ImageBegins, ImageData, ImageEnds
+from app.events import ImageBegins, ImageData, ImageEnds
 from app.gateway.inspection import PARTIALS, Inspector
-from tests.dialects.asking import GOOD, asked, decoded, pictures, together
+from tests.dialects.asking import GOOD, Told, asked, decoded, pictures, together
 from tests.dialects.test_contract import EACH
 
 OPENAI = load("openai")
@@ -29,7 +29,7 @@ ENTRY = b'{"b64_json":"AAAA"}'
 LONG = b"[" + b",".join([b"1"] * 100_000) + b"]"
 
 
-def read(body: bytes, n: int = 1, step: int = 131_072) -> list[Event]:
+def read(body: bytes, n: int = 1, step: int = 131_072) -> list[Told]:
     return consumed("openai", (body[at : at + step] for at in range(0, len(body), step)), n)
 
 
@@ -39,9 +39,9 @@ def refused(body: bytes, n: int = 1) -> UpstreamError:
     return caught.value
 
 
-def consumed(name: str, chunks: Iterable[bytes], n: int) -> list[Event]:
+def consumed(name: str, chunks: Iterable[bytes], n: int) -> list[Told]:
     """As the gateway reads: nothing more is fed once the decoder is done."""
-    decoder, events = load(name).decoder(asked(n=n), GOOD), list[Event]()
+    decoder, events = load(name).decoder(asked(n=n), GOOD), list[Told]()
     for chunk in chunks:
         events += decoder.feed(chunk)
         if decoder.done:
@@ -227,11 +227,11 @@ def test_any_bytes_are_events_or_an_upstream_error_and_the_same_however_they_are
         if isinstance(outcomes[0], list):
             json.dumps([asdict(event) for event in outcomes[0]], allow_nan=False, default=repr)
             assert len([event for event in outcomes[0] if isinstance(event, ImageBegins)]) <= 10 * n
-            _outcome(lambda events=outcomes[0]: list(Inspector(most=n, base_url="https://a.test")(events)))  # type: ignore[misc]
+            _outcome(lambda events=outcomes[0]: list(Inspector(most=n)(events)))  # type: ignore[misc]
         assert load(name).error(type(GOOD)(status, {"retry-after": answer.decode("latin-1")}), answer).message
 
 
-def _outcome(read: Callable[[], list[Event]]) -> list[Event] | Failure:
+def _outcome(read: Callable[[], list[Told]]) -> list[Told] | Failure:
     try:
         return read()
     except UpstreamError as error:

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dialects.json_answers import ByFirstByte, JsonAnswer, usage_of
+from app.dialects.json_answers import ByFirstByte, JsonAnswer, SmallDocument, usage_of
 from app.errors import Failure, UpstreamError
-from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
-from tests.dialects.asking import pictures, told
+from app.events import Done, ImageBegins, ImageData, ImageEnds, ImageLink
+from tests.dialects.asking import Told, pictures, told
 
 
-def read(document: Any) -> list[Event]:
+def read(document: Any) -> list[Told]:
     text = document if isinstance(document, bytes) else json.dumps(document).encode()
     return told(JsonAnswer(10), [text])
 
@@ -280,3 +280,30 @@ def test_endless_white_space_is_an_error() -> None:
 def test_events_are_only_read_where_the_dialect_knows_them() -> None:
     with pytest.raises(UpstreamError):
         told(ByFirstByte(10), [b'data: {"b64_json":"AA"}\n\n'])
+
+
+# --- small documents ---
+
+
+def test_a_small_document_is_read_whole_however_it_is_cut() -> None:
+    for step in (1, 1000):
+        decoder = SmallDocument(lambda document: [Done(document)])
+        text = b' {"id": "1", "polling_url": "https://a.test"}\n'
+        assert [event for at in range(0, len(text), step) for event in decoder.feed(text[at : at + step])] == []
+        assert list(decoder.close()) == [Done({"id": "1", "polling_url": "https://a.test"})]
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"7", b"null", b"{", b'{"a":1}{}', b"<html>", b"[" * 100_000, b"\xff"])
+def test_a_small_document_that_is_no_object_is_an_error_and_perhaps_paid(text: bytes) -> None:
+    decoder = SmallDocument(lambda _: ())
+    decoder.feed(text)
+    with pytest.raises(UpstreamError) as caught:
+        decoder.close()
+    assert caught.value.failure is Failure.UNCERTAIN
+
+
+def test_a_small_document_is_bounded() -> None:
+    decoder = SmallDocument(lambda _: (), most=10)
+    decoder.feed(b'{"a":')
+    with pytest.raises(UpstreamError, match="longer than 10 bytes"):
+        decoder.feed(b'"123456"}')

@@ -20,7 +20,7 @@ PROFILE = nebula_block.profile
 
 def body(request: ImageRequest, profile: Profile = PROFILE) -> bytes:
     sent = nebula_block.encode(request, deployed("nebula_block", profile), NONCE)
-    assert (sent.method, sent.path, sent.content_type) == ("POST", "/images/generation", "application/json")
+    assert (sent.method, sent.target, sent.content_type) == ("POST", "/images/generation", "application/json")
     return rendered(sent.body)
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from app.catalog.profiles import Profile
 from app.dialects import UpstreamRequest, openai
 from app.errors import Failure, UpstreamError
-from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
+from app.events import Done, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.images import ImageRequest, Operation, Size
-from tests.dialects.asking import GOOD, NONCE, asked, decoded, deployed, pictures, rendered, told, upload
+from tests.dialects.asking import GOOD, NONCE, Told, asked, decoded, deployed, pictures, rendered, told, upload
 
 EDITS, VARIATIONS = Operation.EDITS, Operation.VARIATIONS
 
@@ -69,7 +69,7 @@ def test_the_least_is_the_model_and_the_prompt() -> None:
 
 @pytest.mark.parametrize("operation", Operation)
 def test_each_operation_has_its_path(operation: Operation) -> None:
-    assert encoded(asked(operation)).path == f"/images/{operation}"
+    assert encoded(asked(operation)).target == f"/images/{operation}"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def partial(index: int, text: str = "PPPP", **more: Any) -> bytes:
     return named("image_generation.partial_image", b64_json=text, partial_image_index=index, **more)
 
 
-def read(*blocks: bytes, n: int = 1) -> list[Event]:
+def read(*blocks: bytes, n: int = 1) -> list[Told]:
     return decoded(openai, b"".join(blocks), asked(stream=True, n=n))
 
 
@@ -230,7 +230,7 @@ def refused(*blocks: bytes, n: int = 1) -> UpstreamError:
     return caught.value
 
 
-def partials(events: list[Event]) -> list[int | None]:
+def partials(events: list[Told]) -> list[int | None]:
     return [event.partial for event in events if isinstance(event, ImageBegins)]
 
 

@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> DiskStore:
 
 def calling(request: ImageRequest, key: Result | None = None) -> Call:
     who = Key("a", b"", default_response_format=key)
-    return Call(request, who, Uploads(), link=lambda file: f"https://h/{file.name}")
+    return Call(request, who, Uploads(), id="run", link=lambda file: f"https://h/{file.name}")
 
 
 def fitted(model: Result | None = None, urls: Literal["store", "pass"] = "store") -> Fitted:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile
 from app.errors import ApiError, Failure, UpstreamError
-from app.routing.failover import Attempt, RetryBudget, plan
+from app.routing.failover import Choice, RetryBudget, plan
 from app.routing.health import Health
 from app.routing.verdict import told_as_it_is, verdict
 
 ELSEWHERE = [Failure.RATE_LIMITED, Failure.CREDENTIAL, Failure.UNAVAILABLE, Failure.FAILED]
-Tell = Callable[[Attempt["Way"]], UpstreamError | None]
+Tell = Callable[[Choice["Way"]], UpstreamError | None]
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class World:
         for _ in range(times):
             self.health.failed(self.way(name).deployment, UpstreamError(failure, "no", **how))
 
-    def run(self, tell: Tell) -> tuple[list[Attempt[Way]], ApiError]:
+    def run(self, tell: Tell) -> tuple[list[Choice[Way]], ApiError]:
         """Runs a plan to its end, every attempt failing as told."""
-        made: list[Attempt[Way]] = []
+        made: list[Choice[Way]] = []
         attempts = plan(self.ways, self.health, self.busy, self.budget, lambda: 0.5)
         error: UpstreamError | None = None
         while True:
@@ -101,7 +101,7 @@ class World:
         return names(made), told
 
 
-def names(attempts: Sequence[Attempt[Way]]) -> str:
+def names(attempts: Sequence[Choice[Way]]) -> str:
     return "".join(attempt.candidate.deployment.provider.name for attempt in attempts)
 
 
@@ -291,7 +291,7 @@ def test_after_those_that_may_be_asked_one_that_cools_down_for_failures_is_tried
 def test_one_that_began_to_cool_down_meanwhile_is_passed_over() -> None:
     world = World("abc")
 
-    def tell(attempt: Attempt[Way]) -> UpstreamError:
+    def tell(attempt: Choice[Way]) -> UpstreamError:
         if attempt.number == 1:
             world.fails("b", Failure.RATE_LIMITED)
         return UpstreamError(Failure.UNAVAILABLE, "down", 500)
@@ -309,7 +309,7 @@ def test_an_attempt_that_was_not_made_is_not_counted_and_leads_to_another() -> N
     """While a request waited for its place, the deployment began to cool down."""
     world = World("ab")
 
-    def tell(attempt: Attempt[Way]) -> UpstreamError | None:
+    def tell(attempt: Choice[Way]) -> UpstreamError | None:
         if names([attempt]) == "a":
             world.fails("a", Failure.RATE_LIMITED, retry_after=9)
             return None
@@ -323,7 +323,7 @@ def test_an_attempt_that_was_not_made_is_not_counted_and_leads_to_another() -> N
 def test_when_the_only_one_began_to_cool_down_by_429_meanwhile_that_is_told() -> None:
     world = World("a")
 
-    def tell(attempt: Attempt[Way]) -> None:
+    def tell(attempt: Choice[Way]) -> None:
         world.fails("a", Failure.RATE_LIMITED, retry_after=9)
 
     made, told = world.run(tell)
@@ -333,7 +333,7 @@ def test_when_the_only_one_began_to_cool_down_by_429_meanwhile_that_is_told() ->
 def test_when_the_only_one_began_to_cool_down_for_failures_meanwhile_it_is_tried_all_the_same() -> None:
     world = World("a")
 
-    def tell(attempt: Attempt[Way]) -> UpstreamError | None:
+    def tell(attempt: Choice[Way]) -> UpstreamError | None:
         if not attempt.regardless:
             world.fails("a", Failure.UNAVAILABLE, 3)
             return None
@@ -346,7 +346,7 @@ def test_when_the_only_one_began_to_cool_down_for_failures_meanwhile_it_is_tried
 def test_a_retry_that_was_not_made_does_not_start_its_deployment_afresh() -> None:
     world = World("a")
 
-    def tell(attempt: Attempt[Way]) -> UpstreamError | None:
+    def tell(attempt: Choice[Way]) -> UpstreamError | None:
         if attempt.number == 1:
             return UpstreamError(Failure.NOT_SENT, "no connection")
         world.fails("a", Failure.UNAVAILABLE, 2)
@@ -466,7 +466,7 @@ def test_whatever_happens_attempts_are_bounded_and_nothing_is_paid_for_twice(
     failures: list[UpstreamError] = []
     steps = iter(script)
 
-    def tell(attempt: Attempt[Way]) -> UpstreamError | None:
+    def tell(attempt: Choice[Way]) -> UpstreamError | None:
         assert attempt.number == len(failures) + 1
         if attempt.wait:
             assert failures[-1].failure in (Failure.NOT_SENT, Failure.UNCERTAIN)

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import pytest
 
+from app.access.keys import Key
 from app.catalog.deployments import Deployment, Provider
+from app.catalog.fitting import Fitted
 from app.catalog.profiles import Profile
-from app.errors import Failure, UpstreamError
+from app.errors import Failure, Unavailable, UpstreamError
+from app.gateway.attempt import Attempt
+from app.gateway.call import Call
 from app.images import ImageRequest, Operation
-from app.telemetry.logs import Log
+from app.storage.spool import Uploads
+from app.telemetry.logs import AttemptLog, Log
 
 DEPLOYMENT = Deployment(
     Provider("netmind", "openai", "https://host.test", api_key="our-secret", headers={"x-key": "our-header"}),
@@ -19,6 +25,16 @@ DEPLOYMENT = Deployment(
     Profile(),
 )
 REQUEST = ImageRequest(Operation.GENERATIONS, "flux", prompt="a golden cat", parameters={"negative_prompt": "no dogs"})
+
+
+def fail(log: Log, error: UpstreamError, *, prompts: bool = False, is_resumed: bool = False) -> None:
+    """Make an attempt that ends with `error`."""
+    call = Call(REQUEST, Key("a", b""), Uploads(), id="r-1")
+    observers = [AttemptLog(log, prompts=prompts)]
+    attempt = Attempt(call, Fitted(DEPLOYMENT, REQUEST), 0, 1, lambda: 1.0, observers, is_resumed=is_resumed)
+    with pytest.raises(UpstreamError), attempt:
+        attempt.exchanges += 1
+        raise error
 
 
 class Terminal(io.StringIO):
@@ -59,16 +75,17 @@ def test_requests_can_be_left_out_and_nothing_else() -> None:
 @pytest.mark.parametrize("failure", [each for each in Failure if each not in (Failure.CREDENTIAL, Failure.REFUSED)])
 def test_a_failed_attempt_is_a_warning_with_its_reason(failure: Failure) -> None:
     log, out = new()
-    log.attempt_failed(DEPLOYMENT, UpstreamError(failure, "it fell silent", 503), REQUEST)
+    fail(log, UpstreamError(failure, "it fell silent", 503))
     [line] = logged(out)
     assert (line["event"], line["level"], line["reason"]) == ("attempt failed", "warning", "it fell silent")
     assert (line["provider"], line["model"], line["status"]) == ("netmind", "flux", 503)
+    assert line["request_id"] == "r-1"
     assert line["failure"] == failure.name.lower()
 
 
 def test_a_refused_account_stands_out() -> None:
     log, out = new()
-    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.CREDENTIAL, "Authentication failed", 401), REQUEST)
+    fail(log, UpstreamError(Failure.CREDENTIAL, "Authentication failed", 401))
     [line] = logged(out)
     assert (line["level"], line["provider"]) == ("error", "netmind")
     assert line["event"] == "provider refused the gateway's account"
@@ -77,7 +94,7 @@ def test_a_refused_account_stands_out() -> None:
 def test_the_words_of_a_refusal_may_hold_the_prompt_and_are_not_logged() -> None:
     log, out = new()
     refusal = UpstreamError(Failure.REFUSED, "the prompt 'a secret cat' is not allowed", 400)
-    log.attempt_failed(DEPLOYMENT, refusal, REQUEST)
+    fail(log, refusal)
     assert "cat" not in out.getvalue()
     assert logged(out)[0].get("reason") is None
 
@@ -85,11 +102,31 @@ def test_the_words_of_a_refusal_may_hold_the_prompt_and_are_not_logged() -> None
 def test_what_a_failure_quotes_of_the_prompt_is_logged_only_if_prompts_are() -> None:
     log, out = new()
     error = UpstreamError(Failure.FAILED, "out of memory at 'A golden cat' without no dogs")
-    log.attempt_failed(DEPLOYMENT, error, REQUEST)
+    fail(log, error)
     assert logged(out)[0]["reason"] == "out of memory at '[…]' without […]"
     log, out = new()
-    log.attempt_failed(DEPLOYMENT, error, REQUEST, prompts=True)
+    fail(log, error, prompts=True)
     assert logged(out)[0]["reason"] == error.message
+
+
+def test_what_a_resumed_attempt_quotes_cannot_be_known_so_its_reason_is_logged_only_if_prompts_are() -> None:
+    log, out = new()
+    error = UpstreamError(Failure.FAILED, "out of memory at 'a golden cat'")
+    fail(log, error, is_resumed=True)
+    assert "golden" not in out.getvalue()
+    fail(log, error, is_resumed=True, prompts=True)
+    assert "golden" in out.getvalue()
+
+
+@pytest.mark.parametrize("error", [None, Unavailable("no descriptor is left"), KeyError("a bug")])
+def test_an_attempt_that_its_provider_did_not_fail_is_not_logged(error: Exception | None) -> None:
+    log, out = new()
+    call = Call(REQUEST, Key("a", b""), Uploads(), id="r-1")
+    attempt = Attempt(call, Fitted(DEPLOYMENT, REQUEST), 0, 1, lambda: 1.0, [AttemptLog(log, prompts=False)])
+    with suppress(Unavailable, KeyError), attempt:
+        if error:
+            raise error
+    assert out.getvalue() == ""
 
 
 @pytest.mark.parametrize(
@@ -107,21 +144,21 @@ def test_a_cause_is_told_in_words_of_our_own_for_those_of_libraries_quote_passwo
     try:
         raise UpstreamError(Failure.NOT_SENT, "it could not be reached") from cause
     except UpstreamError as error:
-        log.attempt_failed(DEPLOYMENT, error, REQUEST)
+        fail(log, error)
     assert logged(out)[0].get("cause") == told
     assert "s3cret" not in out.getvalue()
 
 
 def test_a_reason_is_short() -> None:
     log, out = new()
-    log.attempt_failed(DEPLOYMENT, UpstreamError(Failure.FAILED, "word " * 500), REQUEST)
+    fail(log, UpstreamError(Failure.FAILED, "word " * 500))
     assert len(logged(out)[0]["reason"]) == 300
 
 
 def test_no_line_about_a_deployment_holds_a_credential() -> None:
     log, out = new()
     for failure in Failure:
-        log.attempt_failed(DEPLOYMENT, UpstreamError(failure, "no"), REQUEST)
+        fail(log, UpstreamError(failure, "no"))
     log.event("checked", deployment=repr(DEPLOYMENT))
     try:
         raise ValueError(f"about {DEPLOYMENT!r}")

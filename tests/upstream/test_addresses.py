@@ -17,7 +17,6 @@ from app.upstream.addresses import (
     is_public,
     literal,
     refuse_private,
-    resolved,
 )
 
 PRIVATE = [
@@ -220,18 +219,3 @@ def test_a_signed_address_stays_as_it_is_and_an_unsigned_one_is_spelt_out() -> N
 def test_a_part_of_an_address_lies_at_its_base() -> None:
     assert str(address_of("/v1/images/1", "http://10.0.0.1:8000/v1")) == "http://10.0.0.1:8000/v1/images/1"
     assert str(address_of("//other.test/x", "http://10.0.0.1:8000/v1")) == "http://other.test/x"
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("/v1/images/1/content?sig=a%2Fb", "https://h.example/v1/images/1/content?sig=a%2Fb"),
-        ("images/1", "https://h.example/images/1"),
-        ("//cdn.example/1", "https://cdn.example/1"),
-        ("https://cdn.example/a/../1?#", "https://cdn.example/a/../1?#"),
-        ("data:image/png;base64,AAAA", "data:image/png;base64,AAAA"),
-        ("http://[bad", "http://[bad"),
-    ],
-)
-def test_only_what_is_no_full_address_is_read_at_a_base(text: str, address: str) -> None:
-    assert resolved(text, "https://h.example/v1") == address

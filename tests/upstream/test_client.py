@@ -20,7 +20,7 @@ import pytest
 
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile, Timeouts
-from app.dialects import Base64, Ingredient, UpstreamRequest
+from app.dialects import Base64, Credential, Ingredient, UpstreamRequest
 from app.errors import Failure, Unavailable, UpstreamError
 from app.upstream.client import LONGEST_ERROR, PIECE, USER_AGENT, Upstream
 from app.upstream.transport import AiohttpTransport
@@ -112,6 +112,13 @@ async def test_an_upload_is_read_in_pieces(server: Scripted, upstream: Upstream)
     assert len(lengths) == -(-1_000_000 // PIECE)
 
 
+async def test_a_request_without_a_body_announces_none(server: Scripted, upstream: Upstream) -> None:
+    await sent(upstream, deployed(server.at("a", answer(b""))), UpstreamRequest("/jobs/1", method="GET"))
+    [received] = server.received("a")
+    assert (received.method, received.target, received.body) == ("GET", "/a/v1/jobs/1", b"")
+    assert not {"content-type", "content-length", "transfer-encoding"} & set(received.headers)
+
+
 # --- headers ---
 
 
@@ -128,6 +135,23 @@ async def test_a_request_carries_the_credential_and_wants_nothing_compressed(
         "authorization": "Bearer secret", "x-team": "art", "x-more": "1", "content-type": "application/json",
         "content-length": "2",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("credential", "sent_as"),
+    [
+        (Credential(), ("authorization", "Bearer secret")),
+        (Credential(scheme="Key"), ("authorization", "Key secret")),
+        (Credential("x-key", ""), ("x-key", "secret")),
+    ],
+)
+async def test_a_dialect_says_where_the_credential_stands(
+    server: Scripted, upstream: Upstream, credential: Credential, sent_as: tuple[str, str]
+) -> None:
+    deployment = deployed(server.at("a", answer(b"")), api_key="secret")
+    await sent(upstream, deployment, request(credential=credential))
+    headers = server.received("a")[0].headers
+    assert [(name, value) for name, value in headers.items() if "secret" in value] == [sent_as]
 
 
 async def test_headers_of_the_configuration_take_the_place_of_our_own(server: Scripted, upstream: Upstream) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.catalog.deployments import Provider
-from app.telemetry.redaction import QUOTED, body_without_secrets, without_quotes, without_secrets
+from app.catalog.redaction import QUOTED, body_without_secrets, without_quotes, without_secrets
 
 PROVIDER = Provider(
     "mine", "openai", "http://host.test", api_key="plain word", headers={"api-key": "teal/Secret99", "x-team": "art"}

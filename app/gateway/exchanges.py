@@ -1,0 +1,215 @@
+"""The exchanges of an attempt: send a request, read its answer, and make the next one that the answer asks for (poll a
+job), all within one deadline. Knows no dialect; what does I/O comes in as a protocol.
+
+A failure of the first exchange is the attempt's, as the decoder or the client says. From the second on a job may be
+drawing, so a failure says nothing about the drawing unless it `is_final`:
+
+    a later exchange fails ──┬─ final: moderated, failed ───────────▶ raised as it is
+                             ├─ repeatable, and it may pass ────────▶ made again after a pause, until the deadline
+                             └─ else, or the deadline has come ─────▶ UNCERTAIN: neither failed over nor drawn again
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Protocol
+from urllib.parse import urljoin, urlsplit
+
+from app.catalog.deployments import Deployment
+from app.catalog.profiles import Timeouts
+from app.catalog.redaction import body_without_secrets, without_secrets
+from app.dialects import Decoder, Exchange, ResponseHead, UpstreamRequest
+from app.errors import Failure, Unavailable, UpstreamError
+from app.events import Event, ImageData, ImageLink
+from app.gateway.attempt import Attempt
+from app.gateway.call import SubmittedJob
+from app.gateway.inspection import Inspector
+
+LINGER = 0.5  # seconds, for an answer to end that has given all its images
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds, before a failed exchange is made again; the last one stays
+LONGEST_PAUSE = 30.0  # seconds; a Retry-After above it is not waited for, since the result may expire meanwhile
+SHORT_READ = 30.0  # seconds of silence after which a repeatable exchange has failed
+_PASSING = {Failure.NOT_SENT, Failure.RATE_LIMITED, Failure.UNAVAILABLE, Failure.UNCERTAIN}
+
+
+class UpstreamAnswer(Protocol):
+    head: ResponseHead
+
+    def pieces(self) -> AsyncGenerator[bytes, None]: ...
+
+    async def text(self) -> bytes: ...
+
+
+class Sender(Protocol):
+    def send(
+        self, request: UpstreamRequest, deployment: Deployment, timeouts: Timeouts | None = None
+    ) -> AbstractAsyncContextManager[UpstreamAnswer]:
+        """Raises UpstreamError, and Unavailable if the gateway itself cannot send, so that nothing was sent."""
+        ...
+
+
+class Fetcher(Protocol):
+    def as_base64(self, url: str, origin: str | None = None) -> AsyncGenerator[bytes, None]:
+        """Raises UpstreamError."""
+        ...
+
+
+class Exchanges:
+    """`clock` gives seconds, `sleep` waits for some."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        fetcher: Fetcher,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._sender = sender
+        self._fetcher = fetcher
+        self._clock = clock
+        self._sleep = sleep
+
+    async def draw(self, attempt: Attempt, exchange: Exchange, *, keeps_links: bool) -> AsyncGenerator[Event, None]:
+        """The events of all answers as one stream. Raises UpstreamError, and Unavailable if nothing could be sent.
+
+        `keeps_links`: pass links on instead of fetching their images.
+        """
+        deployment, request = attempt.deployment, attempt.fitted.request
+        inspect = Inspector(request.parameters.get("seed"), request.n)
+        is_first = not attempt.is_resumed
+        timeouts = None if is_first else await self._wait(attempt, exchange)
+        failures = 0  # in a row
+        while True:
+            following: Exchange | None = None
+            failure: UpstreamError | None = None
+            has_told = False  # an event of this exchange
+            attempt.exchanges += 1
+            try:
+                async with self._answer(exchange, deployment, timeouts) as answer:
+                    while (events := await answer.read()) is not None:
+                        for event in inspect(events):
+                            if isinstance(event, Exchange):
+                                following = event
+                            elif type(event) is ImageLink:
+                                has_told = True
+                                async for told in self._linked(event, inspect, deployment, keeps_links=keeps_links):
+                                    yield told
+                            else:
+                                has_told = True
+                                yield event
+            except (UpstreamError, Unavailable) as error:
+                if isinstance(error, UpstreamError):
+                    error.message = without_secrets(error.message, deployment.provider)
+                if is_first:
+                    attempt.exchanges -= _left_nothing(error)
+                    raise
+                failure = _of_a_later_one(error)
+                if failure.is_final:
+                    raise
+                if has_told or not exchange.is_repeatable or failure.failure not in _PASSING:
+                    raise replace(failure, failure=Failure.UNCERTAIN) from error
+            if failure is not None:
+                following, failures = replace(exchange, after=_pause(failure, failures)), failures + 1
+            elif following is None:
+                return
+            else:
+                failures = 0
+                if following.job is not None and attempt.call.remember is not None:
+                    job = SubmittedJob(deployment.name, attempt.first, following.job, request.n)
+                    await attempt.call.remember(job)
+            is_first, exchange = False, following
+            timeouts = await self._wait(attempt, exchange, failure)
+
+    @asynccontextmanager
+    async def _answer(
+        self, exchange: Exchange, deployment: Deployment, timeouts: Timeouts | None
+    ) -> AsyncIterator[_Answer]:
+        """Raises UpstreamError for a status that is not 2xx."""
+        async with self._sender.send(exchange.request, deployment, timeouts) as answer:
+            if answer.head.status // 100 != 2:
+                raise exchange.error(answer.head, body_without_secrets(await answer.text(), deployment.provider))
+            async with aclosing(answer.pieces()) as pieces:
+                decoder = exchange.decoder(answer.head)
+                yield _Answer(pieces, decoder)
+                if decoder.done:
+                    await _let_end(pieces)
+
+    async def _linked(
+        self, link: ImageLink, inspect: Inspector, deployment: Deployment, *, keeps_links: bool
+    ) -> AsyncGenerator[Event, None]:
+        """The image behind a link, as if it had been in the answer; or the link, as a full address."""
+        base_url = deployment.provider.base_url
+        if keeps_links:
+            yield ImageLink(_resolved(link.url, base_url))
+            return
+        async with aclosing(self._fetcher.as_base64(link.url, base_url)) as pieces:
+            async for piece in pieces:
+                for event in inspect((ImageData(piece),)):
+                    yield event
+
+    async def _wait(self, attempt: Attempt, exchange: Exchange, failure: UpstreamError | None = None) -> Timeouts:
+        """Pause before a later exchange, and return its timeouts. Raises UpstreamError if the deadline would pass;
+        `failure`: of the last exchange."""
+        timeouts = attempt.deployment.profile.timeout
+        left = attempt.began + timeouts.total - self._clock() - exchange.after
+        if left <= 0:
+            last = f"; the last status call failed: {failure.message}" if failure else ""
+            message = f"the job had not ended after {timeouts.total:g} s{last}"
+            raise UpstreamError(Failure.UNCERTAIN, message, timed_out=True) from failure
+        if exchange.after:
+            await self._sleep(exchange.after)
+        if exchange.is_repeatable:
+            return Timeouts(timeouts.connect, min(timeouts.read, SHORT_READ), left)
+        return replace(timeouts, total=left)
+
+
+class _Answer:
+    """One exchange's answer, decoded as it comes."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], decoder: Decoder) -> None:
+        self._pieces = pieces
+        self._decoder = decoder
+        self._has_ended = False
+
+    async def read(self) -> Iterable[Event | Exchange] | None:
+        """What the next piece tells; None at the end. To be read before the next call."""
+        if self._has_ended:
+            return None
+        piece = None if self._decoder.done else await anext(self._pieces, None)
+        if piece is not None:
+            return self._decoder.feed(piece)
+        self._has_ended = True
+        return self._decoder.close()
+
+
+async def _let_end(pieces: AsyncGenerator[bytes, None]) -> None:
+    """Mostly the end is on its way: then the connection can be used again. A host that keeps it open loses it."""
+    with suppress(UpstreamError, TimeoutError):
+        async with asyncio.timeout(LINGER):
+            async for _ in pieces:
+                pass
+
+
+def _left_nothing(error: UpstreamError | Unavailable) -> bool:
+    """True if the request that failed so was not sent."""
+    return isinstance(error, Unavailable) or error.failure is Failure.NOT_SENT
+
+
+def _of_a_later_one(error: UpstreamError | Unavailable) -> UpstreamError:
+    return error.alone() if isinstance(error, UpstreamError) else UpstreamError(Failure.NOT_SENT, error.message)
+
+
+def _pause(failure: UpstreamError, failures: int) -> float:
+    """Seconds before an exchange that failed, after `failures` others in a row, is made again."""
+    return max(PAUSES[min(failures, len(PAUSES) - 1)], min(failure.retry_after or 0.0, LONGEST_PAUSE))
+
+
+def _resolved(url: str, base_url: str) -> str:
+    """`url`, read at `base_url` if it is no full address. One that cannot be read is left as it is."""
+    try:
+        return url if urlsplit(url).scheme else urljoin(base_url, url)
+    except ValueError:
+        return url
