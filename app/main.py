@@ -36,8 +36,9 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened(settings, log) as ground:
+        async with opened(settings, log, lambda call, jobs: parts().service.gateway.resume(call, jobs)) as ground:
             app.state.parts = wiring.parts(ground, settings)
+            ground.retention.take_up()
             yield
             del app.state.parts
 

@@ -37,16 +37,17 @@ from app.routing.failover import RetryBudget
 from app.routing.health import Health
 from app.routing.queues import Slots
 from app.runs.entry import RunEntry
-from app.runs.persistence import RunFiles
+from app.runs.persistence import Resume, RunFiles
 from app.runs.retention import Retention, Room
+from app.runs.run import RunObserver
 from app.storage.data_dir import open_data_dir
 from app.storage.disk import DiskStore
-from app.storage.full_disk import LEAST_FREE, DiskAlarm, free_bytes, is_full, no_space
+from app.storage.full_disk import LEAST_FREE, DiskAlarm, free_bytes, no_space
 from app.storage.recording import Meter, Recording
 from app.storage.signed_urls import Signer, named
 from app.storage.spool import KEPT_FILES, Budget, Spool, Uploads
 from app.storage.spool import Files as SpoolFiles
-from app.telemetry.logs import AttemptLog, Log
+from app.telemetry.logs import AttemptLog, Log, RunLog
 from app.upstream.client import Upstream
 from app.upstream.downloads import Fetcher
 from app.upstream.transport import AiohttpTransport
@@ -61,7 +62,7 @@ class Ground:
     """What lives as long as the process, whatever the configuration becomes."""
 
     log: Log
-    not_kept: Callable[[str, Exception], None]
+    run_observers: tuple[RunObserver, ...]
     sandbox_url: str | None
     spools: SpoolFiles
     upload_budget: Budget
@@ -100,8 +101,8 @@ def new_log(settings: Settings) -> Log:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
-    """Raises DataDirError."""
+async def opened(settings: Settings, log: Log, resume: Resume) -> AsyncIterator[Ground]:
+    """`resume` takes up the jobs that an earlier process submitted. Raises DataDirError."""
     async with AsyncExitStack() as stack:
         sandbox_url = await _sandbox(stack) if settings.sandbox else None
         path = (
@@ -114,8 +115,19 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
         alarm = DiskAlarm(log.warning, time.monotonic)
         not_kept = partial(_not_kept, log, alarm)
         persistence = RunFiles(data.folder("runs"), meter, report=not_kept)
-        left = list(persistence.load(runs.retain_seconds, time.monotonic))
-        owed = [kept for kept in left if not kept.run.delivered]
+        observers: tuple[RunObserver, ...] = (RunLog(log, not_kept),)
+        spools = SpoolFiles(str(data.folder("spool")), KEPT_FILES, partial(alarm.failed, "spool"))
+        stack.callback(spools.close)
+        left = list(
+            persistence.load(
+                runs.retain_seconds,
+                time.monotonic,
+                resume=resume,
+                recording=lambda: Recording(lambda: Spool(0, spools), meter, RECORDED_IN_MEMORY),
+                observers=observers,
+            )
+        )
+        owed = [kept for kept in left if not kept.run.state.is_delivered]
         store = DiskStore(
             data.folder("files"),
             lifetime=files.lifetime_seconds,
@@ -128,11 +140,9 @@ async def opened(settings: Settings, log: Log) -> AsyncIterator[Ground]:
             for file in filter(None, map(store.holds, _files_of(kept))):
                 kept.run.call.files.callback(store.release, file)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
-        spools = SpoolFiles(str(data.folder("spool")), KEPT_FILES, partial(alarm.failed, "spool"))
-        stack.callback(spools.close)
         ground = Ground(
             log,
-            not_kept,
+            observers,
             sandbox_url,
             spools,
             Budget(settings.server.max_uploads_bytes, TEXT_IN_MEMORY),
@@ -198,7 +208,7 @@ def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Pa
         keepalive_seconds=server.keepalive_seconds,
         json_keepalive_after=server.json_keepalive_after,
         signer=ground.signer,
-        report=partial(_run_failed, ground),
+        run_observers=ground.run_observers,
         public_url=settings.files.public_url,
         fetch=partial(_remote, ground.fetcher, limits) if server.remote_images else None,
         finish_on_disconnect=settings.runs.on_disconnect == "finish",
@@ -253,10 +263,6 @@ def _not_kept(log: Log, alarm: DiskAlarm, run_id: str, error: Exception) -> None
     if isinstance(error, OSError):
         alarm.failed("runs", error)
     log.warning("run could not be kept", request_id=run_id, reason=getattr(error, "strerror", None) or str(error))
-
-
-def _run_failed(ground: Ground, run_id: str, error: Exception) -> None:
-    (ground.not_kept if is_full(error) else ground.log.crash)(run_id, error)
 
 
 def _key(key: KeySettings) -> Key:

@@ -31,15 +31,29 @@ class Clock:
         return self.now
 
 
+class Observer:
+    """Records the ends of runs, by their ids."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+        self.crashes: list[tuple[str, Exception]] = []
+
+    def run_ended(self, run: Run) -> None:
+        self.ends.append(run.id)
+
+    def run_crashed(self, run: Run, error: Exception) -> None:
+        self.crashes.append((run.id, error))
+
+
 @dataclass
 class Drawing:
-    """A run, and what has become of what it holds."""
+    """A run and the things that it holds."""
 
     run: Run
     meter: Meter
     uploads: Uploads
-    crashes: list[tuple[str, Exception]]
-    closed: list[str] = field(default_factory=list)  # what was given back, in this order
+    observer: Observer
+    closed: list[str] = field(default_factory=list)  # in the order of closing
 
 
 def wanted(prompt: str = "a fox", **fields: Any) -> ImageRequest:
@@ -55,6 +69,7 @@ def edit(uploads: Uploads, data: bytes = b"picture") -> ImageRequest:
 def drawing(
     *steps: Step,
     id: str = "run",
+    idempotency_key: str | None = None,
     request: ImageRequest | None = None,
     key: Key = A,
     sent: bool = True,
@@ -67,11 +82,18 @@ def drawing(
     call = Call(request or wanted(), key, uploads, sent=sent, id=id)
     resources = ExitStack()
     recording = Recording(spool, meter, 1 << 20)
-    events, crashes = _events(steps, lambda: drawn.closed), list[tuple[str, Exception]]()
+    events, observer = _events(steps, lambda: drawn.closed), Observer()
     run = Run(
-        id, call, events, recording, resources, 1_700_000_000, clock or Clock(), lambda *crash: crashes.append(crash)
+        call,
+        events,
+        recording,
+        resources,
+        1_700_000_000,
+        clock or Clock(),
+        idempotency_key=idempotency_key,
+        observers=(observer,),
     )
-    drawn = Drawing(run, meter, uploads, crashes)
+    drawn = Drawing(run, meter, uploads, observer)
     resources.callback(drawn.closed.append, "resources")
     return drawn
 
@@ -89,6 +111,16 @@ async def _events(steps: tuple[Step, ...], closed: Callable[[], list[str]]) -> A
                 yield step
     finally:
         closed().append("events")
+
+
+def are_closed(request: ImageRequest) -> bool:
+    """True if the pictures of the request cannot be read any more."""
+    try:
+        for picture in request.images:
+            picture.blob.read(0, 1)
+    except (ValueError, OSError):
+        return True
+    return False
 
 
 async def read(run: Run) -> list[Event]:

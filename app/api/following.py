@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -16,13 +15,14 @@ from app.api.requests.body import ClientGone, Limits
 from app.api.requests.json_body import Fetch
 from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder
 from app.api.responses.sending import Answer, KeepAlive, send_json, send_raw, send_sse
-from app.errors import ApiError, Unavailable
+from app.errors import ApiError
 from app.events import Event
 from app.gateway.gateway import Gateway
 from app.imaging.workers import Workers
 from app.runs.entry import RunEntry
+from app.runs.follower import Follower
 from app.runs.retention import Retention
-from app.runs.run import Run
+from app.runs.run import Run, RunObserver
 from app.server.protocol import break_off, connection
 from app.storage.recording import Recording
 from app.storage.signed_urls import Signer
@@ -43,81 +43,35 @@ class Service:
     keepalive_seconds: float
     json_keepalive_after: float | None
     signer: Signer
-    report: Callable[[str, Exception], None]
+    run_observers: tuple[RunObserver, ...] = ()
     public_url: str | None = None
     fetch: Callable[[Uploads], Fetch] | None = None
     finish_on_disconnect: bool = True
     log_prompts: bool = False
 
-    def outlives(self, run: Run) -> bool:
-        """Whether the run goes on when the last caller leaves."""
-        return bool(run.call.sent) and self.finish_on_disconnect
 
-
-async def serve(service: Service, kept: RunEntry, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with a run's images. If the caller leaves, what was sent to a provider is seen to its end."""
-    run, retention = kept.run, service.retention
-    caller = Caller(service, run)
-    try:
-        with Answer(scope, send, lambda: run.detach(partial(retention.settled, kept))) as answer:
-            if answer.lost:
-                raise ClientGone
-            with while_connected(scope, receive, answer, caller):
-                async with aclosing(run.follow()) as events:
-                    await _answer(service, run, answer, events)
-        if run.recording.error is None:
-            retention.delivered(kept)
-            if found := connection(scope):
-                found.when_broken(partial(retention.returned, kept))
-    except Exception as error:
-        caller.leave()
-        if not run.present and service.outlives(run):
-            await run.finish()
-        run.owed = _owed(run, answer)
-        if answer.started and not answer.finished:
-            break_off(scope)
-        if answer.gone and isinstance(error, ApiError):
-            raise ClientGone from None
-        raise
-    finally:
-        caller.leave()
-        run.followers -= 1
-        if not run.followers:
-            run.abandon()
-        await retention.settled(kept)
-
-
-def _owed(run: Run, answer: Answer) -> bool:
-    """Whether the caller could not be told of a failure, and is to be told when it comes back instead of having it
-    drawn again: always if its answer had begun for the sake of a sign of life, a refusal also if it had left."""
-    error = run.recording.error
-    if error is None or not (run.failed_unpaid and run.failed_empty):
-        return False
-    return error.should_retry is False if answer.gone else answer.started
-
-
-class Caller:
-    """One who is answered from a run, and may leave: the last one takes along what was not sent to a provider yet."""
-
-    def __init__(self, service: Service, run: Run) -> None:
-        run.followers += 1
-        run.present += 1
-        run.call.left = False
-        self._service = service
-        self._run = run
-        self._present = True
-
-    def leave(self) -> None:
-        if not self._present:
-            return
-        self._present = False
-        self._run.present -= 1
-        self._run.call.left = not self._run.present
-        if not self._run.present and not self._service.outlives(self._run):
-            self._run.abort(Unavailable("The caller left, so the work on the images was given up."))
-
-    def drives(self, task: asyncio.Task[None] | None) -> bool:
-        return self._run.driven_by(task)
+async def serve(service: Service, entry: RunEntry, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one caller from a run. Raises the run's ApiError while nothing was sent, and ClientGone."""
+    retention = service.retention
+    async with retention.follow(entry, finish_on_disconnect=service.finish_on_disconnect) as follower:
+        with Answer(scope, send, follower.fell_behind) as answer:
+            try:
+                if answer.lost:
+                    follower.left()
+                    raise ClientGone
+                with while_connected(scope, receive, answer, follower):
+                    async with aclosing(follower.events()) as events:
+                        await _answer(service, entry.run, answer, events)
+            except Exception as error:
+                if answer.started and not answer.finished:
+                    follower.broken()
+                    break_off(scope)
+                if answer.gone and isinstance(error, ApiError):
+                    raise ClientGone from None
+                raise
+        follower.delivered()
+        if found := connection(scope):
+            found.when_broken(follower.broken)
 
 
 async def _answer(service: Service, run: Run, answer: Answer, events: AsyncGenerator[Event, None]) -> None:
@@ -133,16 +87,16 @@ async def _answer(service: Service, run: Run, answer: Answer, events: AsyncGener
 
 
 @contextmanager
-def while_connected(scope: Scope, receive: Receive, answer: Answer, caller: Caller) -> Iterator[None]:
-    """Watches whether the client leaves before the answer is finished. Then the work inside is stopped as ClientGone:
-    at once, or, if others depend on it, as soon as it has something to send."""
+def while_connected(scope: Scope, receive: Receive, answer: Answer, follower: Follower) -> Iterator[None]:
+    """Watch whether the client disconnects before the answer is finished. Then stop the work inside as ClientGone: at
+    once, or, if other followers depend on it, as soon as it has something to send."""
     work = asyncio.current_task()
 
     def gone() -> None:
         if work is not None and not answer.finished:
             answer.gone = True
-            caller.leave()
-            if not caller.drives(work):
+            follower.left()
+            if not follower.is_driving(work):
                 work.cancel()
 
     found = connection(scope)

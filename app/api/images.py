@@ -61,12 +61,12 @@ class ImageEndpoint:
                 preparation = Preparation(request, uploads, service.workers, key.name) if request.images else None
                 call = Call(request, key, uploads, preparation, link, id=state["request_id"])
                 found = await self._found(service, call, back)
-            if found and (found.run.owed or not found.run.failed_unpaid):
-                stack.enter_context(service.retention.joined(found, state["request_id"]))
+            if found and not found.run.may_be_drawn_afresh:
+                stack.enter_context(service.retention.join(found, state["request_id"]))
                 uploads.close()
                 await serve(service, found, scope, receive, send)
                 return
-            kept = self._begun(service, call, back, found, state["request_id"], held)
+            kept = self._begun(service, call, back, found, held)
             stack.pop_all()  # the uploads and the key's place are the run's from now on
         await serve(service, kept, scope, receive, send)
 
@@ -78,9 +78,7 @@ class ImageEndpoint:
             call.request, call.key, idempotency_key=back.idempotency_key, is_retry=back.is_retry
         )
 
-    def _begun(
-        self, service: Service, call: Call, back: Back, failed: RunEntry | None, request_id: str, held: ExitStack
-    ) -> RunEntry:
+    def _begun(self, service: Service, call: Call, back: Back, failed: RunEntry | None, held: ExitStack) -> RunEntry:
         """A new run. What `failed` has drawn already is not drawn again."""
         if back.possible:
             service.keys.spend(call.key)
@@ -91,8 +89,17 @@ class ImageEndpoint:
         events = service.gateway.draw(call, service.gateway.candidates(call.request, call.key))
         if failed:
             service.retention.replace(failed)
-        run = Run(request_id, call, events, service.recording(), held, int(time.time()), time.monotonic, service.report)
-        return service.retention.add(run, back.idempotency_key)
+        run = Run(
+            call,
+            events,
+            service.recording(),
+            held,
+            int(time.time()),
+            time.monotonic,
+            idempotency_key=back.idempotency_key,
+            observers=service.run_observers,
+        )
+        return service.retention.add(run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,4 +42,4 @@ class Call:
     announce: Callable[[], Awaitable[None]] | None = None  # to be awaited before anything is sent; None: needless
     remember: Callable[[SubmittedJob], Awaitable[None]] | None = None  # awaited after each submit; None: needless
     sent: int = 0  # attempts of which something has left, or may have: from the first on it may cost money
-    left: bool = False  # nobody waits for it any more
+    is_awaited: Callable[[], bool] = lambda: True  # False: no caller is connected any more

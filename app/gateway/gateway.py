@@ -219,7 +219,7 @@ def _not_resumable() -> ApiError:
 
 def _refuse_the_absent(call: Call) -> None:
     """Stop failing over when the caller has left and nothing was sent. Raises Unavailable."""
-    if call.left and not call.sent:
+    if not call.sent and not call.is_awaited():
         raise Unavailable("The caller left before anything was sent.")
 
 

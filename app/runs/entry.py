@@ -1,14 +1,16 @@
-"""A run that is kept, and how many of those whose answers have arrived. Does not decide who is answered from them."""
+"""A run that is kept, and the kept runs whose answers have arrived. Does not decide which request is answered from
+them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.gateway.call import SubmittedJob
 from app.runs.run import Run
 
-# What has arrived and has no idempotency key is kept for nobody in particular, so in little room: bytes in memory,
-# runs, and open files.
+# The bounds of delivered runs without an idempotency key, which are seldom asked for again: bytes in memory, runs, and
+# open files.
 DELIVERED_BYTES = 4 * 1_048_576
 DELIVERED_RUNS = 128
 DELIVERED_FILES = 64
@@ -17,23 +19,29 @@ DELIVERED_FILES = 64
 class RunFile(Protocol):
     """The file in which a run outlives the process."""
 
-    def rest(self) -> None: ...
+    def rest(self) -> None:
+        """Close its descriptor until it is read again."""
+        ...
 
-    def received(self) -> None: ...
+    def mark_delivered(self) -> None: ...
 
     def remove(self) -> None: ...
 
 
 class Note(Protocol):
-    """The file that tells the next process that a run was sent, while nothing tells what became of it."""
+    """The file that tells the next process that a run was sent, until the run has a file of its own."""
 
     @property
     def name(self) -> str:
-        """That of the run's own file, too."""
+        """The name of the run's own file, too."""
         ...
 
     async def written(self) -> None:
-        """Waits until the disk has it."""
+        """Wait until the disk has it."""
+        ...
+
+    async def add(self, job: SubmittedJob) -> None:
+        """Write down a job that a provider has accepted. Returns when the disk has it."""
         ...
 
     def remove(self) -> None: ...
@@ -41,20 +49,18 @@ class Note(Protocol):
 
 @dataclass(slots=True, eq=False)
 class RunEntry:
-    """`ids` are those of the requests that are answered from the run."""
+    """`ids` are the ids of the requests that the run answers; `joined` counts the callers that came back and are still
+    connected."""
 
     run: Run
-    idempotency_key: str | None
     ids: list[str]
-    joined: int = 0  # by how many who came back and are still there
-    place: RunFile | None = None
+    joined: int = 0
+    file: RunFile | None = None
     note: Note | None = None
-    delivered_at: float = 0.0  # the clock's time, seconds
-    returned: bool = False  # it was delivered, but its connection broke
 
 
-class Delivered:
-    """The runs whose answers have arrived: those in memory and those in files, each in the order of delivery. Those
+class DeliveredRuns:
+    """The runs whose answers have arrived, those in memory and those in files, each in the order of delivery. Those
     with an idempotency key lie in files of their own, and stay while there is room."""
 
     def __init__(self) -> None:
@@ -63,30 +69,33 @@ class Delivered:
         self._named: dict[RunEntry, None] = {}
         self._bytes = 0
 
-    def add(self, kept: RunEntry) -> None:
-        recording = kept.run.recording
-        if kept.run.named:
-            self._named.setdefault(kept)
+    def add(self, entry: RunEntry) -> None:
+        recording = entry.run.recording
+        if entry.run.idempotency_key is not None:
+            self._named.setdefault(entry)
         elif recording.on_disk:
-            self._on_disk.setdefault(kept)
-        elif kept not in self._in_memory:
-            self._in_memory[kept] = recording.in_memory
+            self._on_disk.setdefault(entry)
+        elif entry not in self._in_memory:
+            self._in_memory[entry] = recording.in_memory
             self._bytes += recording.in_memory
 
-    def remove(self, kept: RunEntry) -> None:
-        self._bytes -= self._in_memory.pop(kept, 0)
-        self._on_disk.pop(kept, None)
-        self._named.pop(kept, None)
+    def remove(self, entry: RunEntry) -> None:
+        self._bytes -= self._in_memory.pop(entry, 0)
+        self._on_disk.pop(entry, None)
+        self._named.pop(entry, None)
 
-    def in_memory(self) -> RunEntry | None:
-        homeless = (kept for kept in self._named if kept.place is None)  # the disk was full
-        return next(iter(self._in_memory), None) or next(homeless, None)
+    def __len__(self) -> int:
+        return len(self._in_memory) + len(self._on_disk) + len(self._named)
 
-    def on_disk(self) -> RunEntry | None:
+    def first_in_memory(self) -> RunEntry | None:
+        without_file = (entry for entry in self._named if entry.file is None)  # the disk was full
+        return next(iter(self._in_memory), None) or next(without_file, None)
+
+    def first_on_disk(self) -> RunEntry | None:
         return next(iter(self._on_disk), None) or next(iter(self._named), None)
 
-    def too_much(self) -> RunEntry | None:
-        """One that has to go."""
+    def first_too_many(self) -> RunEntry | None:
+        """Return a run that has to go, since its kind is over its bound."""
         if self._bytes > DELIVERED_BYTES or len(self._in_memory) > DELIVERED_RUNS:
             return next(iter(self._in_memory))
         return next(iter(self._on_disk)) if len(self._on_disk) > DELIVERED_FILES else None

@@ -1,4 +1,5 @@
-"""What makes two requests the same: their fields and the bytes of their files, not how they were put on the wire."""
+"""The fingerprint of a request: two requests are the same if their fields and the bytes of their files are, however
+they were put on the wire."""
 
 from __future__ import annotations
 
@@ -13,19 +14,19 @@ _PIECE = 1_048_576
 _FIELDS = [name for name in ImageRequest.__slots__ if name not in ("images", "mask", "markup")]
 
 
-def identity(request: ImageRequest) -> bytes:
-    """A digest. Reads the uploads, so give it a thread if there are any. Raises ValueError, OSError when they are
-    closed."""
+def fingerprint(request: ImageRequest) -> bytes:
+    """Return a digest. It reads the uploads, so call it in a thread if there are any. Raises ValueError, OSError when
+    they are closed."""
     files = [_digest(upload.blob) if upload else None for upload in (*request.images, request.mask, request.markup)]
     plain = [getattr(request, name) for name in _FIELDS]
     return sha256(json.dumps([plain, files], sort_keys=True, default=_plain).encode()).digest()
 
 
-async def identified(request: ImageRequest) -> bytes | None:
-    """The same, in a thread if need be; None when the uploads are closed: nobody needed it any more."""
+async def find_fingerprint(request: ImageRequest) -> bytes | None:
+    """Return the digest, computed in a thread if there are uploads; None if the uploads are closed already."""
     uploads = any((*request.images, request.mask, request.markup))
     try:
-        return await asyncio.to_thread(identity, request) if uploads else identity(request)
+        return await asyncio.to_thread(fingerprint, request) if uploads else fingerprint(request)
     except (ValueError, OSError):
         return None
 

@@ -1,39 +1,41 @@
-"""Which runs are kept, for whom, how long and in how much room; and which of them a new request joins."""
+"""Which runs are kept, for which key, how long and in how much room; and which of them a new request joins."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from app.access.keys import Key
 from app.errors import ApiError, Conflict, NotFound, Unavailable, shortened
+from app.gateway.call import SubmittedJob
 from app.gateway.fanout import FinishedImages
 from app.images import ImageRequest
-from app.runs.entry import Delivered, Note, RunEntry
-from app.runs.fingerprint import identified
+from app.runs.entry import DeliveredRuns, Note, RunEntry
+from app.runs.fingerprint import find_fingerprint
+from app.runs.follower import Follower
 from app.runs.run import Run
+from app.runs.state import State
 from app.storage.full_disk import LEAST_FREE
 from app.storage.recording import Meter
 
-RUNS = 10_000  # that are known at once, of all kinds: each takes some kilobytes, whatever became of it
-RETURN_SECONDS = 10.0  # after its delivery in which a broken connection lets its retry have the run
-NAMES = 16  # under which one run is known, at the most
-SWEEP_SECONDS = 0.05, 30.0  # between looks for what is too old, at the least and at the most
+RUNS = 10_000  # known at once, of all kinds: each takes some kilobytes
+NAMES = 16  # request ids of one run, at the most
+SWEEP_SECONDS = 0.05, 30.0  # between two sweeps, at the least and at the most
 
 
 class Persistence(Protocol):
-    """Where runs that ended undelivered, or have an idempotency key, outlive the process."""
+    """The store in which undelivered runs, and those with an idempotency key, outlive the process."""
 
-    async def save(self, kept: RunEntry) -> None:
-        """Gives it a place, if there is room. Then its note is removed."""
+    async def save(self, entry: RunEntry) -> None:
+        """Give the run a file, if there is room, and remove its note then."""
         ...
 
-    def note(self, kept: RunEntry) -> Note:
-        """Begins to write down that the run is about to be sent."""
+    def note(self, entry: RunEntry) -> Note:
+        """Begin to write down that the run is about to be sent."""
         ...
 
 
@@ -46,9 +48,19 @@ class Room:
     retain_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class RetentionSnapshot:
+    """The kept runs by state, the delivered ones that may go first, and the bytes of all recordings."""
+
+    states: dict[State, int]
+    delivered: int
+    memory_bytes: int
+    disk_bytes: int
+
+
 class Retention:
-    """`runs` are what an earlier process has left; with any, it has to be made within a running loop. `free` tells how
-    many bytes the disk has left."""
+    """`runs` are the runs that an earlier process left; with any, it has to be made within a running loop. `free`
+    returns the bytes that the disk has left."""
 
     def __init__(
         self,
@@ -64,54 +76,63 @@ class Retention:
         self._persistence = persistence
         self._clock = clock
         self._free = free
-        self._kept: dict[int, RunEntry] = {id(kept): kept for kept in runs}  # a caller may name two runs the same
-        self._delivered = Delivered()
-        for kept in self._kept.values():
-            if kept.run.delivered:
-                self._delivered.add(kept)
+        self._entries: dict[int, RunEntry] = {id(entry): entry for entry in runs}  # two runs may have one name
+        self._delivered = DeliveredRuns()
+        for entry in self._entries.values():
+            self._prepare(entry)
+            if entry.run.state.is_delivered:
+                self._delivered.add(entry)
         self._swept = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
-        if self._kept:
+        if self._entries:
             self._sweep_later()
 
+    def snapshot(self) -> RetentionSnapshot:
+        states: dict[State, int] = {}
+        for entry in self._entries.values():
+            states[entry.run.state] = states.get(entry.run.state, 0) + 1
+        return RetentionSnapshot(states, len(self._delivered), self._meter.memory, self._meter.disk)
+
+    def entries(self) -> list[RunEntry]:
+        """Return the kept runs, in the order in which they began."""
+        return list(self._entries.values())
+
     def make_room(self) -> None:
-        """Before anything is drawn. Raises Unavailable when there is no room for what nobody may fetch."""
+        """Drop delivered runs before anything is drawn. Raises Unavailable when undelivered ones fill all the room."""
         self._sweep()
-        while self._meter.memory >= self._room.memory_bytes and (kept := self._delivered.in_memory()):
-            self._forget(kept)
-        while self._meter.disk >= self._room.disk_bytes and (kept := self._delivered.on_disk()):
-            self._forget(kept)
-        while (kept := self._delivered.on_disk()) and self._free() < LEAST_FREE:
-            self._forget(kept)
-        while len(self._kept) >= RUNS and (kept := self._dispensable()):
-            self._forget(kept)
-        # Memory is no room to stay in: what falls behind, or is left, goes to disk.
-        if self._meter.disk >= self._room.disk_bytes or len(self._kept) >= RUNS:
+        while self._meter.memory >= self._room.memory_bytes and (entry := self._delivered.first_in_memory()):
+            self._forget(entry)
+        while self._meter.disk >= self._room.disk_bytes and (entry := self._delivered.first_on_disk()):
+            self._forget(entry)
+        while (entry := self._delivered.first_on_disk()) and self._free() < LEAST_FREE:
+            self._forget(entry)
+        while len(self._entries) >= RUNS and (entry := self._first_dispensable()):
+            self._forget(entry)
+        # Memory is no room to stay in: a recording without a fast reader goes to disk.
+        if self._meter.disk >= self._room.disk_bytes or len(self._entries) >= RUNS:
             raise Unavailable(
                 "The gateway has no room left for images that nobody has fetched yet. Try again later.",
                 code="no_room",
                 retry_after=max(1.0, min(30.0, self._room.retain_seconds)),
             )
 
-    def _dispensable(self) -> RunEntry | None:
-        """Sooner what somebody has had than what failed, the oldest first; never images that nobody has had."""
-        delivered = self._delivered.in_memory() or self._delivered.on_disk()
-        return delivered or next((kept for kept in self._kept.values() if kept.run.failed_empty), None)
+    def _first_dispensable(self) -> RunEntry | None:
+        """Return a delivered run, else a failed one, the oldest first; never images that no caller has."""
+        delivered = self._delivered.first_in_memory() or self._delivered.first_on_disk()
+        return delivered or next((entry for entry in self._entries.values() if entry.run.is_empty_failure), None)
 
-    def add(self, run: Run, idempotency_key: str | None) -> RunEntry:
-        run.named = idempotency_key is not None
-        kept = RunEntry(run, idempotency_key, [run.id])
-        if run.named:
-            run.call.announce = partial(self._announce, kept)
-        self._kept[id(kept)] = kept
-        return kept
+    def add(self, run: Run) -> RunEntry:
+        entry = RunEntry(run, [run.id])
+        self._prepare(entry)
+        self._entries[id(entry)] = entry
+        return entry
 
     def get(self, run_id: str, key: Key) -> RunEntry:
-        """Raises NotFound, also for another key's run."""
+        """Return the run of that id. Raises NotFound, also for another key's run."""
         self._sweep()
-        for kept in self._of(key):
-            if run_id in kept.ids:
-                return kept
+        for entry in self._entries_of(key):
+            if run_id in entry.ids:
+                return entry
         seconds = f"{self._room.retain_seconds:g}"
         message = (
             f"There is no run {shortened(run_id)!r} of yours. Runs are kept for {seconds} seconds after their end."
@@ -121,206 +142,242 @@ class Retention:
     async def find(
         self, request: ImageRequest, key: Key, *, idempotency_key: str | None, is_retry: bool
     ) -> RunEntry | None:
-        """The run that `request` comes back for. Raises Conflict when the idempotency key was used for another one."""
+        """Return the run that `request` comes back for. Raises Conflict when its idempotency key belongs to another
+        request."""
         self._sweep()
         wanted: bytes | None = None
         if idempotency_key is not None:
-            while kept := self._named(idempotency_key, key):
-                wanted = wanted or await identified(request)
-                same = await kept.run.is_for(wanted)
-                if id(kept) not in self._kept:
+            while entry := self._find_named(idempotency_key, key):
+                wanted = wanted or await find_fingerprint(request)
+                is_same = await entry.run.is_for(wanted)
+                if id(entry) not in self._entries:
                     continue  # it was forgotten meanwhile, or drawn afresh
-                if not same:
+                if not is_same:
                     raise Conflict(
                         "This Idempotency-Key was used for another request. Use a new one for a new request.",
                         code="idempotency_key_reused",
                         param="Idempotency-Key",
                         should_retry=False,
                     )
-                return kept
+                return entry
         elif is_retry:
-            # Sooner one that nobody is connected to: two who asked for the same may both come back.
-            waiting = [kept for kept in self._of(key) if self._awaited(kept)]
-            for kept in sorted(waiting, key=lambda kept: kept.run.present > 0):
-                wanted = wanted or await identified(request)
-                if await kept.run.is_for(wanted) and self._awaited(kept):
-                    return kept
+            # Runs without a connected caller come first: two callers of the same request may both come back.
+            joinable = [entry for entry in self._entries_of(key) if self._is_joinable(entry)]
+            for entry in sorted(joinable, key=lambda entry: entry.run.present > 0):
+                wanted = wanted or await find_fingerprint(request)
+                if await entry.run.is_for(wanted) and self._is_joinable(entry):
+                    return entry
         return None
 
     @contextmanager
-    def joined(self, kept: RunEntry, request_id: str) -> Iterator[None]:
-        """While somebody who came back is answered from the run."""
-        kept.joined += 1
-        if request_id not in kept.ids and len(kept.ids) < NAMES:
-            kept.ids.append(request_id)
+    def join(self, entry: RunEntry, request_id: str) -> Iterator[None]:
+        """Count a caller that came back while it is answered from the run."""
+        entry.joined += 1
+        if request_id not in entry.ids and len(entry.ids) < NAMES:
+            entry.ids.append(request_id)
         try:
             yield
         finally:
-            kept.joined -= 1
+            entry.joined -= 1
 
-    def replace(self, kept: RunEntry) -> None:
-        """The run failed unpaid and is drawn afresh; its images, if it has any, are another's now."""
-        kept.run.call.drawn = FinishedImages()
-        self._forget(kept)
+    def replace(self, entry: RunEntry) -> None:
+        """Forget a run that failed unpaid and is drawn afresh; its images, if it has any, belong to the new run."""
+        entry.run.call.drawn = FinishedImages()
+        self._forget(entry)
 
-    async def settled(self, kept: RunEntry) -> None:
-        """Somebody has stopped following the run, or it has ended by itself: what nobody has had yet is kept so that
-        it is known again, also after a restart; what failed without having cost anything is forgotten, if no older
-        failure would be told in its place."""
-        run = kept.run
-        if run.failed_unpaid:
-            _retract(kept)
-        if id(kept) in self._kept and run.ended:
-            if _forgettable(run) and not await self._covers(kept):
+    @asynccontextmanager
+    async def follow(self, entry: RunEntry, *, finish_on_disconnect: bool) -> AsyncIterator[Follower]:
+        """Answer one caller from the run. When the last caller leaves, a run that was sent goes on if
+        `finish_on_disconnect`; any other ends."""
+        follower = Follower(
+            entry.run,
+            finish_on_disconnect=finish_on_disconnect,
+            when_delivered=partial(self._deliver, entry),
+            when_settled=partial(self.settle, entry),
+        )
+        try:
+            yield follower
+        except Exception:
+            await follower.end_badly()
+            raise
+        finally:
+            follower.end()
+            await self.settle(entry)
+
+    async def settle(self, entry: RunEntry) -> None:
+        """Decide what is kept when a follower has ended, or the run. A run that no caller has is kept so that it is
+        known again, also after a restart. A failure without a cost is forgotten, unless its retry would then get the
+        error of an older run."""
+        run = entry.run
+        if run.state.is_unpaid:
+            _retract(entry)
+        if id(entry) in self._entries and run.has_ended:
+            if _is_forgettable(run) and not await self._hides_older_failure(entry):
                 if not run.followers:
-                    self._forget(kept)
+                    self._forget(entry)
                 return
-            if run.named or not run.delivered:
+            if run.idempotency_key is not None or not run.state.is_delivered:
                 await run.identify()
-            if (run.named or not run.delivered) and not run.failed_unpaid:
-                await self._save(kept)
+                if not run.state.is_unpaid:
+                    await self._save(entry)
             self._sweep_later()
         if not run.followers:
-            if id(kept) not in self._kept:
+            if id(entry) not in self._entries:
                 run.forget()
-            elif kept.place:
-                kept.place.rest()
+            elif entry.file:
+                entry.file.rest()
 
-    def delivered(self, kept: RunEntry) -> None:
-        """The socket has taken the last byte."""
-        run = kept.run
-        run.delivered, kept.delivered_at, kept.returned = True, self._clock(), False
-        run.release()
-        self._tidy(kept)
-        if id(kept) not in self._kept:
-            return
-        self._delivered.add(kept)
-        while (too_much := self._delivered.too_much()) is not None:
-            self._forget(too_much)
-
-    def returned(self, kept: RunEntry) -> None:
-        """The connection broke after the last byte was sent on it, so the caller may not have had all. Its retry, which
-        comes at once, is answered from the run if it is still there: it stays among those that go first, since clients
-        that had all of it break connections, too. Later on, idle ones are reset for other reasons."""
-        soon = self._clock() - kept.delivered_at < RETURN_SECONDS
-        kept.returned = soon and kept.run.delivered
+    def take_up(self) -> None:
+        """Let the runs whose jobs an earlier process submitted drive themselves to their end."""
+        for entry in self._entries.values():
+            if not entry.run.has_ended:
+                entry.run.detach(partial(self.settle, entry))
 
     def give_up(self, error: Callable[[], ApiError]) -> None:
-        """The gateway goes down: whatever is still drawn ends with an error."""
-        for kept in list(self._kept.values()):
-            told = error()
-            kept.run.abort(told.paid() if kept.run.call.sent else told)
+        """End everything that is under way with an error, since the gateway goes down."""
+        for entry in self.entries():
+            is_sent = entry.run.state is State.SENT
+            entry.run.abort(error().paid() if is_sent else error())
 
     async def close(self) -> None:
-        """Sees to it that what nobody has fetched yet outlives the process."""
+        """End all runs, and save the undelivered ones for the next process."""
         self.give_up(lambda: Unavailable("The gateway is going down.", code="shutting_down"))
-        for kept in list(self._kept.values()):
-            await kept.run.over()
-            await self.settled(kept)
-            kept.run.forget()
-        self._kept.clear()
+        for entry in self.entries():
+            await entry.run.wait_until_over()
+            await self.settle(entry)
+            entry.run.forget()
+        self._entries.clear()
         if self._sweeper:
             self._sweeper.cancel()
 
-    async def _announce(self, kept: RunEntry) -> None:
-        """Returns when the disk knows that the run may have been sent. All attempts of a run share one note. Only runs
-        with an idempotency key have one: a process that is killed loses the others, and no caller can name them."""
-        if kept.note is None:
-            kept.note = self._persistence.note(kept)
-        await kept.note.written()
+    def _prepare(self, entry: RunEntry) -> None:
+        """A run with an idempotency key is written down before anything is sent; any run, when a job was submitted. A
+        process that is killed loses the others: no caller can name them."""
+        call = entry.run.call
+        if entry.run.idempotency_key is not None:
+            call.announce = partial(self._announce, entry)
+        call.remember = partial(self._remember, entry)
 
-    async def _save(self, kept: RunEntry) -> None:
-        kept.run.followers += 1  # its recording is not to be closed meanwhile
-        try:
-            await self._persistence.save(kept)
-        finally:
-            kept.run.followers -= 1
-        self._tidy(kept)
+    async def _announce(self, entry: RunEntry) -> None:
+        """Return when the disk knows that the run may have been sent. All attempts of a run share one note."""
+        if entry.note is None:
+            entry.note = self._persistence.note(entry)
+        await entry.note.written()
 
-    def _tidy(self, kept: RunEntry) -> None:
-        """Of what somebody has had, only what has an idempotency key needs its file."""
-        if kept.place is None:
+    async def _remember(self, entry: RunEntry, job: SubmittedJob) -> None:
+        await self._announce(entry)
+        if entry.note is not None:
+            await entry.note.add(job)
+
+    def _deliver(self, entry: RunEntry) -> None:
+        entry.run.deliver()
+        self._tidy(entry)
+        if id(entry) not in self._entries:
             return
-        if id(kept) not in self._kept or (kept.run.delivered and not kept.run.named):
-            kept.place.remove()
-        elif kept.run.delivered:
-            kept.place.received()
+        self._delivered.add(entry)
+        while (too_many := self._delivered.first_too_many()) is not None:
+            self._forget(too_many)
 
-    def _named(self, idempotency_key: str, key: Key) -> RunEntry | None:
-        return next((kept for kept in self._of(key) if kept.idempotency_key == idempotency_key), None)
+    async def _save(self, entry: RunEntry) -> None:
+        entry.run.followers += 1  # its recording stays open meanwhile
+        try:
+            await self._persistence.save(entry)
+        finally:
+            entry.run.followers -= 1
+        self._tidy(entry)
 
-    def _of(self, key: Key) -> Iterator[RunEntry]:
-        """The newest first."""
-        return (kept for kept in reversed(self._kept.values()) if kept.run.call.key.name == key.name)
+    def _tidy(self, entry: RunEntry) -> None:
+        """Remove the file of a delivered run, unless it has an idempotency key."""
+        if entry.file is None:
+            return
+        is_delivered = entry.run.state.is_delivered
+        if id(entry) not in self._entries or (is_delivered and entry.run.idempotency_key is None):
+            entry.file.remove()
+        elif is_delivered:
+            entry.file.mark_delivered()
 
-    def _awaited(self, kept: RunEntry) -> bool:
-        waits = kept.returned or not kept.run.delivered
-        return id(kept) in self._kept and waits and not kept.joined and kept.idempotency_key is None
+    def _find_named(self, idempotency_key: str, key: Key) -> RunEntry | None:
+        return next((each for each in self._entries_of(key) if each.run.idempotency_key == idempotency_key), None)
 
-    async def _covers(self, kept: RunEntry) -> bool:
-        """Whether an older failure would be told for this one, if it were forgotten, when its caller comes back. Of
-        several that are good for nothing else one is enough."""
-        if kept.idempotency_key is not None:
+    def _entries_of(self, key: Key) -> Iterator[RunEntry]:
+        """Yield the key's runs, the newest first."""
+        return (entry for entry in reversed(self._entries.values()) if entry.run.call.key.name == key.name)
+
+    def _is_joinable(self, entry: RunEntry) -> bool:
+        """True if an SDK's retry may be answered from the run."""
+        is_undelivered = entry.run.state is not State.DELIVERED
+        is_alone = not entry.joined and entry.run.idempotency_key is None
+        return id(entry) in self._entries and is_undelivered and is_alone
+
+    async def _hides_older_failure(self, entry: RunEntry) -> bool:
+        """True if dropping this failed run would let its retry match an older failed run of the same request. Drops
+        older ones that are redundant."""
+        if entry.run.idempotency_key is not None:
             return False
-        others = [other for other in self._of(kept.run.call.key) if other is not kept and _alike(other, kept)]
-        if not any(self._awaited(other) and not _forgettable(other.run) for other in others):
+        others = [each for each in self._entries_of(entry.run.call.key) if each is not entry and _is_alike(each, entry)]
+        if not any(map(self._would_be_told, others)):
             return False
-        await kept.run.identify()
-        same = [other for other in others if other.run.identity == kept.run.identity is not None]
-        for other in same:
-            if _forgettable(other.run) and not other.run.followers:
-                self._forget(other)
-        return any(self._awaited(other) and not _forgettable(other.run) for other in same)
+        await entry.run.identify()
+        same = [each for each in others if each.run.fingerprint == entry.run.fingerprint is not None]
+        for each in same:
+            if _is_forgettable(each.run) and not each.run.followers:
+                self._forget(each)
+        return any(map(self._would_be_told, same))
 
-    def _sweep(self, *, now_and_then: bool = True) -> None:
+    def _would_be_told(self, entry: RunEntry) -> bool:
+        """True if a retry that matches this failed run would get its error."""
+        return self._is_joinable(entry) and not _is_forgettable(entry.run)
+
+    def _sweep(self, *, is_hurried: bool = True) -> None:
+        """Forget ended runs whose time is up; once a second if `is_hurried`."""
         now = self._clock()
-        if now_and_then and now - self._swept < 1.0:
+        if is_hurried and now - self._swept < 1.0:
             return
         self._swept = now
-        for kept in list(self._kept.values()):
-            ended = kept.run.ended_at
-            if ended is not None and ended + self._room.retain_seconds < now and not kept.run.followers:
-                self._forget(kept)
+        for entry in self.entries():
+            ended = entry.run.ended_at
+            if ended is not None and ended + self._room.retain_seconds < now and not entry.run.followers:
+                self._forget(entry)
 
     def _sweep_later(self) -> None:
-        """Nothing stays too long because nobody comes any more."""
+        """Plan a sweep, so that runs go in time when no request comes."""
         if self._sweeper is None:
             least, most = SWEEP_SECONDS
             seconds = min(max(self._room.retain_seconds, least), most)
-            self._sweeper = asyncio.get_running_loop().call_later(seconds, self._look)
+            self._sweeper = asyncio.get_running_loop().call_later(seconds, self._sweep_on_time)
 
-    def _look(self) -> None:
+    def _sweep_on_time(self) -> None:
         self._sweeper = None
-        self._sweep(now_and_then=False)
-        if self._kept:
+        self._sweep(is_hurried=False)
+        if self._entries:
             self._sweep_later()
 
-    def _forget(self, kept: RunEntry) -> None:
-        self._kept.pop(id(kept), None)
-        self._delivered.remove(kept)
-        if kept.place:
-            kept.place.remove()
-        _retract(kept)
-        if not kept.run.followers:
-            kept.run.forget()
+    def _forget(self, entry: RunEntry) -> None:
+        self._entries.pop(id(entry), None)
+        self._delivered.remove(entry)
+        if entry.file:
+            entry.file.remove()
+        _retract(entry)
+        if not entry.run.followers:
+            entry.run.forget()
 
 
-def _retract(kept: RunEntry) -> None:
-    """The next process need not know that the run was sent."""
-    if kept.note is not None:
-        kept.note.remove()
-        kept.note = None
+def _retract(entry: RunEntry) -> None:
+    """Remove the note: the next process need not know that the run was sent."""
+    if entry.note is not None:
+        entry.note.remove()
+        entry.note = None
 
 
-def _forgettable(run: Run) -> bool:
-    """It has cost nothing, and whoever asked knows."""
-    return run.failed_unpaid and run.failed_empty and not run.owed
+def _is_forgettable(run: Run) -> bool:
+    """True if the run failed without a cost and without an image, and its caller knows."""
+    return run.state is State.FAILED and run.is_empty_failure
 
 
-def _alike(one: RunEntry, other: RunEntry) -> bool:
-    """Whether both failed, at the same model: what is cheap to see."""
+def _is_alike(one: RunEntry, other: RunEntry) -> bool:
+    """True if both failed, at the same model. A cheap test before the fingerprints."""
     return (
         one.run.recording.error is not None
-        and one.idempotency_key is None
+        and one.run.idempotency_key is None
         and one.run.call.request.model == other.run.call.request.model
     )

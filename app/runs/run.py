@@ -1,84 +1,107 @@
-"""A run: the work of getting the images of one request, which does not belong to the connection that asked for it.
+"""A run: the work of getting the images of one request. It does not belong to the connection that asked for it.
 
-Whoever follows a run drives it; when its last follower falls behind or leaves, it drives itself. So a caller who keeps
-up costs nothing more, and nothing that was paid for is lost with a connection."""
+The reader that follows a run drives it; when its last reader falls behind or leaves, the run drives itself. So a caller
+that keeps up costs nothing more, and no paid drawing is lost with a connection. `runs.state` draws the states."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from app.errors import ApiError, Unavailable
 from app.events import Done, Event
 from app.gateway.call import Call
 from app.images import ImageRequest
-from app.runs.fingerprint import identified, identity
+from app.runs.fingerprint import find_fingerprint, fingerprint
+from app.runs.state import Event as Step
+from app.runs.state import State, after
 from app.storage.full_disk import is_full
 from app.storage.recording import Recording
 
-SHORT = 2048  # characters: a request that is no longer is not worth a digest for each that was delivered
+SHORT = 2048  # characters: the fingerprint of a shorter request is not worth computing at each delivery
+
+
+class RunObserver(Protocol):
+    """Hears of each run's end, exactly once, also when its caller left long ago."""
+
+    def run_ended(self, run: Run) -> None: ...
+
+    def run_crashed(self, run: Run, error: Exception) -> None:
+        """The gateway failed while the run was under way; the run's followers get no details."""
+        ...
 
 
 class Run:
-    """`events` are the call's; `resources` are given back when the run has ended, the uploads when nobody needs them
-    to know the request again. `report` is told of what should not have happened, with the run's id: whoever follows is
-    told no more than that."""
+    """`events` are the call's. `resources` are closed when the run has ended, the uploads when the request's
+    fingerprint does not need them any more. `created` is Unix time; `clock` gives seconds."""
 
     def __init__(
         self,
-        id: str,
         call: Call,
         events: AsyncGenerator[Event, None],
         recording: Recording,
         resources: ExitStack,
         created: int,
         clock: Callable[[], float],
-        report: Callable[[str, Exception], None] = lambda _id, _error: None,
+        *,
+        idempotency_key: str | None = None,
+        observers: Sequence[RunObserver] = (),
     ) -> None:
-        self.id = id
         self.call = call
-        self.created = created  # Unix time, seconds
+        self.created = created
         self.recording = recording
+        self.idempotency_key = idempotency_key
         self.ended_at: float | None = None  # the clock's time, seconds
-        self.delivered = False
-        self.followers = 0  # who still needs the recording: callers, and whoever stores it
-        self.present = 0  # callers who are connected
-        self.identity: bytes | None = None  # of the request, once somebody had to know
-        self.owed = False  # it failed, and whoever asked could not be told how
-        self.named = False  # by an idempotency key: the request is to be known again even when it was answered
+        self.delivered_at: float | None = None
+        self.followers = 0  # tasks that need the recording: callers, and the writer of its file
+        self.present = 0  # callers that are connected
+        self.fingerprint: bytes | None = None  # of the request, once it was needed
+        self._state = State.WAITING
         self._clock = clock
-        self._report = report
+        self._observers = observers
         self._events = events
         self._resources = resources
-        self._driver: asyncio.Task[None] | None = None
-        self._driving: asyncio.Task[Any] | None = None
+        self._driver: asyncio.Task[None] | None = None  # the run's own
+        self._driving: asyncio.Task[Any] | None = None  # the task that waits for the next event
         self._closing: asyncio.Task[None] | None = None
         self._abort: ApiError | None = None
+        call.is_awaited = lambda: self.present > 0
 
     @property
-    def ended(self) -> bool:
-        return self.recording.ended
+    def id(self) -> str:
+        return self.call.id
 
     @property
-    def failed_unpaid(self) -> bool:
-        """Whether it can be drawn afresh without paying twice."""
-        error = self.recording.error
-        return error is not None and not error.perhaps_paid
+    def state(self) -> State:
+        """The gateway counts the requests that left: they tell SENT from WAITING."""
+        return State.SENT if self._state is State.WAITING and self.call.sent else self._state
 
     @property
-    def failed_empty(self) -> bool:
-        """Whether all that is left of it is an error."""
+    def has_ended(self) -> bool:
+        return not self._state.is_under_way
+
+    @property
+    def may_be_drawn_afresh(self) -> bool:
+        """True if a retry costs nothing that was paid already, and has no error to learn of."""
+        return self._state is State.FAILED
+
+    @property
+    def is_empty_failure(self) -> bool:
+        """True if the run has nothing but an error."""
         return self.recording.error is not None and not self.call.drawn.recordings
 
-    def driven_by(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether `task` is waiting for the next event, and nobody would if it did not."""
+    def is_driven_by(self, task: asyncio.Task[Any] | None) -> bool:
+        """True if `task` waits for the next event, and no other task would."""
         return task is not None and self._driving is task
 
     async def follow(self) -> AsyncGenerator[Event, None]:
-        """The events from the start. Raises the ApiError that ended the run; at once, if it has ended: who comes back
-        for it gets a status, and not the same broken answer again. Only in a stream can images come before it."""
+        """Yield the events from the start. Raises the ApiError that ended the run.
+
+        A run that has ended raises at once: a caller that comes back gets a status, not the same broken answer. Only
+        in a stream images can come before the error.
+        """
         index, recording, me = 0, self.recording, asyncio.current_task()
         if not (self.call.request.stream and self.call.request.n > 1):
             recording.check()
@@ -96,8 +119,8 @@ class Run:
                 await self._drive_once(me)
 
     async def finish(self) -> None:
-        """Waits for the end, driving the run there if nobody else does. For a run that nobody reads any more."""
-        if not self.ended:
+        """Wait for the end, and drive the run there if no other task does. For a run without a reader."""
+        if not self.has_ended:
             with suppress(OSError):
                 self.recording.spill()
         me = asyncio.current_task()
@@ -108,7 +131,7 @@ class Run:
                 await self._drive_once(me)
 
     def detach(self, then: Callable[[], Awaitable[None]]) -> None:
-        """From now on the run drives itself, since its follower is too slow; `then` is done at its end."""
+        """Let the run drive itself from now on, and await `then` at its end. For a follower that is too slow."""
 
         async def drive() -> None:
             try:
@@ -120,8 +143,8 @@ class Run:
             self._driver = asyncio.create_task(drive())
 
     def abort(self, error: ApiError) -> None:
-        """Ends the run with `error`, whoever drives it."""
-        if self.ended or self._abort:
+        """End the run with `error`, whichever task drives it."""
+        if self.has_ended or self._abort:
             return
         if self._driving is None:
             self._end(error)
@@ -131,22 +154,85 @@ class Run:
             self._driving.cancel()
 
     def abandon(self) -> None:
-        """Nobody follows any more: ends the run, if it has not ended and does not drive itself."""
+        """End a run without followers, unless it has ended or drives itself."""
         if self._driving is None:
             self.abort(self._lost("The work on the images was broken off."))
 
-    async def over(self) -> None:
-        """Waits until nothing of an aborted run is at work any more."""
-        while not self.ended:
+    async def wait_until_over(self) -> None:
+        """Wait until no task of an aborted run is at work any more."""
+        while not self.has_ended:
             await self.recording.changed()
         tasks = [task for task in (self._driver, self._closing) if task]
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def deliver(self) -> None:
+        """Note that the socket of a caller took the last byte."""
+        self._move(Step.DELIVER)
+        self.delivered_at = self._clock()
+        self.release()
+
+    def break_delivery(self, within: float) -> None:
+        """Note that the connection broke after the delivery. It counts for `within` seconds: later on, idle connections
+        are reset for other reasons."""
+        if self._state is State.DELIVERED and self._clock() - (self.delivered_at or 0.0) < within:
+            self._move(Step.BREAK)
+
+    def tell(self, *, is_missed: bool) -> None:
+        """Note whether a caller got the error of the run, or could not be told."""
+        if self.recording.error is not None and self.has_ended:
+            self._move(Step.MISS if is_missed and self.is_empty_failure else Step.TELL)
+
+    async def identify(self) -> None:
+        """Compute the fingerprint: the request is known again without its contents from now on."""
+        if self.fingerprint is None:
+            found = await find_fingerprint(self.call.request)
+            if self.fingerprint is None:  # another task may have been faster
+                self.fingerprint = found
+            self.release()
+
+    async def is_for(self, wanted: bytes | None) -> bool:
+        """True if the run's request has the fingerprint `wanted`."""
+        await self.identify()
+        return self.fingerprint is not None and self.fingerprint == wanted
+
+    def release(self) -> None:
+        """Close the parts of the request that are not needed any more, and release stored files once the caller has
+        the links to them."""
+        if self._state.is_delivered:
+            self.call.files.close()
+        if not self.has_ended:
+            return
+        is_done_with = self._state.is_delivered and self.idempotency_key is None
+        if self.fingerprint is not None or is_done_with:
+            self.call.uploads.close()
+            self.call.preparation = None
+            if self.fingerprint is None and self.call.request.text_length > SHORT:
+                self.fingerprint = _fingerprint_without_uploads(self.call.request)
+        if self.fingerprint is not None:
+            self.call.request = self.call.request.outline()
+
+    def forget(self) -> None:
+        """Close everything that is left of the run. Another call does nothing."""
+        if self._state is not State.FORGOTTEN:
+            self._move(Step.FORGET)
+        self.call.uploads.close()
+        self.call.files.close()
+        self.call.drawn.close()
+        self.recording.close()
+
+    def restore(self, ended: State, *, seconds_ago: float, fingerprint: bytes | None) -> None:
+        """Set the state of a run that an earlier process ended."""
+        self._state, self.fingerprint = ended, fingerprint
+        self.ended_at = self._clock() - seconds_ago
+
+    def _move(self, event: Step) -> None:
+        self._state = after(self.state, event)
 
     async def _drive_once(self, me: asyncio.Task[Any] | None) -> None:
         self._driving = me
         try:
             self.recording.append(event := await anext(self._events))
-            if type(event) is Done:  # the caller may have all of it and ask for more before the last things are seen to
+            if type(event) is Done:  # the caller may have everything, and ask for more, before the generator ends
                 self._resources.close()
         except StopAsyncIteration:
             self._end(None)
@@ -165,70 +251,43 @@ class Run:
                 self._end(self._lost(f"The gateway has no room for the images: {error.strerror}.", "no_room"))
             else:
                 self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
-            self._report(self.id, error)
+            for observer in self._observers:
+                observer.run_crashed(self, error)
         finally:
             self._driving = None
 
     def _lost(self, message: str, code: str | None = None) -> ApiError:
-        """The gateway's own failure: what was sent may have been drawn all the same."""
+        """Return the error for a failure of the gateway: a request that was sent may have been drawn all the same."""
         kind = ApiError if code == "internal_error" else Unavailable
         error = kind(message, code=code)
-        return error.paid() if self.call.sent else error
+        return error.paid() if self.state is State.SENT else error
 
     async def _close_events(self) -> None:
-        """Nobody is left to be told what goes wrong here."""
+        """Close the generator. Its errors have no reader any more."""
         with suppress(Exception):
             await self._events.aclose()
 
-    async def identify(self) -> None:
-        """From now on the request is known again without what it holds."""
-        if self.identity is None:
-            found = await identified(self.call.request)
-            if self.identity is None:  # nobody was faster
-                self.identity = found
-            self.release()
-
-    async def is_for(self, identity: bytes | None) -> bool:
-        """Whether the run is that of such a request."""
-        await self.identify()
-        return self.identity is not None and self.identity == identity
-
-    def release(self) -> None:
-        """Lets go of what was asked as soon as it is not needed any more, and of stored files once the caller has the
-        links to them."""
-        if self.delivered:
-            self.call.files.close()
-        if self.ended and (self.identity is not None or (self.delivered and not self.named)):
-            self.call.uploads.close()
-            self.call.preparation = None
-            if self.identity is None and self.call.request.text_length > SHORT:
-                self.identity = _known_without(self.call.request)
-        if self.ended and self.identity is not None:
-            self.call.request = self.call.request.outline()
-
-    def forget(self) -> None:
-        """Closes all that is left of the run."""
-        self.call.uploads.close()
-        self.call.files.close()
-        self.call.drawn.close()
-        self.recording.close()
-
     def _end(self, error: ApiError | None) -> None:
-        if self.recording.ended:
+        if self.has_ended:
             return
         if error is not None and not error.attempts:
             error.attempts = self.call.sent
+        failed = Step.FAIL_PAID if error is not None and error.perhaps_paid else Step.FAIL
+        self._move(Step.FINISH if error is None else failed)
         self.recording.end(error)
         self.ended_at = self._clock()
         if error is None:
-            self.call.drawn.close()  # the recording has all of it
-        elif self.call.request.n > 1 and self.failed_unpaid and not self.call.drawn.recordings:
+            self.call.drawn.close()  # the recording has everything
+        elif self.call.request.n > 1 and self._state.is_unpaid and not self.call.drawn.recordings:
             with suppress(OSError):
                 self.call.drawn.keep(self.recording)
         self._resources.close()
         self.release()
+        for observer in self._observers:
+            observer.run_ended(self)
 
 
-def _known_without(request: ImageRequest) -> bytes:
-    """The digest of a request whose uploads are closed. With uploads it cannot be had any more: nothing is the same."""
-    return b"" if request.images else identity(request)
+def _fingerprint_without_uploads(request: ImageRequest) -> bytes:
+    """Return the fingerprint of a request whose uploads are closed. One with uploads is equal to no other from now
+    on."""
+    return b"" if request.images else fingerprint(request)

@@ -4,6 +4,7 @@ image and no credential unless the configuration says so."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -11,6 +12,8 @@ import structlog
 from app.catalog.redaction import without_quotes
 from app.errors import Failure, UpstreamError
 from app.gateway.attempt import Attempt
+from app.runs.run import Run
+from app.storage.full_disk import is_full
 from app.telemetry import connection_errors as causes
 
 
@@ -52,6 +55,31 @@ class Log:
 
     def error(self, what: str, **facts: object) -> None:
         self._log.error(what, **facts)
+
+
+class RunLog:
+    """Logs each run that ends after its callers have left, and each one in which the gateway itself failed. `not_kept`
+    gets a run that the disk has no room for."""
+
+    def __init__(self, log: Log, not_kept: Callable[[str, Exception], None]) -> None:
+        self._log = log
+        self._not_kept = not_kept
+
+    def run_ended(self, run: Run) -> None:
+        if run.present:
+            return  # the line of the caller's request tells the rest
+        error = run.recording.error
+        facts = {
+            "request_id": run.id,
+            "key": run.call.key.name,
+            "model": run.call.request.model,
+            "outcome": run.state.name.lower(),
+            "error": None if error is None else error.code or error.type,
+        }
+        self._log.event("run ended", **{name: value for name, value in facts.items() if value is not None})
+
+    def run_crashed(self, run: Run, error: Exception) -> None:
+        (self._not_kept if is_full(error) else self._log.crash)(run.id, error)
 
 
 class AttemptLog:

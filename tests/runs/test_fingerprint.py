@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.images import ImageRequest, Operation, Size, Upload
-from app.runs.fingerprint import identity
+from app.runs.fingerprint import fingerprint
 from app.storage.spool import Spool
 
 
@@ -22,19 +22,19 @@ def edit(**fields: Any) -> ImageRequest:
 
 
 def test_the_same_fields_and_files_are_the_same_request() -> None:
-    assert identity(edit()) == identity(edit())
+    assert fingerprint(edit()) == fingerprint(edit())
 
 
 def test_neither_names_of_files_nor_where_they_lie_make_a_difference() -> None:
     on_disk = upload(b"one", "renamed.png", memory=0)
-    assert identity(edit()) == identity(edit(images=(on_disk, upload(b"two"))))
+    assert fingerprint(edit()) == fingerprint(edit(images=(on_disk, upload(b"two"))))
     assert isinstance(on_disk.blob, Spool)
     on_disk.blob.close()
 
 
 def test_the_order_of_parameters_makes_no_difference() -> None:
     first, second = {"quality": "high", "seed": 7}, {"seed": 7, "quality": "high"}
-    assert identity(replace(edit(), parameters=first)) == identity(replace(edit(), parameters=second))
+    assert fingerprint(replace(edit(), parameters=first)) == fingerprint(replace(edit(), parameters=second))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_order_of_parameters_makes_no_difference() -> None:
     ids=str,
 )
 def test_whatever_else_differs_makes_another_request(other: dict[str, Any]) -> None:
-    assert identity(edit()) != identity(replace(edit(), **other))
+    assert fingerprint(edit()) != fingerprint(replace(edit(), **other))
 
 
 def test_files_that_were_closed_cannot_be_told() -> None:
@@ -71,9 +71,9 @@ def test_files_that_were_closed_cannot_be_told() -> None:
         assert isinstance(each.blob, Spool)
         each.blob.close()
     with pytest.raises(ValueError, match="closed"):
-        identity(request)
+        fingerprint(request)
 
 
 def test_what_is_not_known_makes_a_difference() -> None:
-    assert identity(edit(extra=(("x", b"[1]"),))) == identity(edit(extra=(("x", b"[1]"),)))
-    assert identity(edit(extra=(("x", b"[1]"),))) != identity(edit(extra=(("x", b'"[1]"'),)))
+    assert fingerprint(edit(extra=(("x", b"[1]"),))) == fingerprint(edit(extra=(("x", b"[1]"),)))
+    assert fingerprint(edit(extra=(("x", b"[1]"),))) != fingerprint(edit(extra=(("x", b'"[1]"'),)))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
 from app.images import Operation, Size
 from app.runs.entry import RunEntry
-from app.runs.persistence import RunFile, RunFiles
+from app.runs.persistence import RunFiles, StoredRun
+from app.runs.state import State
 from app.storage.recording import Meter, Span
 from tests.drawings import PICTURE, A, Clock, drawing, paid, read, wanted
 
@@ -39,11 +40,11 @@ class Shelves:
         self.wall.now = os.stat(self.directory).st_mtime
         return RunFiles(self.directory, self.meter, self.wall)
 
-    async def kept(self, *steps: Any, **more: Any) -> RunEntry:
+    async def entry(self, *steps: Any, **more: Any) -> RunEntry:
         """A run that has ended."""
         drawn = drawing(*(steps or PICTURE), meter=self.meter, **more)
         await drawn.run.finish()
-        return RunEntry(drawn.run, None, [drawn.run.id])
+        return RunEntry(drawn.run, [drawn.run.id])
 
     def load(self, persistence: RunFiles, seconds: float = 600) -> list[RunEntry]:
         return list(persistence.load(seconds, self.clock))
@@ -64,7 +65,7 @@ def own(name: str) -> str:
     return sha256(stem.encode()).hexdigest()[:32] + dot + suffix
 
 
-def joined(events: list[Event]) -> list[Event]:
+def join(events: list[Event]) -> list[Event]:
     """Image data put together, however it was cut."""
     found: list[Event] = []
     for event in events:
@@ -100,11 +101,11 @@ def test_what_was_saved_is_read_back_as_it_was(
         if on_disk:
             drawn.run.recording.spill()
         await read(drawn.run)
-        kept = RunEntry(drawn.run, None, ["run"])
-        await persistence.save(kept)
-        saved = await read(kept.run)
+        entry = RunEntry(drawn.run, ["run"])
+        await persistence.save(entry)
+        saved = await read(entry.run)
         assert (shelves.meter.memory, drawn.run.recording.in_memory) == (0, 0)
-        kept.run.forget()
+        entry.run.forget()
         assert (shelves.meter.memory, shelves.meter.disk) == (0, 0)
         [found] = shelves.load(shelves.new())
         loaded = await read(found.run)
@@ -113,20 +114,25 @@ def test_what_was_saved_is_read_back_as_it_was(
         return [saved, loaded]
 
     for found in asyncio.run(there_and_back()):
-        assert joined(found) == joined(events)
+        assert join(found) == join(events)
 
 
 async def test_a_run_is_known_again_by_all_that_matters(shelves: Shelves) -> None:
     persistence = shelves.new()
     request = wanted(n=2, size=Size(64, 32), stream=True, raw=False, parameters={"quality": "high", "seed": 7})
-    kept = await shelves.kept(request=request, id="first")
-    kept.idempotency_key, kept.ids, kept.run.identity = "k", ["first", "second"], b"\x01\x02"
-    await persistence.save(kept)
-    kept.run.forget()
+    entry = await shelves.entry(request=request, id="first")
+    entry.run.idempotency_key, entry.ids, entry.run.fingerprint = "k", ["first", "second"], b"\x01\x02"
+    await persistence.save(entry)
+    entry.run.forget()
     [found] = shelves.load(shelves.new())
     run = found.run
-    assert (found.idempotency_key, found.ids, run.id) == ("k", ["first", "second"], "first")
-    assert (run.identity, run.created, run.call.key.name, run.ended) == (b"\x01\x02", kept.run.created, A.name, True)
+    assert (run.idempotency_key, found.ids, run.id) == ("k", ["first", "second"], "first")
+    assert (run.fingerprint, run.created, run.call.key.name, run.state) == (
+        b"\x01\x02",
+        entry.run.created,
+        A.name,
+        State.FINISHED,
+    )
     known = run.call.request
     assert (known.operation, known.model, known.n, known.stream) == (Operation.GENERATIONS, "flux", 2, True)
     assert (known.size, known.parameters) == (Size(64, 32), {"quality": "high"})
@@ -134,19 +140,19 @@ async def test_a_run_is_known_again_by_all_that_matters(shelves: Shelves) -> Non
 
 
 async def test_nothing_of_the_request_but_its_shape_is_written_and_only_for_the_user(shelves: Shelves) -> None:
-    kept = await shelves.kept(request=wanted("an unmistakable prompt", parameters={"user": "somebody"}))
-    await shelves.new().save(kept)
+    entry = await shelves.entry(request=wanted("an unmistakable prompt", parameters={"user": "somebody"}))
+    await shelves.new().save(entry)
     [file] = shelves.files
     assert b"unmistakable" not in file.read_bytes()
     assert b"somebody" not in file.read_bytes()
     assert file.stat().st_mode & 0o777 == 0o600
-    kept.run.forget()
+    entry.run.forget()
 
 
 async def test_an_error_is_told_again(shelves: Shelves) -> None:
-    kept = await shelves.kept(paid())
-    await shelves.new().save(kept)
-    kept.run.forget()
+    entry = await shelves.entry(paid())
+    await shelves.new().save(entry)
+    entry.run.forget()
     [found] = shelves.load(shelves.new())
     error = found.run.recording.error
     assert error is not None
@@ -157,11 +163,11 @@ async def test_an_error_is_told_again(shelves: Shelves) -> None:
 
 async def test_what_is_too_old_half_or_garbled_is_removed(shelves: Shelves) -> None:
     persistence = shelves.new()
-    kept = await shelves.kept()
-    await persistence.save(kept)
+    entry = await shelves.entry()
+    await persistence.save(entry)
     [file] = shelves.files
     whole = file.read_bytes()
-    kept.run.forget()
+    entry.run.forget()
     file.unlink()
     for name, content in {
         "empty.run": b"",
@@ -204,36 +210,36 @@ async def test_foreign_names_do_not_prevent_the_start(shelves: Shelves, monkeypa
             raise PermissionError(13, "Permission denied")
         return opened(path, *rest, **more)
 
-    persistence, kept = shelves.new(), await shelves.kept()
-    await persistence.save(kept)
+    persistence, entry = shelves.new(), await shelves.entry()
+    await persistence.save(entry)
     before = shelves.files
     monkeypatch.setattr(Path, "open", refused)
     [found] = shelves.load(shelves.new())
     assert shelves.files == before
-    for each in (kept, found):
+    for each in (entry, found):
         each.run.forget()
 
 
 async def test_a_clock_that_is_ahead_at_the_start_does_not_sweep_all_runs_at_once(shelves: Shelves) -> None:
     persistence = shelves.new()
     for age, id in ((10, "younger"), (300, "older")):
-        kept, before = await shelves.kept(id=id), set(shelves.files)
-        await persistence.save(kept)
+        entry, before = await shelves.entry(id=id), set(shelves.files)
+        await persistence.save(entry)
         [file] = set(shelves.files) - before
         os.utime(file, (shelves.wall.now - age, shelves.wall.now - age))
-        kept.run.forget()
+        entry.run.forget()
     for later, ages in ((1_000_000, (290, 0)), (1_000_200, (490, 200)), (1_000_400, (400,))):
         persistence = RunFiles(shelves.directory, Meter(1), lambda later=later: shelves.wall.now + later)  # type: ignore[misc]
         found = shelves.load(persistence)
-        assert [shelves.clock() - (kept.run.ended_at or 0) for kept in found] == pytest.approx(ages, abs=0.1)
-        for kept in found:
-            kept.run.forget()
+        assert [shelves.clock() - (entry.run.ended_at or 0) for entry in found] == pytest.approx(ages, abs=0.1)
+        for entry in found:
+            entry.run.forget()
 
 
 async def test_a_clock_that_was_ahead_keeps_no_run_longer(shelves: Shelves) -> None:
-    persistence, kept = shelves.new(), await shelves.kept()
-    await persistence.save(kept)
-    kept.run.forget()
+    persistence, entry = shelves.new(), await shelves.entry()
+    await persistence.save(entry)
+    entry.run.forget()
     now = shelves.wall.now
     os.utime(shelves.files[0], (now + 86_400, now + 86_400))
     [found] = shelves.load(persistence)
@@ -245,106 +251,106 @@ async def test_a_clock_that_was_ahead_keeps_no_run_longer(shelves: Shelves) -> N
 async def test_the_newest_comes_last_with_the_time_that_it_has_left(shelves: Shelves) -> None:
     persistence = shelves.new()
     for age, id in ((10, "younger"), (300, "older")):
-        kept = await shelves.kept(id=id)
+        entry = await shelves.entry(id=id)
         before = set(shelves.files)
-        await persistence.save(kept)
+        await persistence.save(entry)
         [file] = set(shelves.files) - before
-        kept.run.forget()
+        entry.run.forget()
         os.utime(file, (shelves.wall.now - age, shelves.wall.now - age))
     found = shelves.load(RunFiles(shelves.directory, Meter(1), shelves.wall))
-    assert [kept.run.id for kept in found] == ["older", "younger"]
-    ages = [shelves.clock() - (kept.run.ended_at or 0) for kept in found]
+    assert [entry.run.id for entry in found] == ["older", "younger"]
+    ages = [shelves.clock() - (entry.run.ended_at or 0) for entry in found]
     assert ages == pytest.approx([300, 10], abs=0.1)
 
 
 async def test_saving_twice_at_once_writes_one_file(shelves: Shelves) -> None:
-    persistence, kept = shelves.new(), await shelves.kept()
-    await asyncio.gather(*(persistence.save(kept) for _ in range(4)))
+    persistence, entry = shelves.new(), await shelves.entry()
+    await asyncio.gather(*(persistence.save(entry) for _ in range(4)))
     assert len(shelves.files) == 1
-    kept.run.forget()
+    entry.run.forget()
 
 
 async def test_no_file_is_open_while_nobody_reads(shelves: Shelves) -> None:
-    persistence, kept = shelves.new(), await shelves.kept()
-    await persistence.save(kept)
-    stored = kept.place
-    assert isinstance(stored, RunFile)
-    assert stored._descriptor is None
-    assert await read(kept.run) == list(PICTURE)
-    assert stored._descriptor is not None
+    persistence, entry = shelves.new(), await shelves.entry()
+    await persistence.save(entry)
+    stored = entry.file
+    assert isinstance(stored, StoredRun)
+    assert not stored.is_open
+    assert await read(entry.run) == list(PICTURE)
+    assert stored.is_open
     stored.rest()
-    assert stored._descriptor is None
-    assert await read(kept.run) == list(PICTURE)
-    kept.run.forget()
-    assert stored._descriptor is None
+    assert not stored.is_open
+    assert await read(entry.run) == list(PICTURE)
+    entry.run.forget()
+    assert not stored.is_open
 
 
 async def test_what_somebody_has_had_is_known_as_such_by_the_next_process(shelves: Shelves) -> None:
     persistence = shelves.new()
     for number in range(2):
-        kept = await shelves.kept()
-        kept.idempotency_key = str(number)
-        await persistence.save(kept)
+        entry = await shelves.entry()
+        entry.run.idempotency_key = str(number)
+        await persistence.save(entry)
         if number:
-            assert isinstance(kept.place, RunFile)
-            kept.place.received()
-            kept.place.received()
-            assert await read(kept.run) == list(PICTURE)
-        kept.run.forget()
-    found = {kept.idempotency_key: kept for kept in shelves.load(shelves.new())}
-    assert {key: kept.run.delivered for key, kept in found.items()} == {"0": False, "1": True}
-    for kept in found.values():
-        assert await read(kept.run) == list(PICTURE)
-        assert kept.place
-        kept.place.remove()
-        kept.run.forget()
+            assert isinstance(entry.file, StoredRun)
+            entry.file.mark_delivered()
+            entry.file.mark_delivered()
+            assert await read(entry.run) == list(PICTURE)
+        entry.run.forget()
+    found = {entry.run.idempotency_key: entry for entry in shelves.load(shelves.new())}
+    assert {key: entry.run.state.is_delivered for key, entry in found.items()} == {"0": False, "1": True}
+    for entry in found.values():
+        assert await read(entry.run) == list(PICTURE)
+        assert entry.file
+        entry.file.remove()
+        entry.run.forget()
     assert shelves.files == []
 
 
 async def test_what_is_removed_can_be_read_to_its_end_but_not_by_the_next_process(shelves: Shelves) -> None:
-    persistence, kept = shelves.new(), await shelves.kept()
-    await persistence.save(kept)
-    assert isinstance(kept.place, RunFile)
-    kept.place.remove()
-    kept.place.rest()
-    kept.place.remove()
+    persistence, entry = shelves.new(), await shelves.entry()
+    await persistence.save(entry)
+    assert isinstance(entry.file, StoredRun)
+    entry.file.remove()
+    entry.file.rest()
+    entry.file.remove()
     assert shelves.files == []
-    assert await read(kept.run) == list(PICTURE)
-    kept.run.forget()
-    assert kept.place._descriptor is None
+    assert await read(entry.run) == list(PICTURE)
+    entry.run.forget()
+    assert not entry.file.is_open
 
 
 async def test_without_room_on_disk_it_stays_with_the_process_and_leaves_no_half_file(shelves: Shelves) -> None:
-    kept = await shelves.kept()
+    entry = await shelves.entry()
     told = list[tuple[str, Exception]]()
     persistence = RunFiles(
         shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory", lambda *one: told.append(one)
     )
-    await persistence.save(kept)
-    assert kept.place is None
+    await persistence.save(entry)
+    assert entry.file is None
     assert [(id, type(error)) for id, error in told] == [("run", FileNotFoundError)]
-    assert await read(kept.run) == list(PICTURE)
+    assert await read(entry.run) == list(PICTURE)
 
     def cut(span: Span) -> bytes:
         raise OSError(28, f"No space left on device for {span}")
 
-    kept.run.recording.read = cut  # type: ignore[method-assign]
-    await shelves.new().save(kept)
+    entry.run.recording.read = cut  # type: ignore[method-assign]
+    await shelves.new().save(entry)
     assert shelves.files == []
-    assert kept.place is None
-    kept.run.forget()
+    assert entry.file is None
+    entry.run.forget()
 
 
 async def test_what_cannot_be_written_as_json_is_lost_with_the_process_only(shelves: Shelves) -> None:
-    kept = await shelves.kept(*PICTURE, Done({"cost": object()}))
-    await shelves.new().save(kept)
-    assert (shelves.files, kept.place) == ([], None)
-    kept.run.forget()
+    entry = await shelves.entry(*PICTURE, Done({"cost": object()}))
+    await shelves.new().save(entry)
+    assert (shelves.files, entry.file) == ([], None)
+    entry.run.forget()
 
 
 async def test_the_head_tells_what_the_file_holds(shelves: Shelves) -> None:
-    kept = await shelves.kept()
-    await shelves.new().save(kept)
+    entry = await shelves.entry()
+    await shelves.new().save(entry)
     [file] = shelves.files
     content = file.read_bytes()
     length = int.from_bytes(content[:8], "big")
@@ -358,8 +364,8 @@ async def test_the_head_tells_what_the_file_holds(shelves: Shelves) -> None:
     ]
     assert content[8 + length :] == b"aGVsbG8="
     with pytest.raises(ValueError, match="has ended"):
-        RunFile(file, 8 + length).write(b"more")
-    kept.run.forget()
+        StoredRun(file, 8 + length).write(b"more")
+    entry.run.forget()
 
 
 # --- what was sent when the process was killed ---
@@ -367,15 +373,21 @@ async def test_the_head_tells_what_the_file_holds(shelves: Shelves) -> None:
 
 async def named(shelves: Shelves, *steps: Any) -> RunEntry:
     """A run with an idempotency key that has not begun."""
-    drawn = drawing(*(steps or PICTURE), meter=shelves.meter)
-    drawn.run.named = True
-    return RunEntry(drawn.run, "k", [drawn.run.id])
+    drawn = drawing(*(steps or PICTURE), meter=shelves.meter, idempotency_key="k")
+    return RunEntry(drawn.run, [drawn.run.id])
+
+
+async def drop(entry: RunEntry) -> None:
+    """End a run that was not driven, and close it."""
+    entry.run.abandon()
+    await entry.run.wait_until_over()
+    entry.run.forget()
 
 
 async def test_what_was_sent_is_told_to_the_next_process_for_as_long_as_an_ended_run(shelves: Shelves) -> None:
-    kept = await named(shelves)
-    kept.note = shelves.new().note(kept)
-    await kept.note.written()
+    entry = await named(shelves)
+    entry.note = shelves.new().note(entry)
+    await entry.note.written()
     [file] = shelves.files
     assert file.suffix == ".sent"
     assert file.stat().st_mode & 0o777 == 0o600
@@ -384,44 +396,44 @@ async def test_what_was_sent_is_told_to_the_next_process_for_as_long_as_an_ended
     error = found.run.recording.error
     assert error is not None
     assert (error.status, error.code, error.should_retry, error.perhaps_paid) == (504, "run_interrupted", False, True)
-    assert (found.idempotency_key, found.ids, found.run.identity) == ("k", ["run"], kept.run.identity)
-    assert kept.run.identity is not None
-    assert (found.run.ended_at, found.run.failed_unpaid) == (shelves.clock.now, False)
+    assert (found.run.idempotency_key, found.ids, found.run.fingerprint) == ("k", ["run"], entry.run.fingerprint)
+    assert entry.run.fingerprint is not None
+    assert (found.run.ended_at, found.run.state) == (shelves.clock.now, State.UNCERTAIN)
     found.run.forget()
     persistence = shelves.new()
     shelves.wall.now += 300
     [found] = shelves.load(persistence)  # a second restart does not begin to count anew
     assert found.run.ended_at == pytest.approx(shelves.clock.now - 300, abs=1)
     found.run.forget()
-    kept.run.forget()
+    await drop(entry)
 
 
 async def test_a_run_that_is_saved_takes_the_place_of_its_note(shelves: Shelves) -> None:
-    persistence, kept = shelves.new(), await named(shelves)
-    kept.note = persistence.note(kept)
-    await kept.run.finish()
-    await persistence.save(kept)
-    assert kept.note is None
+    persistence, entry = shelves.new(), await named(shelves)
+    entry.note = persistence.note(entry)
+    await entry.run.finish()
+    await persistence.save(entry)
+    assert entry.note is None
     [file] = shelves.files
     assert file.suffix == ".run"
     file.with_suffix(".sent").write_bytes(file.read_bytes())  # as if killed before the note was removed
     [found] = shelves.load(shelves.new())
     assert await read(found.run) == list(PICTURE)
     assert shelves.files == [file]
-    for each in (kept, found):
+    for each in (entry, found):
         each.run.forget()
 
 
 async def test_a_note_that_is_removed_while_it_is_written_leaves_nothing(shelves: Shelves) -> None:
-    kept = await named(shelves)
-    note = shelves.new().note(kept)
+    entry = await named(shelves)
+    note = shelves.new().note(entry)
     waiting = asyncio.create_task(note.written())
     await asyncio.sleep(0)
     waiting.cancel()
     note.remove()
     await note.written()
     assert shelves.files == []
-    kept.run.forget()
+    await drop(entry)
 
 
 async def test_half_a_note_says_that_nothing_was_sent(shelves: Shelves) -> None:
@@ -433,23 +445,23 @@ async def test_half_a_note_says_that_nothing_was_sent(shelves: Shelves) -> None:
 async def test_a_full_disk_keeps_nothing_from_being_sent_and_a_note_stays_where_a_run_finds_no_room(
     shelves: Shelves,
 ) -> None:
-    kept = await named(shelves)
+    entry = await named(shelves)
     told = list[str]()
     persistence = RunFiles(
         shelves.directory, shelves.meter, shelves.wall, lambda: "no/such/directory", lambda id, _: told.append(id)
     )
-    await persistence.note(kept).written()
+    await persistence.note(entry).written()
     assert (shelves.files, told) == ([], ["run"])
     persistence = shelves.new()
-    kept.note = persistence.note(kept)
-    await kept.run.finish()
+    entry.note = persistence.note(entry)
+    await entry.run.finish()
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    await kept.note.written()
+    await entry.note.written()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        await persistence.save(kept)
+        await persistence.save(entry)
     assert [file.suffix for file in shelves.files] == [".sent"]
-    kept.run.forget()
+    entry.run.forget()

@@ -12,6 +12,7 @@ import pytest
 from app.access.keys import Key
 from app.errors import Conflict, NotFound, Unavailable
 from app.events import Event, ImageData
+from app.gateway.call import SubmittedJob
 from app.gateway.fanout import FinishedImages
 from app.gateway.inputs import Preparation
 from app.images import ImageRequest
@@ -23,7 +24,7 @@ from app.runs.retention import Retention, Room
 from app.runs.run import Run
 from app.storage.recording import Meter
 from app.storage.spool import Spool, Uploads
-from tests.drawings import PICTURE, A, B, Clock, Drawing, drawing, edit, paid, read, unpaid, wanted
+from tests.drawings import PICTURE, A, B, Clock, Drawing, are_closed, drawing, edit, paid, read, unpaid, wanted
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,7 @@ class Place:
     def rest(self) -> None:
         self.rested += 1
 
-    def received(self) -> None:
+    def mark_delivered(self) -> None:
         self.was_received = True
 
     def remove(self) -> None:
@@ -54,10 +55,14 @@ class Note:
     def __init__(self, disk: asyncio.Event) -> None:
         self.name = "name"
         self.removed = False
+        self.jobs: list[SubmittedJob] = []
         self._disk = disk
 
     async def written(self) -> None:
         await self._disk.wait()
+
+    async def add(self, job: SubmittedJob) -> None:
+        self.jobs.append(job)
 
     def remove(self) -> None:
         self.removed = True
@@ -73,16 +78,16 @@ class Persistence:
         self.disk = asyncio.Event()
         self.disk.set()
 
-    def note(self, kept: RunEntry) -> Note:
+    def note(self, entry: RunEntry) -> Note:
         self.notes.append(Note(self.disk))
         return self.notes[-1]
 
-    async def save(self, kept: RunEntry) -> None:
+    async def save(self, entry: RunEntry) -> None:
         if self.pause:
             await self.pause.wait()
-        if kept.place is None:
-            self.saved.append(kept)
-            kept.place = Place()
+        if entry.file is None:
+            self.saved.append(entry)
+            entry.file = Place()
 
 
 class House:
@@ -90,27 +95,31 @@ class House:
 
     def __init__(self, memory: int = 100 * MEGABYTE, disk: int = 100 * MEGABYTE, seconds: float = 600) -> None:
         self.clock, self.meter, self.persistence = Clock(), Meter(1 << 30), Persistence()
-        self.retention = Retention(Room(memory, disk, seconds), self.meter, self.persistence, self.clock)
+        self.count_free: Callable[[], int] = lambda: 1 << 40
+        self.retention = Retention(
+            Room(memory, disk, seconds), self.meter, self.persistence, self.clock, free=lambda: self.count_free()
+        )
 
     def begin(self, *steps: Any, idempotency_key: str | None = None, **more: Any) -> tuple[RunEntry, Drawing]:
-        drawn = drawing(*(steps or PICTURE), meter=self.meter, clock=self.clock, **more)
-        return self.retention.add(drawn.run, idempotency_key), drawn
+        drawn = drawing(
+            *(steps or PICTURE), meter=self.meter, clock=self.clock, idempotency_key=idempotency_key, **more
+        )
+        return self.retention.add(drawn.run), drawn
 
     async def ended(self, *steps: Any, delivered: bool = False, **more: Any) -> RunEntry:
-        """As the endpoint does it: somebody follows, and has it or leaves."""
-        kept, _ = self.begin(*steps, **more)
-        await self.serve(kept, delivered=delivered)
-        return kept
+        """Begin a run, and follow it to its end for one caller, which gets the answer or leaves."""
+        entry, _ = self.begin(*steps, **more)
+        await self.serve(entry, delivered=delivered)
+        return entry
 
-    async def serve(self, kept: RunEntry, *, delivered: bool) -> list[Event]:
-        run, found = kept.run, list[Event]()
-        run.followers += 1
+    async def serve(self, entry: RunEntry, *, delivered: bool) -> list[Event]:
+        found = list[Event]()
         with suppress(Exception):
-            found = await read(run)
-        if delivered and not run.recording.error:
-            self.retention.delivered(kept)
-        run.followers -= 1
-        await self.retention.settled(kept)
+            async with self.retention.follow(entry, finish_on_disconnect=True) as follower:
+                async for event in follower.events():
+                    found.append(event)
+                if delivered:
+                    follower.delivered()
         return found
 
     async def find(
@@ -126,8 +135,8 @@ class House:
         )
 
     @property
-    def kept(self) -> list[RunEntry]:
-        return list(self.retention._kept.values())
+    def entries(self) -> list[RunEntry]:
+        return self.retention.entries()
 
 
 @pytest.fixture
@@ -173,18 +182,19 @@ async def test_a_run_whose_caller_is_gone_is_found_before_one_whose_caller_is_th
 
 async def test_each_run_is_found_by_one_at_a_time(house: New) -> None:
     home = house()
-    kept = await home.ended()
-    with home.retention.joined(kept, "second"):
+    entry = await home.ended()
+    with home.retention.join(entry, "second"):
         assert await home.find() is None
-    assert await home.find() is kept
+    assert await home.find() is entry
 
 
 async def test_uploads_that_are_the_same_are_found_and_others_are_not(house: New) -> None:
     home, uploads, mine = house(), Uploads(), Uploads()
-    kept = await home.ended(request=edit(uploads, b"one"), uploads=uploads)
-    assert uploads._spools == []  # their digest is enough
+    asked = edit(uploads, b"one")
+    entry = await home.ended(request=asked, uploads=uploads)
+    assert are_closed(asked)  # their fingerprint is enough
     with mine:
-        assert await home.find(edit(mine, b"one")) is kept
+        assert await home.find(edit(mine, b"one")) is entry
         assert await home.find(edit(mine, b"two")) is None
 
 
@@ -194,11 +204,11 @@ async def test_an_idempotency_key_finds_its_run_also_after_delivery_and_while_it
         for delivered in (True, False):
             uploads, name = Uploads(), f"k{delivered}"
             request = edit(uploads)
-            kept = await home.ended(request=request, uploads=uploads, idempotency_key=name, delivered=delivered)
-            assert await home.find(edit(mine), idempotency_key=name) is kept
-            assert uploads._spools == []
-        kept, _ = home.begin(idempotency_key="drawn")
-        assert await home.find(idempotency_key="drawn") is kept
+            entry = await home.ended(request=request, uploads=uploads, idempotency_key=name, delivered=delivered)
+            assert await home.find(edit(mine), idempotency_key=name) is entry
+            assert are_closed(request)
+        entry, _ = home.begin(idempotency_key="drawn")
+        assert await home.find(idempotency_key="drawn") is entry
         assert await home.find(idempotency_key="drawn", key=B) is None
 
 
@@ -214,15 +224,16 @@ async def test_a_run_that_is_forgotten_while_it_is_compared_is_not_found(
     house: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = house()
-    kept = await home.ended(idempotency_key="k")
+    await home.ended(idempotency_key="k")
 
-    async def slow(run: Run, identity: bytes | None) -> bool:
-        home.retention._forget(kept)
+    async def slow(run: Run, fingerprint: bytes | None) -> bool:
+        home.clock.now += 1000
+        home.retention.make_room()
         return True
 
     monkeypatch.setattr(Run, "is_for", slow)
     assert await home.find(idempotency_key="k") is None
-    kept = await home.ended()
+    await home.ended()
     assert await home.find() is None
 
 
@@ -230,22 +241,22 @@ async def test_two_who_are_compared_at_once_do_not_lose_what_is_known(house: New
     """Whoever is first closes the uploads under the second."""
     home, uploads, mine = house(), Uploads(), Uploads()
     request = edit(uploads, b"x" * 3_000_000)
-    kept, _ = home.begin(request=request, uploads=uploads, idempotency_key="k")
-    await read(kept.run)
+    entry, _ = home.begin(request=request, uploads=uploads, idempotency_key="k")
+    await read(entry.run)
     with mine:
         same = edit(mine, b"x" * 3_000_000)
         found = await asyncio.gather(*(home.find(same, idempotency_key="k") for _ in range(4)))
-    assert found == [kept] * 4
+    assert found == [entry] * 4
 
 
 async def test_a_run_has_the_names_of_all_who_were_answered_from_it(house: New) -> None:
     home = house()
-    kept = await home.ended(id="first")
+    entry = await home.ended(id="first")
     for number in range(100):
-        with home.retention.joined(kept, f"again-{number}"):
+        with home.retention.join(entry, f"again-{number}"):
             pass
-    assert home.retention.get("first", A) is home.retention.get("again-0", A) is kept
-    assert len(kept.ids) == module.NAMES
+    assert home.retention.get("first", A) is home.retention.get("again-0", A) is entry
+    assert len(entry.ids) == module.NAMES
     for id, key in [("first", B), ("none", A)]:
         with pytest.raises(NotFound, match="Runs are kept for 600 seconds") as caught:
             home.retention.get(id, key)
@@ -265,23 +276,23 @@ async def test_of_two_runs_of_one_name_the_newer_is_given(house: New) -> None:
 async def test_what_failed_unpaid_is_forgotten_and_what_may_have_been_paid_is_not(house: New) -> None:
     home = house()
     await home.ended(unpaid())
-    assert home.kept == []
-    kept = await home.ended(paid())
-    assert await home.find() is kept
-    assert not kept.run.failed_unpaid
-    assert home.persistence.saved == [kept]
+    assert home.entries == []
+    entry = await home.ended(paid())
+    assert await home.find() is entry
+    assert not entry.run.state.is_unpaid
+    assert home.persistence.saved == [entry]
 
 
 async def test_what_failed_unpaid_stays_while_somebody_is_being_told(house: New) -> None:
     home = house()
-    kept, _ = home.begin(unpaid())
-    kept.run.followers += 1
-    await home.serve(kept, delivered=False)
-    assert home.kept == [kept]
-    await home.serve(kept, delivered=False)
-    kept.run.followers -= 1
-    await home.retention.settled(kept)
-    assert home.kept == []
+    entry, _ = home.begin(unpaid())
+    entry.run.followers += 1
+    await home.serve(entry, delivered=False)
+    assert home.entries == [entry]
+    await home.serve(entry, delivered=False)
+    entry.run.followers -= 1
+    await home.retention.settle(entry)
+    assert home.entries == []
 
 
 async def test_what_failed_unpaid_stays_where_an_older_failure_would_be_told_for_it(house: New) -> None:
@@ -289,61 +300,61 @@ async def test_what_failed_unpaid_stays_where_an_older_failure_would_be_told_for
     older = await home.ended(paid(), id="older")
     for number in range(3):
         await home.ended(unpaid(), id=f"refused {number}")
-    newest = home.kept[-1]
+    newest = home.entries[-1]
     assert await home.find() is newest
-    assert newest.run.failed_unpaid
+    assert newest.run.state.is_unpaid
     await home.ended(unpaid(), id="of another model", request=replace(wanted(), model="other"))
     await home.ended(unpaid(), id="of another prompt", request=wanted("a hen"))
     await home.ended(unpaid(), id="keyed", idempotency_key="k")
     assert await home.find(idempotency_key="k", request=wanted("corrected")) is None
-    assert home.kept == [older, newest]
+    assert home.entries == [older, newest]
 
 
 async def test_of_what_is_known_by_its_identity_no_prompt_is_kept(house: New) -> None:
     home = house()
-    kept = await home.ended(delivered=True, idempotency_key="k", request=wanted("a long prompt", n=2, stream=True))
-    request = kept.run.call.request
+    entry = await home.ended(delivered=True, idempotency_key="k", request=wanted("a long prompt", n=2, stream=True))
+    request = entry.run.call.request
     assert (request.prompt, request.n, request.stream) == (None, 2, True)
-    assert await home.find(idempotency_key="k", request=wanted("a long prompt", n=2, stream=True)) is kept
+    assert await home.find(idempotency_key="k", request=wanted("a long prompt", n=2, stream=True)) is entry
 
 
 async def test_of_what_was_delivered_no_long_text_is_kept_and_it_is_known_all_the_same(house: New) -> None:
     home = house()
     asked = replace(wanted("a long prompt" * 200), extra=(("x", b"[" + b"[]," * 300_000 + b"[]]"),))
-    kept = await home.ended(delivered=True, request=asked)
-    request = kept.run.call.request
+    entry = await home.ended(delivered=True, request=asked)
+    request = entry.run.call.request
     assert (request.prompt, request.extra) == (None, ())
-    home.retention.returned(kept)
+    entry.run.break_delivery(10)
     assert await home.find(replace(asked, extra=()), retry=True) is None
-    assert await home.find(asked, retry=True) is kept
+    assert await home.find(asked, retry=True) is entry
 
 
 async def test_of_a_delivered_edit_neither_the_long_text_nor_the_preparation_is_kept(house: New) -> None:
     home, uploads = house(), Uploads()
     asked = replace(edit(uploads), prompt="a long prompt" * 200)
-    kept, drawn = home.begin(request=asked, uploads=uploads)
+    entry, drawn = home.begin(request=asked, uploads=uploads)
     drawn.run.call.preparation = Preparation(asked, uploads, Workers(lambda: Spool(0)))
-    await home.serve(kept, delivered=True)
+    await home.serve(entry, delivered=True)
     assert (drawn.run.call.request.prompt, drawn.run.call.request.images) == (None, ())
     assert drawn.run.call.preparation is None
-    home.retention.returned(kept)
+    entry.run.break_delivery(10)
     assert await home.find(drawn.run.call.request, retry=True) is None
 
 
 async def test_what_failed_unpaid_with_images_hands_them_on_when_it_is_drawn_afresh(house: New) -> None:
     home = house()
-    kept, _ = home.begin(unpaid(), request=wanted(n=2))
-    image = kept.run.call.drawn.recordings[0] = kept.run.recording.fresh()
+    entry, _ = home.begin(unpaid(), request=wanted(n=2))
+    image = entry.run.call.drawn.recordings[0] = entry.run.recording.fresh()
     image.append(ImageData(b"abcd"))
     image.end()
-    await home.serve(kept, delivered=False)
-    assert home.kept == [kept]
+    await home.serve(entry, delivered=False)
+    assert home.entries == [entry]
     assert home.persistence.saved == []  # an error that may be tried again needs no restart
-    assert await home.find(wanted(n=2)) is kept
-    assert kept.run.failed_unpaid
-    images: FinishedImages = kept.run.call.drawn
-    home.retention.replace(kept)
-    assert home.kept == []
+    assert await home.find(wanted(n=2)) is entry
+    assert entry.run.state.is_unpaid
+    images: FinishedImages = entry.run.call.drawn
+    home.retention.replace(entry)
+    assert home.entries == []
     assert [event async for event in images.recordings[0].follow()] == [ImageData(b"abcd")]
     images.close()
 
@@ -354,18 +365,18 @@ async def test_what_failed_unpaid_with_images_hands_them_on_when_it_is_drawn_afr
 async def test_what_was_delivered_is_forgotten_first_to_make_room_on_disk(house: New) -> None:
     home = house(disk=10)
     delivered, undelivered = home.begin(id="delivered")[0], home.begin(id="undelivered")[0]
-    for kept in (delivered, undelivered):
-        await kept.run.finish()
-        await home.serve(kept, delivered=kept is delivered)
+    for entry in (delivered, undelivered):
+        await entry.run.finish()
+        await home.serve(entry, delivered=entry is delivered)
     home.retention.make_room()
-    assert home.kept == [undelivered]
+    assert home.entries == [undelivered]
     home.begin(id="one more")[0].run.recording.spill()
-    await home.kept[-1].run.finish()
+    await home.entries[-1].run.finish()
     with pytest.raises(Unavailable) as caught:
         home.retention.make_room()
     assert caught.value.code == "no_room"
     assert caught.value.retry_after == 30
-    assert len(home.kept) == 2
+    assert len(home.entries) == 2
 
 
 async def test_when_too_many_runs_are_known_failed_ones_go_and_images_nobody_has_had_stay(
@@ -376,25 +387,25 @@ async def test_when_too_many_runs_are_known_failed_ones_go_and_images_nobody_has
     await home.ended(id="delivered", delivered=True)
     failed = [await home.ended(paid(), id=name) for name in ("failed first", "failed next")]
     home.retention.make_room()
-    assert home.kept == failed
+    assert home.entries == failed
     undelivered = await home.ended(id="undelivered")
     home.retention.make_room()
-    assert home.kept == [failed[1], undelivered]
+    assert home.entries == [failed[1], undelivered]
     drawn, _ = home.begin(id="drawn")
     home.retention.make_room()
-    assert home.kept == [undelivered, drawn]
+    assert home.entries == [undelivered, drawn]
     other = await home.ended(id="other")
     with pytest.raises(Unavailable) as caught:
         home.retention.make_room()
     assert caught.value.code == "no_room"
-    assert home.kept == [undelivered, drawn, other]
+    assert home.entries == [undelivered, drawn, other]
 
 
 async def test_what_was_delivered_is_forgotten_first_to_make_room_in_memory(house: New) -> None:
     home = house(memory=10)
     first, second = await home.ended(id="1", delivered=True), await home.ended(id="2", delivered=True)
     home.retention.make_room()
-    assert home.kept == [second]
+    assert home.entries == [second]
     assert first.run.recording.closed
 
 
@@ -402,18 +413,18 @@ async def test_little_room_is_left_for_what_was_delivered(house: New, monkeypatc
     home = house()
     for number in range(10):
         await home.ended(ImageData(b"a" * MEGABYTE), id=str(number), delivered=True)
-    assert [kept.run.id for kept in home.kept] == ["6", "7", "8", "9"]
+    assert [entry.run.id for entry in home.entries] == ["6", "7", "8", "9"]
     monkeypatch.setattr(kept_runs, "DELIVERED_RUNS", 2)
     await home.ended(id="small", delivered=True)
-    assert [kept.run.id for kept in home.kept] == ["9", "small"]
+    assert [entry.run.id for entry in home.entries] == ["9", "small"]
 
 
 async def test_what_was_delivered_stays_for_its_idempotency_key_while_there_is_room(house: New) -> None:
     home = house()
-    kept = [await home.ended(ImageData(b"a" * MEGABYTE), idempotency_key=str(n), delivered=True) for n in range(9)]
-    assert home.kept == home.persistence.saved == kept
-    assert all(isinstance(p, Place) and p.was_received and not p.removed for p in (each.place for each in kept))
-    for number, each in enumerate(kept):
+    entry = [await home.ended(ImageData(b"a" * MEGABYTE), idempotency_key=str(n), delivered=True) for n in range(9)]
+    assert home.entries == home.persistence.saved == entry
+    assert all(isinstance(p, Place) and p.was_received and not p.removed for p in (each.file for each in entry))
+    for number, each in enumerate(entry):
         assert await home.find(idempotency_key=str(number)) is each
     assert await home.find() is None  # it was delivered
 
@@ -423,30 +434,30 @@ async def test_what_an_earlier_process_has_delivered_makes_room_too(house: New) 
     owed = await before.ended(id="owed", idempotency_key="a")
     had = await before.ended(id="had", idempotency_key="b", delivered=True)
     after = Retention(Room(1, 0, 600), before.meter, before.persistence, before.clock, [owed, had])
-    for kept in (owed, had):
-        kept.run.recording.spill()
+    for entry in (owed, had):
+        entry.run.recording.spill()
     with pytest.raises(Unavailable):
         after.make_room()
-    assert list(after._kept.values()) == [owed]
+    assert after.entries() == [owed]
 
 
 async def test_what_was_delivered_and_has_an_idempotency_key_goes_when_the_disk_is_full(house: New) -> None:
     home = house()
-    kept = [await home.ended(idempotency_key=str(number), delivered=True) for number in range(3)]
+    entry = [await home.ended(idempotency_key=str(number), delivered=True) for number in range(3)]
     free = iter((0, 0, 1 << 40))
-    home.retention._free = lambda: next(free)
+    home.count_free = lambda: next(free)
     home.retention.make_room()
-    assert home.kept == kept[2:]
+    assert home.entries == entry[2:]
 
 
 async def test_few_files_stay_open_for_what_was_delivered(house: New, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_runs, "DELIVERED_FILES", 3)
     home = house()
     for number in range(6):
-        kept, _ = home.begin(id=str(number))
-        await kept.run.finish()
-        await home.serve(kept, delivered=True)
-    assert [kept.run.id for kept in home.kept] == ["3", "4", "5"]
+        entry, _ = home.begin(id=str(number))
+        await entry.run.finish()
+        await home.serve(entry, delivered=True)
+    assert [entry.run.id for entry in home.entries] == ["3", "4", "5"]
 
 
 # --- time ---
@@ -460,20 +471,20 @@ async def test_runs_are_forgotten_in_time_but_not_while_they_are_read_or_drawn(h
     read_now.run.followers += 1
     home.clock.now += 61
     home.retention.make_room()
-    assert home.kept == [read_now, drawn]
+    assert home.entries == [read_now, drawn]
     read_now.run.followers -= 1
     home.clock.now += 2
     home.retention.make_room()
-    assert home.kept == [drawn]
+    assert home.entries == [drawn]
 
 
 async def test_what_nobody_asks_for_is_forgotten_all_the_same(house: New) -> None:
     home = house(seconds=0.05)
-    kept = await home.ended()
+    entry = await home.ended()
     home.clock.now += 1
     await asyncio.sleep(0.15)
-    assert home.kept == []
-    assert isinstance(kept.place, Place) and kept.place.removed
+    assert home.entries == []
+    assert isinstance(entry.file, Place) and entry.file.removed
 
 
 # --- what outlives the process ---
@@ -481,12 +492,12 @@ async def test_what_nobody_asks_for_is_forgotten_all_the_same(house: New) -> Non
 
 async def test_what_ended_undelivered_is_saved_and_what_was_delivered_is_removed(house: New) -> None:
     home = house()
-    kept = await home.ended()
-    assert home.persistence.saved == [kept]
-    assert isinstance(kept.place, Place)
-    assert (kept.place.removed, kept.place.rested) == (False, 1)
-    await home.serve(kept, delivered=True)
-    assert kept.place.removed
+    entry = await home.ended()
+    assert home.persistence.saved == [entry]
+    assert isinstance(entry.file, Place)
+    assert (entry.file.removed, entry.file.rested) == (False, 1)
+    await home.serve(entry, delivered=True)
+    assert entry.file.removed
 
 
 async def test_what_is_delivered_while_it_is_saved_is_removed(house: New) -> None:
@@ -494,11 +505,12 @@ async def test_what_is_delivered_while_it_is_saved_is_removed(house: New) -> Non
     home.persistence.pause = asyncio.Event()
     saving = asyncio.create_task(home.ended())
     await asyncio.sleep(0.01)
-    [kept] = home.kept
-    home.retention.delivered(kept)
+    [entry] = home.entries
+    entry.run.present += 1
+    await home.serve(entry, delivered=True)
     home.persistence.pause.set()
     await saving
-    assert isinstance(kept.place, Place) and kept.place.removed
+    assert isinstance(entry.file, Place) and entry.file.removed
 
 
 async def test_what_is_forgotten_while_it_is_saved_is_closed_afterwards(house: New) -> None:
@@ -506,13 +518,13 @@ async def test_what_is_forgotten_while_it_is_saved_is_closed_afterwards(house: N
     home.persistence.pause = asyncio.Event()
     saving = asyncio.create_task(home.ended())
     await asyncio.sleep(0.01)
-    [kept] = home.kept
-    home.retention._forget(kept)
-    assert not kept.run.recording.closed
+    [entry] = home.entries
+    home.retention.replace(entry)
+    assert not entry.run.recording.closed
     home.persistence.pause.set()
     await saving
-    assert kept.run.recording.closed
-    assert isinstance(kept.place, Place) and kept.place.removed
+    assert entry.run.recording.closed
+    assert isinstance(entry.file, Place) and entry.file.removed
 
 
 async def test_at_the_end_what_is_drawn_is_ended_and_told_again_after_it(house: New) -> None:
@@ -520,7 +532,7 @@ async def test_at_the_end_what_is_drawn_is_ended_and_told_again_after_it(house: 
     sent, sent_drawing = home.begin(PICTURE[0], asyncio.Event(), id="sent")
     queued, _ = home.begin(PICTURE[0], asyncio.Event(), id="queued", sent=False)
     ended = await home.ended(id="ended")
-    followers = [asyncio.create_task(home.serve(kept, delivered=True)) for kept in (sent, queued)]
+    followers = [asyncio.create_task(home.serve(entry, delivered=True)) for entry in (sent, queued)]
     await asyncio.sleep(0.01)
     await home.retention.close()
     await asyncio.gather(*followers)
@@ -530,21 +542,21 @@ async def test_at_the_end_what_is_drawn_is_ended_and_told_again_after_it(house: 
     assert not queued.run.recording.error.perhaps_paid
     assert (sent.run.recording.error.attempts, queued.run.recording.error.attempts) == (1, 0)
     assert sent_drawing.closed == ["events", "resources"]
-    assert home.kept == []
+    assert home.entries == []
 
 
 async def test_a_disk_that_is_full_keeps_nobody_from_being_answered(house: New) -> None:
     home = house()
     piece = ImageData(b"a" * MEGABYTE)
-    kept, _ = home.begin(*[piece] * 5, idempotency_key="k")
-    kept.run.recording._memory_bytes = 1 << 30
+    entry, _ = home.begin(*[piece] * 5, idempotency_key="k")
+    entry.run.recording._memory_bytes = 1 << 30
 
     def full() -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    kept.run.recording._make_spool = full
-    assert len(await home.serve(kept, delivered=True)) == 5
-    assert home.kept == [kept]
+    entry.run.recording._make_spool = full
+    assert len(await home.serve(entry, delivered=True)) == 5
+    assert home.entries == [entry]
 
 
 # --- what the next process is told, should this one be killed ---
@@ -552,9 +564,9 @@ async def test_a_disk_that_is_full_keeps_nobody_from_being_answered(house: New) 
 
 async def test_nothing_leaves_before_it_is_written_down_and_all_attempts_share_one_note(house: New) -> None:
     home = house()
-    kept, _ = home.begin(idempotency_key="k")
+    entry, _ = home.begin(idempotency_key="k")
     home.persistence.disk.clear()
-    announce = kept.run.call.announce
+    announce = entry.run.call.announce
     assert announce is not None
     parts = [asyncio.ensure_future(announce()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -568,20 +580,20 @@ async def test_nothing_leaves_before_it_is_written_down_and_all_attempts_share_o
 
 
 async def test_what_no_caller_can_name_is_not_written_down(house: New) -> None:
-    kept, _ = house().begin()
-    assert kept.run.call.announce is None
+    entry, _ = house().begin()
+    assert entry.run.call.announce is None
 
 
 async def test_a_note_goes_with_a_run_that_cost_nothing_or_is_forgotten(house: New) -> None:
     home = house()
     for steps in ((unpaid(),), PICTURE):
-        kept, _ = home.begin(*steps, idempotency_key="k")
-        assert kept.run.call.announce
-        await kept.run.call.announce()
+        entry, _ = home.begin(*steps, idempotency_key="k")
+        assert entry.run.call.announce
+        await entry.run.call.announce()
         [note] = home.persistence.notes
-        await home.serve(kept, delivered=True)
-        assert note.removed == kept.run.failed_unpaid
+        await home.serve(entry, delivered=True)
+        assert note.removed is (steps is not PICTURE)
         home.clock.now += 1000
-        home.retention._sweep()
+        home.retention.make_room()
         assert note.removed
         home.persistence.notes.clear()

@@ -10,8 +10,9 @@ import pytest
 from app.errors import ApiError, Unavailable
 from app.events import Event, ImageBegins, ImageData, ImageEnds, Served
 from app.runs.run import Run
+from app.runs.state import State
 from app.storage.spool import Spool, Uploads
-from tests.drawings import PICTURE, Clock, drawing, edit, paid, read, unpaid, wanted
+from tests.drawings import PICTURE, Clock, are_closed, drawing, edit, paid, read, unpaid, wanted
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +28,8 @@ async def test_its_only_follower_drives_it_without_another_task() -> None:
     drawn = drawing(*PICTURE, lambda: tasks.append(len(asyncio.all_tasks())))
     assert await read(drawn.run) == list(PICTURE)
     assert tasks == [before]
-    assert drawn.run.ended
+    assert drawn.run.has_ended
+    assert drawn.observer.ends == ["run"]
     assert drawn.closed == ["events", "resources"]
     drawn.run.forget()
     assert (drawn.meter.memory, drawn.meter.growing) == (0, 0)
@@ -38,7 +40,7 @@ async def test_many_followers_read_the_same_and_one_of_them_drives() -> None:
     drawn = drawing(*PICTURE[:3], more, *PICTURE[3:])
     readers = [asyncio.create_task(read(drawn.run)) for _ in range(3)]
     await asyncio.sleep(0)
-    assert [drawn.run.driven_by(reader) for reader in readers] == [True, False, False]
+    assert [drawn.run.is_driven_by(reader) for reader in readers] == [True, False, False]
     more.set()
     assert await asyncio.gather(*readers, read(drawn.run)) == [list(PICTURE)] * 4
     drawn.run.forget()
@@ -51,7 +53,7 @@ async def test_when_the_one_who_drives_stops_reading_another_goes_on() -> None:
         assert [await anext(slow), await anext(slow)] == list(PICTURE[:2])
         other = asyncio.create_task(read(drawn.run))
         await asyncio.sleep(0)
-        assert drawn.run.driven_by(other)
+        assert drawn.run.is_driven_by(other)
         more.set()
         assert await other == list(PICTURE)
         assert [event async for event in slow] == list(PICTURE[2:])
@@ -70,7 +72,8 @@ async def test_who_is_too_slow_is_left_behind_and_still_reads_it_all() -> None:
         drawn.run.detach(then)
         drawn.run.detach(then)
         await asyncio.wait_for(done.wait(), 1)
-        assert drawn.run.ended
+        assert drawn.run.has_ended
+        assert drawn.observer.ends == ["run"]
         assert drawn.closed == ["events", "resources"]
         assert [first, *[event async for event in slow]] == list(PICTURE)
     drawn.run.forget()
@@ -94,7 +97,8 @@ async def test_what_was_left_behind_when_it_had_ended_is_settled_all_the_same() 
 async def test_it_is_finished_without_anybody_who_reads() -> None:
     drawn = drawing(*PICTURE)
     await asyncio.gather(drawn.run.finish(), drawn.run.finish())
-    assert drawn.run.ended
+    assert drawn.run.has_ended
+    assert drawn.observer.ends == ["run"]
     assert drawn.run.recording.on_disk == len(b"aGVsbG8=")
     drawn.run.forget()
     assert drawn.meter.disk == 0
@@ -111,14 +115,12 @@ async def test_a_full_disk_does_not_keep_it_from_finishing(number: int) -> None:
     assert await read(drawn.run) == list(PICTURE)
     drawn.run.forget()
     drawn = drawing(ImageData(b"a" * 100), spool=lambda: Full(0))
-    drawn.run.recording.spill = lambda: None  # type: ignore[method-assign]
     drawn.meter.memory_limit = 10
-    drawn.run.recording._disk_full = True
     with pytest.raises(Unavailable, match="no room") as caught:
         await read(drawn.run)
     assert (caught.value.should_retry, caught.value.perhaps_paid) == (False, True)
     assert drawn.closed == ["events", "resources"]
-    assert [id for id, _ in drawn.crashes] == ["run"]  # what is lost is told with its id
+    assert [id for id, _ in drawn.observer.crashes] == ["run"]  # what is lost is told with its id
     drawn.run.forget()
 
     drawn = drawing(OSError(number, os.strerror(number)))
@@ -133,7 +135,7 @@ async def test_an_error_is_told_to_all_and_a_crash_may_have_been_paid(sent: bool
     for _ in range(2):
         with pytest.raises(ApiError, match="busy"):
             await read(drawn.run)
-    assert drawn.run.failed_unpaid
+    assert drawn.run.state is State.FAILED
     drawn.run.forget()
 
     fault = KeyError("a fault of ours")
@@ -143,7 +145,7 @@ async def test_an_error_is_told_to_all_and_a_crash_may_have_been_paid(sent: bool
         with pytest.raises(ApiError, match="The gateway failed") as caught:
             await reading
         assert (caught.value.should_retry, caught.value.perhaps_paid) == ((False, True) if sent else (None, False))
-    assert drawn.crashes == [("run", fault)]
+    assert drawn.observer.crashes == [("run", fault)]
     assert drawn.closed == ["events", "resources"]
     drawn.run.forget()
 
@@ -171,7 +173,7 @@ async def test_it_can_be_ended_from_outside_whoever_drives_it(driven: bool) -> N
     await asyncio.sleep(0.01)
     run.abort(Unavailable("going down"))
     run.abort(Unavailable("only the first counts"))
-    await asyncio.wait_for(run.over(), 1)
+    await asyncio.wait_for(run.wait_until_over(), 1)
     assert drawn.closed == (["events", "resources"] if driven else ["resources", "events"])
     if driven:
         with pytest.raises(Unavailable, match="going down"):
@@ -211,7 +213,7 @@ async def test_what_nobody_follows_any_more_is_ended_unless_it_drives_itself() -
     drawn = drawing(*PICTURE)
     await _first(drawn.run)
     drawn.run.abandon()
-    await drawn.run.over()
+    await drawn.run.wait_until_over()
     assert drawn.closed == ["resources", "events"]
     drawn.run.forget()
 
@@ -221,29 +223,37 @@ async def test_what_nobody_follows_any_more_is_ended_unless_it_drives_itself() -
     await asyncio.sleep(0)
     drawn.run.abandon()
     more.set()
-    await drawn.run.over()
+    await drawn.run.wait_until_over()
     assert await read(drawn.run) == list(PICTURE)
     drawn.run.forget()
 
 
-async def test_uploads_are_closed_when_nobody_needs_them_to_know_the_request_again() -> None:
-    for named, delivered, identity, closed in [
-        (False, False, None, False),
-        (False, True, None, True),
-        (False, False, b"known", True),
-        (True, True, None, False),
-        (True, True, b"known", True),
-    ]:
-        uploads = Uploads()
-        drawn = drawing(*PICTURE, request=edit(uploads), uploads=uploads)
-        run = drawn.run
-        run.named, run.identity, run.delivered = named, identity, delivered
-        run.release()
-        assert uploads._spools, "it has not ended"
-        await read(run)
-        assert bool(uploads._spools) is not closed
-        run.forget()
-        assert not uploads._spools
+@pytest.mark.parametrize(
+    ("name", "delivered", "fingerprint", "closed"),
+    [
+        (None, False, None, False),
+        (None, True, None, True),
+        (None, False, b"known", True),
+        ("k", True, None, False),
+        ("k", True, b"known", True),
+    ],
+)
+async def test_uploads_are_closed_when_the_request_is_known_without_them(
+    name: str | None, delivered: bool, fingerprint: bytes | None, closed: bool
+) -> None:
+    uploads = Uploads()
+    request = edit(uploads)
+    drawn = drawing(*PICTURE, request=request, uploads=uploads, idempotency_key=name)
+    run = drawn.run
+    run.fingerprint = fingerprint
+    run.release()
+    assert not are_closed(request), "it has not ended"
+    await read(run)
+    if delivered:
+        run.deliver()
+    assert are_closed(request) is closed
+    run.forget()
+    assert are_closed(request)
 
 
 @pytest.mark.parametrize("delivered", [True, False])
@@ -254,8 +264,8 @@ async def test_its_stored_files_are_held_until_it_was_delivered_or_is_forgotten(
     await read(run)
     run.release()
     assert given_back == []
-    run.delivered = delivered
-    run.release()
+    if delivered:
+        run.deliver()
     assert given_back == (["file"] if delivered else [])
     run.forget()
     assert given_back == ["file"]
