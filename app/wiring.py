@@ -42,7 +42,7 @@ from app.runs.retention import Retention, Room
 from app.runs.run import RunObserver
 from app.storage.data_dir import open_data_dir
 from app.storage.disk import DiskStore
-from app.storage.full_disk import LEAST_FREE, DiskAlarm, free_bytes, no_space
+from app.storage.full_disk import LEAST_FREE, DiskAlarm, free_bytes, is_full, no_space
 from app.storage.recording import Meter, Recording
 from app.storage.signed_urls import Signer, named
 from app.storage.spool import KEPT_FILES, Budget, Spool, Uploads
@@ -115,7 +115,7 @@ async def opened(settings: Settings, log: Log, resume: Resume) -> AsyncIterator[
         alarm = DiskAlarm(log.warning, time.monotonic)
         not_kept = partial(_not_kept, log, alarm)
         persistence = RunFiles(data.folder("runs"), meter, report=not_kept)
-        observers: tuple[RunObserver, ...] = (RunLog(log, not_kept),)
+        observers: tuple[RunObserver, ...] = (RunLog(log, partial(_crashed, log, not_kept)),)
         spools = SpoolFiles(str(data.folder("spool")), KEPT_FILES, partial(alarm.failed, "spool"))
         stack.callback(spools.close)
         left = list(
@@ -274,6 +274,10 @@ def _key(key: KeySettings) -> Key:
         key.max_concurrency,
         key.default_response_format,
     )
+
+
+def _crashed(log: Log, not_kept: Callable[[str, Exception], None], run_id: str, error: Exception) -> None:
+    (not_kept if is_full(error) else log.crash)(run_id, error)
 
 
 async def _sandbox(stack: AsyncExitStack) -> str:

@@ -13,7 +13,6 @@ from app.catalog.redaction import without_quotes
 from app.errors import Failure, UpstreamError
 from app.gateway.attempt import Attempt
 from app.runs.run import Run
-from app.storage.full_disk import is_full
 from app.telemetry import connection_errors as causes
 
 
@@ -58,12 +57,12 @@ class Log:
 
 
 class RunLog:
-    """Logs each run that ends after its callers have left, and each one in which the gateway itself failed. `not_kept`
-    gets a run that the disk has no room for."""
+    """Logs each run that ends after its callers have left. `crashed` gets the id of a run in which the gateway itself
+    failed."""
 
-    def __init__(self, log: Log, not_kept: Callable[[str, Exception], None]) -> None:
+    def __init__(self, log: Log, crashed: Callable[[str, Exception], None]) -> None:
         self._log = log
-        self._not_kept = not_kept
+        self._crashed = crashed
 
     def run_ended(self, run: Run) -> None:
         if run.present:
@@ -79,7 +78,7 @@ class RunLog:
         self._log.event("run ended", **{name: value for name, value in facts.items() if value is not None})
 
     def run_crashed(self, run: Run, error: Exception) -> None:
-        (self._not_kept if is_full(error) else self._log.crash)(run.id, error)
+        self._crashed(run.id, error)
 
 
 class AttemptLog:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections.abc import AsyncGenerator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.gateway.call import Call, SubmittedJob
 from app.images import Operation, Size
 from app.runs.entry import RunEntry
-from app.runs.persistence import RunFiles, StoredRun
+from app.runs.persistence import RunFiles, SentNote, StoredRun
 from app.runs.state import State
-from app.storage.recording import Meter, Span
+from app.storage.recording import Meter, Recording, Span
+from app.storage.spool import Spool
 from tests.drawings import PICTURE, A, Clock, drawing, paid, read, wanted
 
 pytestmark = pytest.mark.anyio
@@ -465,3 +468,97 @@ async def test_a_full_disk_keeps_nothing_from_being_sent_and_a_note_stays_where_
         await persistence.save(entry)
     assert [file.suffix for file in shelves.files] == [".sent"]
     entry.run.forget()
+
+
+# --- jobs that a provider has accepted ---
+
+JOB = SubmittedJob("bfl/flux", 0, {"id": "1", "polling_url": "https://host.test/1"})
+
+
+def take_up(
+    shelves: Shelves, *steps: Any
+) -> tuple[list[RunEntry], list[tuple[str, dict[str, Any], list[SubmittedJob]]]]:
+    """Load the runs in a new process, which draws `steps` for the jobs that it finds."""
+    resumed = list[tuple[str, dict[str, Any], list[SubmittedJob]]]()
+
+    def resume(call: Call, jobs: Sequence[SubmittedJob]) -> AsyncGenerator[Event, None]:
+        resumed.append((call.id, dict(call.request.parameters), list(jobs)))
+        return stream(*(steps or PICTURE))
+
+    files = shelves.new()
+    entries = files.load(
+        600, shelves.clock, resume=resume, recording=lambda: Recording(lambda: Spool(0), shelves.meter, 1 << 20)
+    )
+    return list(entries), resumed
+
+
+async def stream(*steps: Any) -> AsyncGenerator[Event, None]:
+    for step in steps:
+        yield step
+
+
+async def test_a_run_with_a_job_is_under_way_again_in_the_next_process(shelves: Shelves) -> None:
+    request = wanted("an unmistakable prompt", parameters={"output_format": "webp", "user": "u"})
+    drawn = drawing(*PICTURE, request=request, meter=shelves.meter, idempotency_key="k")
+    entry = RunEntry(drawn.run, ["run", "again"])
+    entry.note = shelves.new().note(entry)
+    await entry.note.add(JOB)
+    [file] = shelves.files
+    assert b"unmistakable" not in file.read_bytes()
+    os.utime(file, (1, 1))  # the drawing may have begun long ago
+    [found], resumed = take_up(shelves)
+    assert (found.run.state, found.ids, found.run.idempotency_key) == (State.SENT, ["run", "again"], "k")
+    assert found.run.fingerprint == entry.run.fingerprint is not None
+    assert resumed == [], "nothing is asked before the gateway serves"
+    assert await read(found.run) == list(PICTURE)
+    assert resumed == [("run", {"output_format": "webp"}, [JOB])]
+    assert isinstance(found.note, SentNote)
+    await shelves.new().save(found)
+    assert [file.suffix for file in shelves.files] == [".run"]
+    found.run.forget()
+    await drop(entry)
+
+
+async def test_a_job_that_is_taken_up_and_killed_again_is_found_by_the_process_after(shelves: Shelves) -> None:
+    entry = await named(shelves)
+    entry.note = shelves.new().note(entry)
+    await entry.note.add(JOB)
+    second = SubmittedJob("bfl/flux", 1, {"id": "2"})
+    await entry.note.add(second)
+    for _ in range(2):
+        [found], resumed = take_up(shelves)
+        await read(found.run)
+        assert [jobs for _, _, jobs in resumed] == [[JOB, second]]
+        found.run.forget()
+    await drop(entry)
+
+
+async def test_a_run_without_a_job_ends_as_interrupted(shelves: Shelves) -> None:
+    entry = await named(shelves)
+    entry.note = shelves.new().note(entry)
+    await entry.note.written()
+    [found], resumed = take_up(shelves)
+    assert (found.run.state, resumed) == (State.UNCERTAIN, [])
+    found.run.forget()
+    await drop(entry)
+
+
+async def test_a_note_that_cannot_take_a_job_stays_as_it_was(shelves: Shelves) -> None:
+    entry = await named(shelves)
+    reported = list[str]()
+    entry.note = RunFiles(
+        shelves.directory, shelves.meter, shelves.wall, report=lambda id, _: reported.append(id)
+    ).note(entry)
+    await entry.note.written()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        await entry.note.add(JOB)
+    assert reported == ["run"]
+    [found], resumed = take_up(shelves)
+    assert (found.run.state, resumed) == (State.UNCERTAIN, [])
+    found.run.forget()
+    await drop(entry)

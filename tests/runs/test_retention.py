@@ -22,6 +22,7 @@ from app.runs import retention as module
 from app.runs.entry import RunEntry
 from app.runs.retention import Retention, Room
 from app.runs.run import Run
+from app.runs.state import State
 from app.storage.recording import Meter
 from app.storage.spool import Spool, Uploads
 from tests.drawings import PICTURE, A, B, Clock, Drawing, are_closed, drawing, edit, paid, read, unpaid, wanted
@@ -597,3 +598,45 @@ async def test_a_note_goes_with_a_run_that_cost_nothing_or_is_forgotten(house: N
         home.retention.make_room()
         assert note.removed
         home.persistence.notes.clear()
+
+
+async def test_a_job_is_written_down_also_for_a_run_without_an_idempotency_key(house: New) -> None:
+    home = house()
+    entry, _ = home.begin()
+    job = SubmittedJob("bfl/flux", 0, {"id": "1"})
+    assert entry.run.call.remember is not None
+    await entry.run.call.remember(job)
+    [note] = home.persistence.notes
+    assert note.jobs == [job]
+
+
+async def test_runs_that_are_taken_up_drive_themselves_to_their_end(house: New) -> None:
+    home = house()
+    drawn = drawing(*PICTURE, id="taken up", meter=home.meter, clock=home.clock)
+    entry = RunEntry(drawn.run, ["taken up"])
+    retention = Retention(Room(1 << 30, 1 << 30, 600), home.meter, home.persistence, home.clock, [entry])
+    retention.take_up()
+    async with asyncio.timeout(5):
+        while entry.file is None:
+            await asyncio.sleep(0.01)
+    assert entry.run.state is State.FINISHED
+    assert home.persistence.saved == [entry]
+    await retention.close()
+
+
+async def test_the_snapshot_counts_runs_by_state(house: New) -> None:
+    home = house()
+    home.begin(id="sent")
+    home.begin(id="waiting", sent=False)
+    await home.ended(id="delivered", delivered=True)
+    await home.ended(id="finished")
+    await home.ended(paid(), id="uncertain")
+    found = home.retention.snapshot()
+    assert found.states == {
+        State.SENT: 1,
+        State.WAITING: 1,
+        State.DELIVERED: 1,
+        State.FINISHED: 1,
+        State.UNCERTAIN: 1,
+    }
+    assert (found.delivered, found.memory_bytes, found.disk_bytes) == (1, home.meter.memory, home.meter.disk)

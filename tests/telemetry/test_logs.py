@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
-from contextlib import suppress
+import time
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +15,15 @@ from app.access.keys import Key
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.fitting import Fitted
 from app.catalog.profiles import Profile
-from app.errors import Failure, Unavailable, UpstreamError
+from app.errors import ApiError, Failure, Unavailable, UpstreamError
+from app.events import Done, Event
 from app.gateway.attempt import Attempt
 from app.gateway.call import Call
 from app.images import ImageRequest, Operation
-from app.storage.spool import Uploads
-from app.telemetry.logs import AttemptLog, Log
+from app.runs.run import Run
+from app.storage.recording import Meter, Recording
+from app.storage.spool import Spool, Uploads
+from app.telemetry.logs import AttemptLog, Log, RunLog
 
 DEPLOYMENT = Deployment(
     Provider("netmind", "openai", "https://host.test", api_key="our-secret", headers={"x-key": "our-header"}),
@@ -197,3 +203,45 @@ def test_text_that_is_no_terminals_has_no_colours() -> None:
     out = io.StringIO()
     Log("text", requests=True, stream=out).request({"status": 200})
     assert "\x1b" not in out.getvalue()
+
+
+def ended_run(log: Log, *, error: ApiError | None = None, present: int = 0, crash: Exception | None = None) -> None:
+    call = Call(REQUEST, Key("a", b""), Uploads(), id="r-1", sent=1)
+    crashed = list[tuple[str, Exception]]()
+
+    async def events() -> AsyncGenerator[Event, None]:
+        if error or crash:
+            raise error or crash or KeyError
+        yield Done()
+
+    async def finish() -> None:
+        recording = Recording(lambda: Spool(0), Meter(1 << 20), 1 << 20)
+        observers = [RunLog(log, lambda *one: crashed.append(one))]
+        run = Run(call, events(), recording, ExitStack(), 0, time.monotonic, observers=observers)
+        run.present = present
+        await run.finish()
+
+    asyncio.run(finish())
+    assert crashed == ([("r-1", crash)] if crash else [])
+
+
+def test_a_run_that_ends_after_its_caller_left_has_a_line_of_its_own() -> None:
+    log, out = new()
+    ended_run(log)
+    ended_run(log, error=ApiError("cut", code="upstream_broken_answer").paid())
+    facts = {"event": "run ended", "level": "info", "request_id": "r-1", "key": "a", "model": "flux"}
+    assert logged(out) == [
+        {**facts, "outcome": "finished"},
+        {**facts, "outcome": "uncertain", "error": "upstream_broken_answer"},
+    ]
+
+
+def test_a_run_with_a_connected_caller_is_told_by_the_line_of_the_request() -> None:
+    log, out = new()
+    ended_run(log, present=1)
+    assert logged(out) == []
+
+
+def test_a_run_that_the_gateway_failed_is_reported_with_its_error() -> None:
+    log, _ = new()
+    ended_run(log, crash=KeyError("a fault of ours"))
