@@ -102,7 +102,7 @@ class Envelope:
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
     told: RequestLog = scope["state"]["told"]
-    told.error = error.code or error.type
+    told.fail(error)
     if not told.status:
         with Answer(scope, send) as answer:
             await send_error(answer, error, receive)
@@ -133,7 +133,7 @@ def _line(scope: Scope, request_id: str, client: str | None, told: RequestLog, n
         "operation": told.operation,
         "model": told.model,
         "provider": served.provider if served else None,
-        "attempts": served.attempts if served else None,
+        "attempts": told.attempts,
         "images": told.images or None,
         "bytes": told.bytes,
         "first_byte_ms": first,

@@ -54,7 +54,16 @@ class RequestLog:
     model: str | None = None
     prompt: str | None = None
     served: Served | None = None
+    failed_attempts: int = 0  # of a request that no provider served
     error: str | None = None
+
+    def fail(self, error: ApiError) -> None:
+        self.error, self.failed_attempts = error.code or error.type, error.attempts
+
+    @property
+    def attempts(self) -> int | None:
+        """As `x-gateway-attempts` tells them."""
+        return (self.served.attempts if self.served else self.failed_attempts) or None
 
 
 class Answer:
@@ -147,7 +156,7 @@ async def send_error(answer: Answer, error: ApiError, receive: Receive) -> None:
     """Send OpenAI's envelope, with the headers that the SDKs' retries obey. Drain the rest of the request for a while,
     since a reset of the connection would destroy the answer."""
     text = compact(error.envelope()).encode()
-    answer.told.error = error.code or error.type
+    answer.told.fail(error)
     headers = [(b"content-length", str(len(text)).encode()), *retry_headers(error)]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     if error.attempts:
@@ -252,7 +261,7 @@ async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder:
         except ApiError as error:
             if not answer.started:
                 raise
-            answer.told.error = error.code or error.type
+            answer.told.fail(error)
             await answer.body(encoder.error(error))
     await answer.end(b"")  # without comments, which would come after the end if the reader is slow
 
