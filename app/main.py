@@ -28,7 +28,7 @@ from app.config.loading import Settings
 from app.errors import ApiError, InvalidRequest, NotFound, shortened
 from app.images import Operation
 from app.telemetry.logs import Log
-from app.wiring import Parts, new_log, opened
+from app.wiring import Runtime, new_log, open_resources
 
 
 def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
@@ -36,11 +36,11 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened(settings, log, lambda call, jobs: parts().service.gateway.resume(call, jobs)) as ground:
-            app.state.parts = wiring.parts(ground, settings)
-            ground.retention.take_up()
+        async with open_resources(settings, log, lambda call, jobs: runtime().gateway.resume(call, jobs)) as resources:
+            app.state.runtime = wiring.make_runtime(resources, settings)
+            resources.retention.take_up()
             yield
-            del app.state.parts
+            del app.state.runtime
 
     app = FastAPI(
         title="Image Gateway",
@@ -48,29 +48,27 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # nobody has asked where it would go
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # no setting says where it would go
     )
     app.state.draining = False
 
-    def parts() -> Parts:
-        found: Parts = app.state.parts
-        return found
+    def runtime() -> Runtime:
+        present: Runtime = app.state.runtime
+        return present
 
     for operation in Operation:
-        endpoint = ImageEndpoint(operation, lambda: parts().service)
-        for path in (
-            f"/v1/images/{operation}",
-            f"/v1/images/{operation}/",
-        ):  # a redirect would go to whatever Host says
+        endpoint = ImageEndpoint(operation, runtime)
+        # Both paths, since a redirect from one to the other would trust the Host header.
+        for path in (f"/v1/images/{operation}", f"/v1/images/{operation}/"):
             app.router.routes.append(Route(path, endpoint, methods=["POST"]))
-    runs = Route("/v1/images/runs/{run:path}", RunEndpoint(lambda: parts().service), methods=["GET"])
+    runs = Route("/v1/images/runs/{run:path}", RunEndpoint(runtime), methods=["GET"])
     runs.methods = {"GET"}  # Starlette adds HEAD, which would take the answer and leave it
     app.router.routes.append(runs)
-    app.router.routes.append(Route("/files/{name}", FileEndpoint(lambda: parts().files), methods=["GET"]))
-    app.include_router(models.router(parts))
+    app.router.routes.append(Route("/files/{name}", FileEndpoint(runtime), methods=["GET"]))
+    app.include_router(models.router(runtime))
     _add_health(app)
     _add_errors(app)
-    app.add_middleware(PageGuard, rules=lambda: parts().page_rules)
+    app.add_middleware(PageGuard, rules=lambda: runtime().page_rules)
     app.add_middleware(Envelope, journal=log)
     if settings.server.cors_origins:
         app.add_middleware(
@@ -89,8 +87,9 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
 
 
 def replace_settings(app: FastAPI, settings: Settings) -> None:
-    """New settings for what comes from now on; what is under way ends as it began."""
-    app.state.parts = wiring.parts(app.state.parts.ground, settings, app.state.parts)
+    """Apply new settings to the requests that come from now on. Those under way end as they began."""
+    before: Runtime = app.state.runtime
+    app.state.runtime = wiring.make_runtime(before.resources, settings, before)
 
 
 class Cors(CORSMiddleware):
@@ -112,12 +111,12 @@ def _add_health(app: FastAPI) -> None:
 
     @app.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz() -> JSONResponse:
-        ready = hasattr(app.state, "parts") and not app.state.draining
+        ready = hasattr(app.state, "runtime") and not app.state.draining
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Whatever the framework refuses wears OpenAI's envelope: it is raised again as ours, and `Frame` answers."""
+    """Raise the framework's own refusals again as ApiErrors, so that they wear OpenAI's envelope."""
 
     async def http_error(request: Request, error: Any) -> JSONResponse:
         path, kind = shortened(request.scope["path"], 128), "invalid_request_error"

@@ -26,7 +26,7 @@ from app.config.loading import Settings, SettingsError
 from app.errors import Unavailable
 from app.main import create_app, replace_settings
 from app.server.protocol import Protocol
-from app.wiring import Parts, new_log
+from app.wiring import Runtime, new_log
 
 # From glibc's malloc.h. uvloop reads in blocks of 256 KiB, above the usual threshold for blocks that are mapped and
 # unmapped one by one: thousands of page faults for each upload. Blocks up to this size are taken from the heap.
@@ -35,20 +35,20 @@ _LARGE_BLOCK = 4 * 1_048_576
 _KEPT_FREE = 64 * 1_048_576
 
 NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, for load balancers to notice
-TELLING_SECONDS = 1.0  # for the last answers to leave, once the time for drawings is up
+LAST_SECONDS = 1.0  # in which the last answers leave, once the time for drawings is up
 GRACE_SECONDS = 5  # beyond the time for drawings, until uvicorn gives up
 WATCH_SECONDS = 2.0
-TELLING_TICKS = 100  # of uvicorn's, ten a second: how often the operator is told of connections that were turned away
-SETTLED_SECONDS = 0.2  # without a change: half a file may be a valid one, without some of its models, say
+REPORT_TICKS = 100  # of uvicorn's, ten a second, between two log lines about connections that were turned away
+SETTLED_SECONDS = 0.2  # without a change, since half a file may be valid and lack some of its models
 
 
 def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -> None:
-    """Serves until told to stop. `reload` reads the configuration again, on SIGHUP or when `file` has changed; it may
-    raise SettingsError."""
+    """Serve until a signal stops the process. `reload` reads the configuration again, on SIGHUP or when `file` has
+    changed; it may raise SettingsError."""
     _tune_allocator()
     _raise_limit_on_files()
-    logging.getLogger("uvicorn.error").addFilter(_plainly)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the caller is told what is wrong with the form
+    logging.getLogger("uvicorn.error").addFilter(_simplify)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the answer says what is wrong with the form
     log = new_log(settings)
     app = create_app(settings, log)
     config = uvicorn.Config(
@@ -68,7 +68,7 @@ def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with a word to the operator when it listens, an orderly end, and a configuration that may change."""
+    """uvicorn, with a greeting when it listens, an orderly end, and a configuration that may change."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
         file: Path | None,
         drain_seconds: float,
     ) -> None:
-        """`drain_seconds` are those of the start: uvicorn was told of them."""
+        """`drain_seconds` are those of the start, since uvicorn cannot change its own copy."""
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
@@ -89,9 +89,9 @@ class Server(uvicorn.Server):
         self._watcher: asyncio.Task[None] | None = None
 
     @property
-    def _parts(self) -> Parts:
-        parts: Parts = self._app.state.parts
-        return parts
+    def _runtime(self) -> Runtime:
+        runtime: Runtime = self._app.state.runtime
+        return runtime
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -101,17 +101,17 @@ class Server(uvicorn.Server):
         if self.started:
             self._watcher = asyncio.create_task(self._watch())
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(welcome(self._parts, host, port), file=sys.stderr, flush=True)  # noqa: T201
+            print(welcome(self._runtime, host, port), file=sys.stderr, flush=True)  # noqa: T201
 
     async def on_tick(self, counter: int) -> bool:
-        if Protocol.turned_away and counter % TELLING_TICKS == 0:
+        if Protocol.turned_away and counter % REPORT_TICKS == 0:
             turned_away, Protocol.turned_away = Protocol.turned_away, 0
-            self._parts.ground.log.warning("hardly any descriptor is left", turned_away=turned_away)
+            self._runtime.resources.log.warning("hardly any descriptor is left", turned_away=turned_away)
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Told to end by a supervisor, the gateway first says that it is not ready and goes on for a moment, so that
-        nothing is sent to it any more when it stops listening."""
+        """On SIGTERM, report that the gateway is not ready and serve on for a moment. Load balancers then send it
+        nothing more when it stops listening."""
         if sig == signal.SIGTERM and self.started and self._loop and not self._app.state.draining:
             self._app.state.draining = True
             self._captured_signals.append(sig)
@@ -120,22 +120,22 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Runs have `drain_seconds` to finish; the rest is told why not."""
+        """Give runs `drain_seconds` to finish, and end the rest with an error."""
         self._app.state.draining = True
         if self._watcher:
             self._watcher.cancel()
-        if hasattr(self._app.state, "parts"):
-            parts, loop = self._parts, asyncio.get_running_loop()
+        if hasattr(self._app.state, "runtime"):
+            runtime, loop = self._runtime, asyncio.get_running_loop()
             seconds = self._drain_seconds
-            loop.call_later(seconds, parts.ground.retention.give_up, _going_down)
-            loop.call_later(seconds + TELLING_SECONDS, self._break_off)
+            loop.call_later(seconds, runtime.resources.retention.give_up, _shutting_down)
+            loop.call_later(seconds + LAST_SECONDS, self._break_off)
         await super().shutdown(sockets)
 
     def reconfigure(self) -> None:
-        """Applies the configuration as it is now; a bad one is refused, and the old one stays."""
-        if not hasattr(self._app.state, "parts"):
-            return  # it has only just begun: `_watch` will see what changed
-        log = self._parts.ground.log
+        """Apply the configuration as it is now. Refuse a bad one, and keep the old one."""
+        if not hasattr(self._app.state, "runtime"):
+            return  # the start is not complete; `_watch` will see the change
+        log = self._runtime.resources.log
         self._known = _version(self._file)
         try:
             settings = self._reload()
@@ -146,21 +146,21 @@ class Server(uvicorn.Server):
         except Exception as error:
             log.crash("configuration", error)
         else:
-            log.event("configuration applied", models=len(self._parts.catalog.models))
+            log.event("configuration applied", models=len(self._runtime.catalog.models))
 
     def _check(self, settings: Settings) -> None:
-        """The socket stays where it is, whatever the new settings say, and half a file must not do away with the keys.
-        Raises SettingsError."""
-        if settings.sandbox != bool(self._parts.ground.sandbox_url):
+        """Refuse settings that would let callers in without a key, as half a file might, or change the kind of the
+        providers. Raises SettingsError."""
+        if settings.sandbox != bool(self._runtime.resources.sandbox_url):
             raise SettingsError([Fault("providers", "change between simulated and real ones", "restart the gateway")])
-        closed = self._parts.settings.keys or not is_loopback(self.config.host)
+        closed = self._runtime.settings.keys or not is_loopback(self.config.host)
         if closed and not settings.keys and not settings.server.allow_anonymous:
             remedy = "restart the gateway to serve without, or set `server.allow_anonymous: true`"
             raise SettingsError([Fault("keys", "are gone", remedy)])
 
     def _break_off(self) -> None:
-        """Who has not taken its answer by now, or is still sending, is left as if it had gone: uvicorn would cancel the
-        request instead, wherever it is, and print a traceback for each."""
+        """Abort the connections that are left, as if their clients had gone. uvicorn would cancel each request at
+        some point of its work, and print a traceback."""
         for connection in list(self.server_state.connections):
             if isinstance(connection, Protocol):
                 connection.abort()
@@ -169,7 +169,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _watch(self) -> None:
-        """A new file is applied without a signal: some platforms cannot send one into a container."""
+        """Apply a new file without a signal, since some platforms cannot send one into a container."""
         while self._file is not None:
             await asyncio.sleep(WATCH_SECONDS)
             now = _version(self._file)
@@ -180,7 +180,7 @@ class Server(uvicorn.Server):
 
 
 def _version(file: Path | None) -> tuple[int, int] | None:
-    """What changes when the file does; of the file that a link leads to, as mounted configurations are links."""
+    """A value that changes when the file does. It follows links, since mounted configurations are links."""
     try:
         stat = file.stat() if file else None
     except OSError:
@@ -188,20 +188,20 @@ def _version(file: Path | None) -> tuple[int, int] | None:
     return (stat.st_mtime_ns, stat.st_ino) if stat else None
 
 
-def _going_down() -> Unavailable:
+def _shutting_down() -> Unavailable:
     return Unavailable("The gateway is going down, and the images were not finished in time.", code="shutting_down")
 
 
-def welcome(parts: Parts, host: str, port: int) -> str:
-    """Where it listens, what it serves, and a command that works."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(  # noqa: S104 (what is bound to everything is shown as loopback)
+def welcome(runtime: Runtime, host: str, port: int) -> str:
+    """The first lines on the terminal: the address, the models, and a command that works."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(  # noqa: S104 (an address that stands for all is shown as loopback)
         host, f"[{host}]" if ":" in host else host
     )
     base = f"http://{shown}:{port}"
-    models = parts.catalog.models
+    models = runtime.catalog.models
     first = models[0].name if models else "MODEL"
-    key = '-H "Authorization: Bearer YOUR_KEY" ' if parts.settings.keys else ""
-    kind = "simulated providers (no configuration was given)" if parts.ground.sandbox_url else "its providers"
+    key = '-H "Authorization: Bearer YOUR_KEY" ' if runtime.settings.keys else ""
+    kind = "simulated providers (no configuration was given)" if runtime.resources.sandbox_url else "its providers"
     names = ", ".join(model.name for model in models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
     return (
         f"Image Gateway listens at {base}/v1 and serves {kind}: {names}.\n"
@@ -210,9 +210,9 @@ def welcome(parts: Parts, host: str, port: int) -> str:
     )
 
 
-def _plainly(record: logging.LogRecord) -> bool:
-    """Of a failed start the last line says what is wrong. An answer that broke in the middle is left unfinished on
-    purpose; the request's own log line tells why."""
+def _simplify(record: logging.LogRecord) -> bool:
+    """A filter for uvicorn's log. A failed start keeps its last line, which names the fault. Answers that the gateway
+    left unfinished are dropped, since the request's own log line says why."""
     message = record.getMessage()
     if message.startswith("Traceback") and "DataDirError" in message:
         record.msg, record.args = message.strip().splitlines()[-1].partition("DataDirError: ")[2], ()
@@ -220,22 +220,22 @@ def _plainly(record: logging.LogRecord) -> bool:
 
 
 def _tune_collector() -> None:
-    """What was imported stays for good and need not be looked through again. What is left to look through is little:
-    connections and the libraries' errors are cycles, collected often enough to stay few."""
+    """Exempt all that was imported, since it stays for good. Collect the rest often enough: connections and the
+    libraries' errors are cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 2)
 
 
 def _raise_limit_on_files() -> None:
-    """Each connection is one, and so is each picture and recording on disk; the usual 1024 are few for a server."""
+    """Allow as many files as the system does. Each connection is one, and so is each picture and recording on disk."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tune_allocator() -> None:
-    """Does nothing where the C library is not glibc."""
+    """Keep large blocks on the heap. Does nothing where the C library is not glibc."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)

@@ -16,10 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from app import dialects
-from app.access.keys import Key, Keys
-from app.api.files import Files
-from app.api.following import Service
-from app.api.requests.body import Limits
+from app.access.admission import Admission
+from app.access.keyring import Key, Keyring
+from app.access.limits import Limits
+from app.api import runtime as api
+from app.api.requests.body import Limits as BodyLimits
 from app.api.requests.json_body import Fetch
 from app.api.requests.remote_images import upload
 from app.api.web_pages import PageRules
@@ -45,8 +46,7 @@ from app.storage.disk import DiskStore
 from app.storage.full_disk import LEAST_FREE, DiskAlarm, free_bytes, is_full, no_space
 from app.storage.recording import Meter, Recording
 from app.storage.signed_urls import Signer, named
-from app.storage.spool import KEPT_FILES, Budget, Spool, Uploads
-from app.storage.spool import Files as SpoolFiles
+from app.storage.spool import KEPT_FILES, Budget, Files, Spool, Uploads
 from app.telemetry.logs import AttemptLog, Log, RunLog
 from app.upstream.client import Upstream
 from app.upstream.downloads import Fetcher
@@ -57,14 +57,14 @@ TEXT_IN_MEMORY = 128 * 1_048_576  # bytes of all requests under way, and of smal
 RECORDED_IN_MEMORY = 32 * 1_048_576  # bytes of one run; beyond, its images lie on disk
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What lives as long as the process, whatever the configuration becomes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """The objects that live as long as the process. A reload does not replace them."""
 
     log: Log
     run_observers: tuple[RunObserver, ...]
     sandbox_url: str | None
-    spools: SpoolFiles
+    spools: Files
     upload_budget: Budget
     transport: AiohttpTransport
     fetcher: Fetcher
@@ -73,7 +73,10 @@ class Ground:
     clock: Callable[[], float]
     meter: Meter
     retention: Retention
-    policy: Policy
+    health: Health
+    queues: Slots
+    retry_budget: RetryBudget
+    limits: Limits
     workers: Workers
 
     def recording(self) -> Recording:
@@ -83,17 +86,13 @@ class Ground:
         return Uploads(self.spools, self.upload_budget)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What serves. Replaced as a whole when the configuration changes; what is under way keeps the old ones."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime(api.Runtime):
+    """The objects that one configuration makes. A reload replaces them all at once."""
 
     settings: Settings
-    catalog: Catalog
-    keys: Keys
-    service: Service
-    files: Files
+    resources: Resources
     page_rules: PageRules | None
-    ground: Ground
 
 
 def new_log(settings: Settings) -> Log:
@@ -101,7 +100,7 @@ def new_log(settings: Settings) -> Log:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, log: Log, resume: Resume) -> AsyncIterator[Ground]:
+async def open_resources(settings: Settings, log: Log, resume: Resume) -> AsyncIterator[Resources]:
     """`resume` takes up the jobs that an earlier process submitted. Raises DataDirError."""
     async with AsyncExitStack() as stack:
         sandbox_url = await _sandbox(stack) if settings.sandbox else None
@@ -109,16 +108,15 @@ async def opened(settings: Settings, log: Log, resume: Resume) -> AsyncIterator[
             Path(stack.enter_context(TemporaryDirectory(prefix="image-gateway-"))) if sandbox_url else settings.data_dir
         )
         data = stack.enter_context(open_data_dir(path))
-        tls = ssl.create_default_context()  # reading the certificates takes a while: once for all
+        tls = ssl.create_default_context()  # one for all, since reading the certificates takes a while
         files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
         clock = steady(time.time, time.monotonic)
         alarm = DiskAlarm(log.warning, time.monotonic)
-        not_kept = partial(_not_kept, log, alarm)
-        persistence = RunFiles(data.folder("runs"), meter, report=not_kept)
-        observers: tuple[RunObserver, ...] = (RunLog(log, partial(_crashed, log, not_kept)),)
-        spools = SpoolFiles(str(data.folder("spool")), KEPT_FILES, partial(alarm.failed, "spool"))
+        spools = Files(str(data.folder("spool")), KEPT_FILES, partial(alarm.failed, "spool"))
         stack.callback(spools.close)
-        left = list(
+        persistence = RunFiles(data.folder("runs"), meter, report=partial(_report_unkept, log, alarm))
+        observers: tuple[RunObserver, ...] = (RunLog(log, partial(_report_failed_run, log, alarm)),)
+        entries = list(
             persistence.load(
                 runs.retain_seconds,
                 time.monotonic,
@@ -127,96 +125,100 @@ async def opened(settings: Settings, log: Log, resume: Resume) -> AsyncIterator[
                 observers=observers,
             )
         )
-        owed = [kept for kept in left if not kept.run.state.is_delivered]
+        undelivered = [entry for entry in entries if not entry.run.state.is_delivered]
         store = DiskStore(
             data.folder("files"),
             lifetime=files.lifetime_seconds,
             max_bytes=files.max_bytes,
             clock=clock,
-            held={name for kept in owed for name in _files_of(kept)},
+            held={name for entry in undelivered for name in _files_of(entry)},
             report=partial(alarm.failed, "files"),
         )
-        for kept in owed:
-            for file in filter(None, map(store.holds, _files_of(kept))):
-                kept.run.call.files.callback(store.release, file)
+        for entry in undelivered:
+            for file in filter(None, map(store.holds, _files_of(entry))):
+                entry.run.call.files.callback(store.release, file)
         await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
-        ground = Ground(
-            log,
-            observers,
-            sandbox_url,
-            spools,
-            Budget(settings.server.max_uploads_bytes, TEXT_IN_MEMORY),
-            await stack.enter_async_context(AiohttpTransport(tls)),
-            await stack.enter_async_context(Fetcher(tls=tls)),
-            store,
-            Signer(data.url_secret, clock),
-            clock,
+        retention = Retention(
+            Room(runs.memory_bytes, runs.disk_bytes, runs.retain_seconds),
             meter,
-            Retention(
-                Room(runs.memory_bytes, runs.disk_bytes, runs.retain_seconds),
-                meter,
-                persistence,
-                time.monotonic,
-                left,
-                partial(_free, data.path, alarm),
-            ),
-            Policy(
-                Health(time.monotonic),
-                Slots(time.monotonic, settings.queue.max_length, settings.queue.max_seconds),
-                RetryBudget(time.monotonic),
-                random.random,
-            ),
-            stack.enter_context(Workers(lambda: Spool(0, spools))),
+            persistence,
+            time.monotonic,
+            entries,
+            partial(_free, data.path, alarm),
         )
-        stack.push_async_callback(ground.retention.close)
-        yield ground
+        resources = Resources(
+            log=log,
+            run_observers=observers,
+            sandbox_url=sandbox_url,
+            spools=spools,
+            upload_budget=Budget(settings.server.max_uploads_bytes, TEXT_IN_MEMORY),
+            transport=await stack.enter_async_context(AiohttpTransport(tls)),
+            fetcher=await stack.enter_async_context(Fetcher(tls=tls)),
+            store=store,
+            signer=Signer(data.url_secret, clock),
+            clock=clock,
+            meter=meter,
+            retention=retention,
+            health=Health(time.monotonic),
+            queues=Slots(time.monotonic, settings.queue.max_length, settings.queue.max_seconds),
+            retry_budget=RetryBudget(time.monotonic),
+            limits=Limits(),
+            workers=stack.enter_context(Workers(lambda: Spool(0, spools))),
+        )
+        stack.push_async_callback(retention.close)
+        yield resources
 
 
-def parts(ground: Ground, settings: Settings, before: Parts | None = None) -> Parts:
-    """What `settings` say, on the same ground; `before` is what they replace."""
-    if ground.sandbox_url:
-        settings = with_sandbox(settings, ground.sandbox_url)
+def make_runtime(resources: Resources, settings: Settings, before: Runtime | None = None) -> Runtime:
+    """The runtime of `settings`; `before` is the one that it replaces."""
+    if resources.sandbox_url:
+        settings = with_sandbox(settings, resources.sandbox_url)
     for name in _changed_providers(settings, before.settings) if before else ():
-        ground.policy.health.forget(name)
+        resources.health.forget(name)
+    server = settings.server
+    resources.upload_budget.disk_bytes = server.max_uploads_bytes
     dialect = cache(dialects.load)
     catalog = Catalog(inventory.models(settings, lambda name: dialect(name).profile))
-    keys = Keys(map(_key, settings.keys), time.monotonic, before.keys if before else None)
     gateway = Gateway(
         catalog,
-        Exchanges(Upstream(ground.transport), ground.fetcher, time.monotonic, asyncio.sleep),
+        Exchanges(Upstream(resources.transport), resources.fetcher, time.monotonic, asyncio.sleep),
         dialect,
-        ground.policy,
-        Delivery(ground.store, settings.server.default_response_format),
-        ground.workers,
-        recording=ground.recording,
+        Policy(resources.health, resources.queues, resources.retry_budget, random.random),
+        Delivery(resources.store, server.default_response_format),
+        resources.workers,
+        recording=resources.recording,
         nonce=lambda: secrets.token_hex(16),
         clock=time.monotonic,
         sleep=asyncio.sleep,
-        observers=[AttemptLog(ground.log, prompts=settings.logging.prompts)],
+        observers=[AttemptLog(resources.log, prompts=settings.logging.prompts)],
     )
-    server = settings.server
-    ground.upload_budget.disk_bytes = server.max_uploads_bytes
-    limits = Limits(server.max_upload_bytes, server.max_request_bytes, rate=server.min_upload_rate)
-    service = Service(
+    limits = BodyLimits(server.max_upload_bytes, server.max_request_bytes, rate=server.min_upload_rate)
+    rules = None if settings.keys else PageRules(frozenset(server.allowed_hosts), frozenset(server.cors_origins))
+    return Runtime(
+        settings=settings,
+        resources=resources,
+        page_rules=rules,
+        keyring=Keyring(map(_key, settings.keys)),
+        limits=resources.limits,
+        admission=Admission(resources.limits, time.monotonic),
+        catalog=catalog,
         gateway=gateway,
-        keys=keys,
-        retention=ground.retention,
-        recording=ground.recording,
-        limits=limits,
-        uploads=ground.uploads,
-        workers=ground.workers,
+        retention=resources.retention,
+        store=resources.store,
+        signer=resources.signer,
+        workers=resources.workers,
+        recording=resources.recording,
+        uploads=resources.uploads,
+        fetch=partial(_fetch, resources.fetcher, limits) if server.remote_images else None,
+        run_observers=resources.run_observers,
+        clock=resources.clock,
+        body_limits=limits,
         keepalive_seconds=server.keepalive_seconds,
         json_keepalive_after=server.json_keepalive_after,
-        signer=ground.signer,
-        run_observers=ground.run_observers,
-        public_url=settings.files.public_url,
-        fetch=partial(_remote, ground.fetcher, limits) if server.remote_images else None,
         finish_on_disconnect=settings.runs.on_disconnect == "finish",
+        public_url=settings.files.public_url,
         log_prompts=settings.logging.prompts,
     )
-    files = Files(ground.store, ground.signer, ground.clock)
-    rules = None if settings.keys else PageRules(frozenset(server.allowed_hosts), frozenset(server.cors_origins))
-    return Parts(settings, catalog, keys, service, files, rules, ground)
 
 
 def _changed_providers(settings: Settings, before: Settings) -> list[str]:
@@ -233,36 +235,44 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _remote(fetcher: Fetcher, limits: Limits, uploads: Uploads) -> Fetch:
-    """Gets images that callers name by their address."""
+def _fetch(fetcher: Fetcher, limits: BodyLimits, uploads: Uploads) -> Fetch:
+    """A function that gets images which callers name by their address."""
     most = {"max_bytes": limits.upload_bytes, "memory_bytes": limits.memory_bytes}
-    return lambda url, place: upload(fetcher, url, uploads, param=place, rate=limits.rate, **most)
+    return lambda url, param: upload(fetcher, url, uploads, param=param, rate=limits.rate, **most)
 
 
-def _files_of(kept: RunEntry) -> list[str]:
-    """The files that the links of a run lead to."""
-    return [named(event.url) for event in kept.run.recording.log() if isinstance(event, ImageLink)]
+def _files_of(entry: RunEntry) -> list[str]:
+    """The names of the files that the links of a run lead to."""
+    return [named(event.url) for event in entry.run.recording.log() if isinstance(event, ImageLink)]
 
 
 def steady(wall: Callable[[], float], elapsed: Callable[[], float]) -> Callable[[], float]:
-    """Unix time, as `wall` tells it now, that then goes on evenly: links do not end because a clock was set."""
+    """A clock that begins at `wall`'s Unix time and then goes on evenly: a link does not end because a clock was
+    set."""
     since = wall() - elapsed()
     return lambda: since + elapsed()
 
 
 def _free(path: Path, alarm: DiskAlarm) -> int:
-    """Bytes that the disk has left; too few are told."""
+    """Bytes that the disk has left. Too few of them raise the alarm."""
     free = free_bytes(path)
     if free < LEAST_FREE:
         alarm.failed(path.name, no_space())
     return free
 
 
-def _not_kept(log: Log, alarm: DiskAlarm, run_id: str, error: Exception) -> None:
-    """A run that was perhaps paid for may be lost with the process, or is lost already."""
+def _report_unkept(log: Log, alarm: DiskAlarm, run_id: str, error: Exception) -> None:
+    """Log that a run that was perhaps paid for may be lost with the process, or is lost already."""
     if isinstance(error, OSError):
         alarm.failed("runs", error)
     log.warning("run could not be kept", request_id=run_id, reason=getattr(error, "strerror", None) or str(error))
+
+
+def _report_failed_run(log: Log, alarm: DiskAlarm, run_id: str, error: Exception) -> None:
+    if is_full(error):
+        _report_unkept(log, alarm, run_id, error)
+    else:
+        log.crash(run_id, error)
 
 
 def _key(key: KeySettings) -> Key:
@@ -276,12 +286,8 @@ def _key(key: KeySettings) -> Key:
     )
 
 
-def _crashed(log: Log, not_kept: Callable[[str, Exception], None], run_id: str, error: Exception) -> None:
-    (not_kept if is_full(error) else log.crash)(run_id, error)
-
-
 async def _sandbox(stack: AsyncExitStack) -> str:
-    """Imported here, since with a real configuration it is never loaded."""
+    """Start the sandbox. Imported here, since with a real configuration it is never loaded."""
     from app.sandbox.server import Sandbox
 
     sandbox = await stack.enter_async_context(Sandbox())

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.access.keys import Key
+from app.access.keyring import Key
 from app.errors import ApiError
 from app.events import Event, ImageBegins, ImageData, ImageEnds, Served
 from app.gateway.call import Call

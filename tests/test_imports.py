@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ TOPS = ("app", "commands", "process", "main", "wiring")
 VALUES = ("images", "events", "errors")
 # A package on the left may import the packages on its right, and no others.
 MAY_IMPORT = {
-    "api": "runs gateway access catalog storage imaging codecs server upstream",
+    "access": "catalog",
+    "api": "runs gateway access catalog storage imaging codecs upstream",
     "runs": "gateway storage access",
     "gateway": "routing dialects catalog codecs imaging storage access",
     "routing": "catalog codecs",
@@ -37,10 +39,10 @@ MAY_IMPORT = {
 }
 # These know values and the standard library: no event loop, no clock, no file, no randomness.
 PURE = (
+    "app.gateway.attempt",
     *("app.images", "app.events", "app.errors", "app.dialects", "app.catalog", "app.codecs", "app.access"),
     *("app.routing.failover", "app.routing.verdict", "app.routing.health", "app.routing.selection"),
     *("app.imaging.formats", "app.imaging.headers", "app.imaging.parts", "app.gateway.inspection"),
-    "app.gateway.attempt",
     *("app.api.responses.encoders", "app.api.requests.validation"),
 )
 
@@ -113,8 +115,8 @@ def test_the_modules_are_found() -> None:
     ("library", "places"),
     [
         ("httpx", ["app.upstream.client", "app.upstream.transport", "app.sandbox"]),
-        ("aiohttp", ["app.upstream.transport", "app.upstream.downloads"]),
         ("tldextract", ["app.upstream.own_addresses"]),
+        ("aiohttp", ["app.upstream.transport", "app.upstream.downloads"]),
         ("yaml", ["app.config.sources", "app.api.docs.openapi"]),
         ("PIL", ["app.imaging.pillow", "app.sandbox"]),
         ("fastapi", ["app.main", "app.process", "app.api"]),
@@ -143,6 +145,16 @@ def test_the_table_names_only_packages_that_exist() -> None:
     packages = {package_of(name) for name in MODULES}
     named = {*MAY_IMPORT, *(other for others in MAY_IMPORT.values() for other in others.split()), *TOPS, *VALUES}
     assert named - packages == set()
+
+
+@pytest.mark.parametrize("package", [name for name, path in MODULES.items() if path.name == "__init__.py"])
+def test_a_package_says_what_it_holds_and_where_to_begin(package: str) -> None:
+    text = ast.get_docstring(ast.parse(MODULES[package].read_text(encoding="utf-8"))) or ""
+    assert 3 <= len(text.splitlines()) <= 10, f"{package} needs a docstring of three to ten lines"
+    if any(MODULES[name].parent == MODULES[package].parent for name in MODULES if name != package):
+        beginning = re.search(r"Begin with\s`(\w+)`", text)
+        assert beginning, f"{package} does not say where to begin"
+        assert f"{package}.{beginning[1]}" in MODULES
 
 
 @pytest.mark.parametrize("place", PURE)

@@ -1,20 +1,19 @@
-"""`/files/…`: stored images, to whoever holds a link that is good. Knows no keys, and not where the files lie."""
+"""`/files/…`: stored images for every holder of a good link. Knows no keys, and not where the files lie."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from app.api.requests.body import ClientGone
 from app.api.responses.encoders import compact
+from app.api.runtime import Runtime
 from app.errors import ApiError, NotFound
-from app.storage.files import OpenFile, Store, StoredFile
-from app.storage.signed_urls import Signer
+from app.storage.files import OpenFile, StoredFile
 
 Headers = list[tuple[bytes, bytes]]
 PIECE = 196_608  # bytes
@@ -25,27 +24,17 @@ _RANGE = re.compile(  # possessive, so linear
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What the endpoint needs of the rest. `clock` gives seconds since 1970."""
-
-    store: Store
-    signer: Signer
-    clock: Callable[[], float]
-
-
 class FileEndpoint:
-    """GET and HEAD of `/files/{name}`. `files` is asked for at each request, since it is there only while the
-    application runs."""
+    """GET and HEAD of `/files/{name}`."""
 
-    def __init__(self, files: Callable[[], Files]) -> None:
-        self._files = files
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        files, name = self._files(), scope["path_params"]["name"]
-        files.signer.check(name, scope["query_string"].decode("latin-1"))
-        kept = await files.store.open(name)
-        if kept is None:
+        runtime, name = self._runtime(), scope["path_params"]["name"]
+        runtime.signer.check(name, scope["query_string"].decode("latin-1"))
+        file = await runtime.store.open(name)
+        if file is None:
             raise NotFound(
                 "This image is no longer there: images that are handed out as URLs are kept for a while only. Ask for "
                 "it again.",
@@ -53,13 +42,13 @@ class FileEndpoint:
             )
         try:
             async with _Sending(receive, send) as sending:
-                await _send(sending, scope, kept, files.clock())
+                await _send(sending, scope, file, runtime.clock())
         finally:
-            kept.close()
+            file.close()
 
 
 class _Sending:
-    """A response under way, which stops when its reader leaves."""
+    """A response under way. It stops when its reader leaves."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -78,9 +67,9 @@ class _Sending:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def body(self, data: bytes, *, more: bool = False) -> None:
-        """Raises ClientGone when there is nobody left to send to."""
+        """Send a piece of the body. Raises ClientGone if the reader has left."""
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        await asyncio.sleep(0)  # a server may take everything at once for somebody who has left
+        await asyncio.sleep(0)  # without a pause a server would take everything, though the reader has left
         if more and self._gone:
             raise ClientGone
 
@@ -90,16 +79,16 @@ class _Sending:
         self._gone = True
 
 
-async def _send(sending: _Sending, scope: Scope, kept: OpenFile, now: float) -> None:
-    file, said = kept.file, HTTPConnection(scope).headers
+async def _send(sending: _Sending, scope: Scope, opened: OpenFile, now: float) -> None:
+    file, asked = opened.file, HTTPConnection(scope).headers
     etag = f'"{file.id}"'
     headers = _headers(file, etag, now)
-    if _names(said.get("if-none-match"), etag):
+    if _names(asked.get("if-none-match"), etag):
         await sending.start(304, file.media_type, headers)
         await sending.body(b"")
         return
-    in_part = scope["method"] == "GET" and said.get("if-range", etag) == etag  # HEAD has no ranges: RFC 9110, 14.2
-    span = _span(said.get("range", ""), file.size) if in_part else None
+    in_part = scope["method"] == "GET" and asked.get("if-range", etag) == etag  # HEAD has no ranges: RFC 9110, 14.2
+    span = _span(asked.get("range", ""), file.size) if in_part else None
     first, end = span or (0, file.size)
     if span:
         if first >= end:
@@ -109,8 +98,8 @@ async def _send(sending: _Sending, scope: Scope, kept: OpenFile, now: float) -> 
     headers.append((b"content-length", str(end - first).encode()))
     await sending.start(206 if span else 200, file.media_type, headers)
     while scope["method"] != "HEAD" and first < end:
-        # In the page cache as a rule, where it was written not long ago: not worth a thread.
-        piece = kept.read(first, min(PIECE, end - first))
+        # No thread for this read: the file was written lately, so its bytes are in the page cache as a rule.
+        piece = opened.read(first, min(PIECE, end - first))
         if not piece:
             raise OSError(f"the stored file {file.name!r} is shorter than it was")
         first += len(piece)
@@ -137,10 +126,11 @@ def _names(if_none_match: str | None, etag: str) -> bool:
     return any(tag in ("*", etag) for tag in tags)
 
 
-def _span(said: str, size: int) -> tuple[int, int] | None:
-    """The one range that was asked for, from its first byte to behind its last; an empty one if there is no such part.
-    None for what is not understood, several ranges among it, and may be answered whole (RFC 9110, section 14.2)."""
-    match = _RANGE.fullmatch(said) if len(said) <= _LONGEST_RANGE else None
+def _span(value: str, size: int) -> tuple[int, int] | None:
+    """The range of a `Range` header, from its first byte to behind its last; an empty one if there is no such part.
+    None for several ranges and for a value that is not understood: then the whole file may be sent (RFC 9110, section
+    14.2)."""
+    match = _RANGE.fullmatch(value) if len(value) <= _LONGEST_RANGE else None
     if not match or not (match[1] or match[2]):
         return None
     if not match[1]:
@@ -155,7 +145,7 @@ def _span(said: str, size: int) -> tuple[int, int] | None:
 async def _unsatisfiable(sending: _Sending, scope: Scope, size: int) -> None:
     message = f"The image has {size} bytes, and the range that was asked for is not among them."
     error = ApiError(message, status=416, type="invalid_request_error", code="range_not_satisfiable")
-    scope["state"]["told"].error = error.code
+    scope["state"]["log"].error = error.code
     text = compact(error.envelope()).encode()
     headers = [
         (b"content-range", f"bytes */{size}".encode()),
@@ -168,8 +158,8 @@ async def _unsatisfiable(sending: _Sending, scope: Scope, size: int) -> None:
 
 
 def base_url(scope: Scope, public_url: str | None) -> str:
-    """What links begin with, without a slash at the end: the setting `files.public_url`, else the address that the
-    caller used, as far as the server can see it. A caller who lies about it fools himself alone."""
+    """The beginning of links, without a slash at the end: the setting `files.public_url`, else the address that the
+    caller used, as far as the server can see it. A caller that lies about it gets wrong links and harms no other."""
     if public_url:
         return public_url
     host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")

@@ -6,54 +6,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from app.access.keys import Keys
-from app.api.requests.body import ClientGone, Limits
-from app.api.requests.json_body import Fetch
+from app.api.connection import break_off, connection
+from app.api.requests.body import ClientGone
 from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder
 from app.api.responses.sending import Answer, KeepAlive, send_json, send_raw, send_sse
+from app.api.runtime import Runtime
 from app.errors import ApiError
 from app.events import Event
-from app.gateway.gateway import Gateway
-from app.imaging.workers import Workers
 from app.runs.entry import RunEntry
 from app.runs.follower import Follower
-from app.runs.retention import Retention
-from app.runs.run import Run, RunObserver
-from app.server.protocol import break_off, connection
-from app.storage.recording import Recording
-from app.storage.signed_urls import Signer
-from app.storage.spool import Uploads
+from app.runs.run import Run
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What the endpoints need of the rest."""
-
-    gateway: Gateway
-    keys: Keys
-    retention: Retention
-    recording: Callable[[], Recording]
-    limits: Limits
-    uploads: Callable[[], Uploads]
-    workers: Workers
-    keepalive_seconds: float
-    json_keepalive_after: float | None
-    signer: Signer
-    run_observers: tuple[RunObserver, ...] = ()
-    public_url: str | None = None
-    fetch: Callable[[Uploads], Fetch] | None = None
-    finish_on_disconnect: bool = True
-    log_prompts: bool = False
-
-
-async def serve(service: Service, entry: RunEntry, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve(runtime: Runtime, entry: RunEntry, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one caller from a run. Raises the run's ApiError while nothing was sent, and ClientGone."""
-    retention = service.retention
-    async with retention.follow(entry, finish_on_disconnect=service.finish_on_disconnect) as follower:
+    retention = runtime.retention
+    async with retention.follow(entry, finish_on_disconnect=runtime.finish_on_disconnect) as follower:
         with Answer(scope, send, follower.fell_behind) as answer:
             try:
                 if answer.lost:
@@ -61,7 +32,7 @@ async def serve(service: Service, entry: RunEntry, scope: Scope, receive: Receiv
                     raise ClientGone
                 with while_connected(scope, receive, answer, follower):
                     async with aclosing(follower.events()) as events:
-                        await _answer(service, entry.run, answer, events)
+                        await _answer(runtime, entry.run, answer, events)
             except Exception as error:
                 if answer.started and not answer.finished:
                     follower.broken()
@@ -74,15 +45,15 @@ async def serve(service: Service, entry: RunEntry, scope: Scope, receive: Receiv
             found.when_broken(follower.broken)
 
 
-async def _answer(service: Service, run: Run, answer: Answer, events: AsyncGenerator[Event, None]) -> None:
+async def _answer(runtime: Runtime, run: Run, answer: Answer, events: AsyncGenerator[Event, None]) -> None:
     request = run.call.request
     if request.raw:
         await send_raw(answer, events, RawEncoder())
     elif request.stream:
-        await send_sse(answer, events, SseEncoder(request, run.created), service.keepalive_seconds)
+        await send_sse(answer, events, SseEncoder(request, run.created), runtime.keepalive_seconds)
     else:
-        after = service.json_keepalive_after
-        pause = None if after is None else KeepAlive(after, service.keepalive_seconds)
+        after = runtime.json_keepalive_after
+        pause = None if after is None else KeepAlive(after, runtime.keepalive_seconds)
         await send_json(answer, events, JsonEncoder(request, run.created), pause)
 
 

@@ -6,119 +6,146 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
+from app.access.keyring import Key
+from app.api.authentication import authenticate
 from app.api.files import base_url
-from app.api.following import Service, serve
+from app.api.following import serve
 from app.api.requests.accept import apply_accept
 from app.api.requests.reading import header, read_request
 from app.api.responses.sending import RequestLog
+from app.api.runtime import Runtime
+from app.catalog.fitting import Fitted
 from app.errors import InvalidRequest
 from app.gateway.call import Call
 from app.gateway.inputs import Preparation
 from app.images import Operation
 from app.runs.entry import RunEntry
 from app.runs.run import Run
+from app.storage.spool import Uploads
 
 _IDEMPOTENCY_KEY = re.compile(r"[ -~]{1,255}")
-_FIRST = (None, "", "0")  # what `x-stainless-retry-count` says of a request that was not made before
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_FIRST = (None, "", "0")  # the values of `x-stainless-retry-count` on a request that was not made before
 
 
 class ImageEndpoint:
-    """`service` is asked for at each request, since it is there only while the application runs."""
+    """Authenticate, read, then join a run of the same request, or be admitted and begin one."""
 
-    def __init__(self, operation: Operation, service: Callable[[], Service]) -> None:
+    def __init__(self, operation: Operation, runtime: Callable[[], Runtime]) -> None:
         self._operation = operation
-        self._service = service
+        self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service, state = self._service(), scope["state"]
-        told: RequestLog = state["told"]
-        told.operation = str(self._operation)
-        key = service.keys.authenticate(header(scope, b"authorization"))
-        told.key = key.name
-        back = Back(
-            header(scope, b"idempotency-key") or None, is_retry=header(scope, b"x-stainless-retry-count") not in _FIRST
-        )
+        runtime, request_id = self._runtime(), scope["state"]["request_id"]
+        log: RequestLog = scope["state"]["log"]
+        log.operation = str(self._operation)
+        key = authenticate(scope, runtime.keyring)
         with ExitStack() as stack:
             held = stack.enter_context(ExitStack())
-            if not back.possible:
-                service.keys.spend(key)
-                held.enter_context(service.keys.hold(key))
-            uploads = stack.enter_context(service.uploads())
-            fetch = service.fetch(uploads) if service.fetch else None
-            with service.keys.reading(key) if back.possible else nullcontext():
-                back.check()
-                request = await read_request(self._operation, scope, receive, service.limits, uploads, fetch)
-                request = apply_accept(request, header(scope, b"accept"))
-                told.model = request.model
-                told.prompt = request.prompt if service.log_prompts else None
-                link = partial(service.signer.url, base_url(scope, service.public_url), key.name)
-                preparation = Preparation(request, uploads, service.workers, key.name) if request.images else None
-                call = Call(request, key, uploads, preparation, link, id=state["request_id"])
-                found = await self._found(service, call, back)
-            if found and not found.run.may_be_drawn_afresh:
-                stack.enter_context(service.retention.join(found, state["request_id"]))
+            uploads = stack.enter_context(runtime.uploads())
+            with runtime.limits.reading(key, _announced_length(scope)):
+                replay = Replay.asked_for(scope)
+                call = await self._read(runtime, request_id, key, scope, receive, uploads)
+                log.model = call.request.model
+                log.prompt = call.request.prompt if runtime.log_prompts else None
+                entry = await replay.find(runtime, call)
+                if not _has_answer(entry):
+                    candidates = runtime.gateway.candidates(call.request, key)
+                    ticket = await runtime.admission.admit(key, candidates, call.request.n)
+                    held.callback(ticket.release)
+                    entry = await replay.find(runtime, call)  # another request may have begun the run meanwhile
+            if entry and _has_answer(entry):
+                held.close()
+                stack.enter_context(runtime.retention.join(entry, request_id))
                 uploads.close()
-                await serve(service, found, scope, receive, send)
+                await serve(runtime, entry, scope, receive, send)
                 return
-            kept = self._begun(service, call, back, found, held)
-            stack.pop_all()  # the uploads and the key's place are the run's from now on
-        await serve(service, kept, scope, receive, send)
+            entry = _begin(runtime, call, candidates, entry, held, replay.idempotency_key)
+            stack.pop_all()  # the uploads and the ticket are the run's from now on
+        await serve(runtime, entry, scope, receive, send)
 
-    async def _found(self, service: Service, call: Call, back: Back) -> RunEntry | None:
-        """The run that the caller comes back for."""
-        if not back.possible:
-            return None
-        return await service.retention.find(
-            call.request, call.key, idempotency_key=back.idempotency_key, is_retry=back.is_retry
-        )
-
-    def _begun(self, service: Service, call: Call, back: Back, failed: RunEntry | None, held: ExitStack) -> RunEntry:
-        """A new run. What `failed` has drawn already is not drawn again."""
-        if back.possible:
-            service.keys.spend(call.key)
-            held.enter_context(service.keys.hold(call.key))
-        service.retention.make_room()
-        if failed:
-            call.drawn = failed.run.call.drawn
-        events = service.gateway.draw(call, service.gateway.candidates(call.request, call.key))
-        if failed:
-            service.retention.replace(failed)
-        run = Run(
-            call,
-            events,
-            service.recording(),
-            held,
-            int(time.time()),
-            time.monotonic,
-            idempotency_key=back.idempotency_key,
-            observers=service.run_observers,
-        )
-        return service.retention.add(run)
+    async def _read(
+        self, runtime: Runtime, request_id: str, key: Key, scope: Scope, receive: Receive, uploads: Uploads
+    ) -> Call:
+        fetch = runtime.fetch(uploads) if runtime.fetch else None
+        request = await read_request(self._operation, scope, receive, runtime.body_limits, uploads, fetch)
+        request = apply_accept(request, header(scope, b"accept"))
+        link = partial(runtime.signer.url, base_url(scope, runtime.public_url), key.name)
+        preparation = Preparation(request, uploads, runtime.workers, key.name) if request.images else None
+        return Call(request, key, uploads, preparation, link, id=request_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Back:
-    """Whether the caller may have asked before: by its own word, or because an official SDK says that it retries."""
+class Replay:
+    """How a request says that it was made before: by an idempotency key, or because an official SDK says that it
+    retries."""
 
     idempotency_key: str | None
     is_retry: bool
 
-    @property
-    def possible(self) -> bool:
-        return self.is_retry or self.idempotency_key is not None
-
-    def check(self) -> None:
-        """Raises InvalidRequest."""
-        if self.idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(self.idempotency_key):
+    @classmethod
+    def asked_for(cls, scope: Scope) -> Replay:
+        """Read the headers. Raises InvalidRequest."""
+        idempotency_key = header(scope, b"idempotency-key") or None
+        if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
             raise InvalidRequest(
                 "Invalid 'Idempotency-Key': expected at most 255 printable ASCII characters. A new UUID for each new "
                 "request is a good choice.",
                 param="Idempotency-Key",
                 code="invalid_value",
             )
+        return cls(idempotency_key, header(scope, b"x-stainless-retry-count") not in _FIRST)
+
+    async def find(self, runtime: Runtime, call: Call) -> RunEntry | None:
+        """The run of the earlier request. Raises Conflict if the idempotency key was used for another request."""
+        if self.idempotency_key is None and not self.is_retry:
+            return None
+        return await runtime.retention.find(
+            call.request, call.key, idempotency_key=self.idempotency_key, is_retry=self.is_retry
+        )
+
+
+def _has_answer(entry: RunEntry | None) -> bool:
+    """True if the run can answer a request. A failure that cost nothing is drawn afresh, unless it is owed."""
+    return entry is not None and not entry.run.may_be_drawn_afresh
+
+
+def _begin(
+    runtime: Runtime,
+    call: Call,
+    candidates: list[Fitted],
+    failed: RunEntry | None,
+    held: ExitStack,
+    idempotency_key: str | None,
+) -> RunEntry:
+    """Begin a run, which closes `held` at its end. Images that `failed` has drawn are not drawn again. Raises
+    Unavailable if there is no room for it."""
+    runtime.retention.make_room()
+    if failed:
+        call.drawn = failed.run.call.drawn
+    events = runtime.gateway.draw(call, candidates)
+    if failed:
+        runtime.retention.replace(failed)
+    run = Run(
+        call,
+        events,
+        runtime.recording(),
+        held,
+        int(time.time()),
+        time.monotonic,
+        idempotency_key=idempotency_key,
+        observers=runtime.run_observers,
+    )
+    return runtime.retention.add(run)
+
+
+def _announced_length(scope: Scope) -> int | None:
+    """Bytes that the body will have, if the head says so."""
+    length = header(scope, b"content-length") or ""
+    return int(length) if _LENGTH.fullmatch(length) else None

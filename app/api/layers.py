@@ -1,5 +1,5 @@
-"""What every request gets, whatever becomes of it: an id, the time it took, a log line (`Frame`), and OpenAI's envelope
-around whatever went wrong (`Envelope`). The outermost layers of the application."""
+"""The outermost layers of the application. `Frame` gives each request an id, its time and a log line; `Envelope` puts
+each failure into OpenAI's error envelope."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from app.errors import ApiError, shortened
 
 GONE = "client_gone"
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\[\]-]{1,64}")
-_TAKEN_OVER = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class Journal(Protocol):
-    """Where log lines go."""
+    """A sink for log lines."""
 
     def request(self, line: dict[str, object]) -> None: ...
 
@@ -28,8 +28,8 @@ class Journal(Protocol):
 
 
 class Frame:
-    """`new_id` gives a request id where the caller sent none that is safe to repeat. `logs_client`: the log line has
-    the client's address."""
+    """Gives each request an id, its time and a log line. `new_id` makes an id where the caller sent none that is safe
+    to repeat. `logs_client`: the log line has the client's address."""
 
     def __init__(self, app: ASGIApp, journal: Journal, new_id: Callable[[], str], *, logs_client: bool = True) -> None:
         self._app = app
@@ -43,40 +43,40 @@ class Frame:
             return
         began = time.perf_counter()
         request_id = self._id(scope)
-        told = RequestLog(began=began)
+        log = RequestLog(began=began)
         watched = Watched(receive, complete=not _has_body(scope))
-        scope["state"] = {**scope.get("state", {}), "told": told, "request_id": request_id}
+        scope["state"] = {**scope.get("state", {}), "log": log, "request_id": request_id}
 
         async def framed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                told.status = message["status"]
-                told.first_byte = time.perf_counter()
-                took = round((told.first_byte - began) * 1000)
+                log.status = message["status"]
+                log.first_byte = time.perf_counter()
+                took = round((log.first_byte - began) * 1000)
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(took).encode()),
                 ]
             else:
-                told.bytes += len(message.get("body", b""))
+                log.bytes += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._app(scope, watched, framed)
         except ClientGone:
-            told.error = GONE
+            log.error = GONE
         finally:
             client = _client(scope) if self._logs_client else None
-            self._journal.request(_line(scope, request_id, client, told, time.perf_counter()))
+            self._journal.request(_line(scope, request_id, client, log, time.perf_counter()))
 
     def _id(self, scope: Scope) -> str:
-        said = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        return said.decode() if _TAKEN_OVER.fullmatch(said) else self._new_id()
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        return given.decode() if _SAFE_ID.fullmatch(given) else self._new_id()
 
 
 class Envelope:
-    """OpenAI's envelope around whatever goes wrong inside. Once an answer has begun nothing can be said any more: it is
-    left unfinished, so that it breaks."""
+    """Answers each failure in OpenAI's error envelope. An answer that has begun is left unfinished instead, so that it
+    breaks."""
 
     def __init__(self, app: ASGIApp, journal: Journal) -> None:
         self._app = app
@@ -87,7 +87,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         except ApiError as error:
-            told = error.alone()  # the frames hold what was read: it is not needed while the refusal is sent
+            refusal = error.alone()  # its frames hold the request, which is not needed while the refusal is sent
         except ClientGone:
             raise
         except Exception as crash:
@@ -95,15 +95,15 @@ class Envelope:
                 raise
             self._journal.crash(scope["state"]["request_id"], crash)
             message = "The gateway failed. The request's id helps its operator to find out why."
-            drawing = scope["state"]["told"].operation is not None  # and perhaps paid for
-            told = ApiError(message, code="internal_error", should_retry=False if drawing else None)
-        await _refuse(told, scope, receive, send)
+            drawing = scope["state"]["log"].operation is not None  # and perhaps paid for
+            refusal = ApiError(message, code="internal_error", should_retry=False if drawing else None)
+        await _refuse(refusal, scope, receive, send)
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    told: RequestLog = scope["state"]["told"]
-    told.fail(error)
-    if not told.status:
+    log: RequestLog = scope["state"]["log"]
+    log.fail(error)
+    if not log.status:
         with Answer(scope, send) as answer:
             await send_error(answer, error, receive)
 
@@ -114,31 +114,31 @@ def _has_body(scope: Scope) -> bool:
 
 
 def _client(scope: Scope) -> str | None:
-    """The client's address: the other end of the connection, or what a trusted proxy says of it. None for anything
-    that is not like an address, since a proxy may pass on what its client made up."""
+    """The client's address: that of the connection, or the one that a trusted proxy states. None for text that is not
+    like an address, since a proxy may pass on the invention of its client."""
     host, _ = scope.get("client") or ("", 0)
     return host if _ADDRESS.fullmatch(host) else None
 
 
-def _line(scope: Scope, request_id: str, client: str | None, told: RequestLog, now: float) -> dict[str, object]:
-    first = None if told.first_byte is None else round((told.first_byte - told.began) * 1000, 1)
-    served = told.served
+def _line(scope: Scope, request_id: str, client: str | None, log: RequestLog, now: float) -> dict[str, object]:
+    first = None if log.first_byte is None else round((log.first_byte - log.began) * 1000, 1)
+    served = log.served
     line = {
         "request_id": request_id,
         "method": scope["method"],
         "path": shortened(scope["path"], 256),
-        "status": 499 if told.error == GONE else told.status,
+        "status": 499 if log.error == GONE else log.status,
         "client": client,
-        "key": told.key,
-        "operation": told.operation,
-        "model": told.model,
+        "key": log.key,
+        "operation": log.operation,
+        "model": log.model,
         "provider": served.provider if served else None,
-        "attempts": told.attempts,
-        "images": told.images or None,
-        "bytes": told.bytes,
+        "attempts": log.attempts,
+        "images": log.images or None,
+        "bytes": log.bytes,
         "first_byte_ms": first,
-        "ms": round((now - told.began) * 1000, 1),
-        "error": told.error,
-        "prompt": told.prompt,
+        "ms": round((now - log.began) * 1000, 1),
+        "error": log.error,
+        "prompt": log.prompt,
     }
     return {name: value for name, value in line.items() if value is not None}

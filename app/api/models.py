@@ -1,29 +1,21 @@
-"""`/v1/models`: what there is to draw with, and what each can do. Knows no provider's dialect."""
+"""`/v1/models`: the models that a caller may use, and the abilities of each. Knows no provider's dialect."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from app.access.keys import Keys
+from app.api.authentication import authenticate
+from app.api.runtime import Runtime
 from app.catalog.deployments import Model
 from app.catalog.fitting import takes_size
-from app.catalog.models import Catalog
 from app.catalog.profiles import Profile
 from app.images import Operation
 
 STARTED = 1_763_683_200  # "created" of every model: the gateway knows no better, and clients want a number
-
-
-class Lookup(Protocol):
-    @property
-    def catalog(self) -> Catalog: ...
-
-    @property
-    def keys(self) -> Keys: ...
 
 
 class ModelObject(BaseModel):
@@ -41,23 +33,23 @@ class ModelList(BaseModel):
     data: list[ModelObject]
 
 
-def router(parts: Callable[[], Lookup]) -> APIRouter:
+def router(runtime: Callable[[], Runtime]) -> APIRouter:
     routes = APIRouter(prefix="/v1/models")
 
     @routes.api_route("", methods=["GET", "HEAD"])
     async def list_models(request: Request) -> ModelList:
-        key = parts().keys.authenticate(request.headers.get("authorization"))
-        return ModelList(data=[described(model) for model in parts().catalog.visible(key)])
+        key = authenticate(request.scope, runtime().keyring)
+        return ModelList(data=[model_object(model) for model in runtime().catalog.visible(key)])
 
-    @routes.api_route("/{model:path}", methods=["GET", "HEAD"])  # its id may hold slashes, raw or encoded
+    @routes.api_route("/{model:path}", methods=["GET", "HEAD"])  # an id may hold slashes, raw or encoded
     async def retrieve_model(model: str, request: Request) -> ModelObject:
-        key = parts().keys.authenticate(request.headers.get("authorization"))
-        return described(parts().catalog.described(model, key))
+        key = authenticate(request.scope, runtime().keyring)
+        return model_object(runtime().catalog.described(model, key))
 
     return routes
 
 
-def described(model: Model) -> ModelObject:
+def model_object(model: Model) -> ModelObject:
     return ModelObject(
         id=model.name,
         owned_by=model.deployments[0].provider.name,
@@ -66,7 +58,7 @@ def described(model: Model) -> ModelObject:
 
 
 def capabilities(model: Model) -> dict[str, Any]:
-    """What at least one deployment can do, and each deployment's own answer."""
+    """The abilities that at least one deployment has."""
     profiles = [deployment.profile for deployment in model.deployments]
     editing = [p for p in profiles if Operation.EDITS in p.operations]
     given = [p for p in profiles if p.operations != {Operation.GENERATIONS}]
@@ -90,13 +82,13 @@ def capabilities(model: Model) -> dict[str, Any]:
 
 
 def sizes(profiles: list[Profile]) -> list[str]:
-    """Each that can be chosen, or in words the bounds that it must keep to."""
+    """The sizes that can be chosen; where a profile has bounds instead, they stand there in words."""
     rules = [p.size for p in profiles if takes_size(p)]
     return list(dict.fromkeys(text for rule in rules for text in map(str, rule.list or [rule])))
 
 
 def parameters(profiles: list[Profile]) -> list[str] | None:
-    """Names, as callers spell them, that some deployment understands; null if one takes whatever it is given."""
+    """The parameters that some deployment understands, as callers spell them; None if one deployment takes any."""
     known: set[str] = set()
     for can in profiles:
         if can.parameters is None:

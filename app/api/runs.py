@@ -1,4 +1,5 @@
-"""`GET /v1/images/runs/{id}`: a run's answer for a caller who comes back. Plain ASGI, like the image endpoints."""
+"""`GET /v1/images/runs/{id}`: a run's answer for the caller whose request began it. Plain ASGI, like the image
+endpoints."""
 
 from __future__ import annotations
 
@@ -6,19 +7,19 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.following import Service, serve
-from app.api.requests.reading import header
+from app.api.authentication import authenticate
+from app.api.following import serve
+from app.api.runtime import Runtime
 
 
 class RunEndpoint:
-    """`GET /v1/images/runs/{id}`: waits for a run and gives the answer that its caller would have had."""
+    """Waits for a run and gives the answer that its first caller would have got."""
 
-    def __init__(self, service: Callable[[], Service]) -> None:
-        self._service = service
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service = self._service()
-        key = service.keys.authenticate(header(scope, b"authorization"))
-        scope["state"]["told"].key = key.name
-        kept = service.retention.get(scope["path_params"]["run"], key)
-        await serve(service, kept, scope, receive, send)
+        runtime = self._runtime()
+        key = authenticate(scope, runtime.keyring)
+        entry = runtime.retention.get(scope["path_params"]["run"], key)
+        await serve(runtime, entry, scope, receive, send)

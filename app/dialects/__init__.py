@@ -1,6 +1,7 @@
-"""What a dialect is: how an upstream spells requests and answers, as pure functions. No I/O, no clock, no logging.
+"""Dialects: how an upstream spells requests and answers, as pure functions. No I/O, no clock, no logging.
 
 `dialect: NAME` in the configuration is the module `app.dialects.NAME`, which offers the three functions of `Dialect`.
+Knows no provider but by its profile. Begin with `openai`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from app.access.keys import Key
+from app.access.keyring import Key
 from app.gateway.fanout import FinishedImages
 from app.gateway.inputs import Preparation
 from app.images import ImageRequest

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
-from app.access.keys import Key
+from app.access.keyring import Key
 from app.catalog.deployments import Deployment
 from app.catalog.fitting import CONVERTIBLE, Fitted
 from app.catalog.models import Catalog

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.access.keys import Key
+from app.access.keyring import Key
 from app.errors import ApiError, UpstreamFailed
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
 from app.gateway.call import Call, SubmittedJob

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from app.access.keys import Key
+from app.access.keyring import Key
 from app.errors import ApiError, Conflict, NotFound, Unavailable, shortened
 from app.gateway.call import SubmittedJob
 from app.gateway.fanout import FinishedImages

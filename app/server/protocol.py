@@ -419,6 +419,12 @@ class Protocol(HttpToolsProtocol):
         self._cut = True
         self.transport.abort()
 
+    def reset(self) -> None:
+        """Abort so that the client sees an error, and no orderly end."""
+        opened = self.transport.get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
 
 def _unreadable() -> ApiError:
     return InvalidRequest("This is no HTTP request that can be read.", code="invalid_http")
@@ -481,19 +487,3 @@ def _unchunked(cycle: Any) -> Any:
         await send(message)
 
     return sent
-
-
-def connection(scope: Any) -> Protocol | None:
-    """The connection that a request came on; None under another server's protocol, which tells less."""
-    found: Protocol | None = scope.get("extensions", {}).get(EXTENSION)
-    return found
-
-
-def break_off(scope: Any) -> None:
-    """An answer that will not be whole must not look so: to an HTTP/1.0 client its end is that of the connection, which
-    is therefore reset."""
-    found = connection(scope)
-    if found and scope["http_version"] != "1.1" and not found.closing:
-        opened = found.transport.get_extra_info("socket")
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        found.abort()

@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from app.api.files import FileEndpoint, Files, _span, base_url
+from app.api.files import FileEndpoint, _span, base_url
 from app.api.layers import Envelope, Frame
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
@@ -67,8 +69,8 @@ class Site:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Site]:
-        files = Files(self.store, self.signer, lambda: self.now)
-        app = Starlette(routes=[Route("/files/{name}", FileEndpoint(lambda: files), methods=["GET"])])
+        runtime: Any = SimpleNamespace(store=self.store, signer=self.signer, clock=lambda: self.now)
+        app = Starlette(routes=[Route("/files/{name}", FileEndpoint(lambda: runtime), methods=["GET"])])
         app.add_middleware(Envelope, journal=self.journal)
         app.add_middleware(Frame, journal=self.journal, new_id=lambda: "req_1")
         config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")

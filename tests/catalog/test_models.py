@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.access.keys import ANYBODY, Key
+from app.access.keyring import ANONYMOUS, Key
 from app.catalog.deployments import Deployment, Model, Provider
 from app.catalog.models import Catalog
 from app.catalog.profiles import Profile, SizeRule
@@ -37,7 +37,9 @@ def ask(name: str, operation: Operation = Operation.GENERATIONS, **more: Any) ->
     return replace(asked(operation, **more), model=name)
 
 
-def refused(name: str, by: Key = ANYBODY, operation: Operation = Operation.GENERATIONS, **more: Any) -> InvalidRequest:
+def refused(
+    name: str, by: Key = ANONYMOUS, operation: Operation = Operation.GENERATIONS, **more: Any
+) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         CATALOG.candidates(ask(name, operation, **more), by)
     assert caught.value.status == 400
@@ -49,21 +51,21 @@ def refused(name: str, by: Key = ANYBODY, operation: Operation = Operation.GENER
 
 @pytest.mark.parametrize("name", ["black-forest-labs/FLUX.1-schnell", "flux", "fast"])
 def test_a_model_answers_to_its_name_and_its_aliases(name: str) -> None:
-    assert CATALOG.find(name, ANYBODY) is FLUX
-    assert CATALOG.described(name, ANYBODY) is FLUX
-    assert [each.deployment for each in CATALOG.candidates(ask(name), ANYBODY)] == list(FLUX.deployments)
+    assert CATALOG.find(name, ANONYMOUS) is FLUX
+    assert CATALOG.described(name, ANONYMOUS) is FLUX
+    assert [each.deployment for each in CATALOG.candidates(ask(name), ANONYMOUS)] == list(FLUX.deployments)
 
 
 @pytest.mark.parametrize("name", ["Flux", "black-forest-labs/flux.1-schnell", "", "FLUX.1-schnell", "fill "])
 def test_other_spellings_are_other_models(name: str) -> None:
-    assert CATALOG.find(name, ANYBODY) is None
+    assert CATALOG.find(name, ANONYMOUS) is None
     error = refused(name)
     assert (error.type, error.param, error.code) == ("image_generation_user_error", "model", "invalid_value")
     assert repr(name) in error.message and "/v1/models" in error.message
 
 
 def test_models_are_listed_in_the_order_of_the_configuration() -> None:
-    assert CATALOG.visible(ANYBODY) == [FLUX, FILL, BOTH]
+    assert CATALOG.visible(ANONYMOUS) == [FLUX, FILL, BOTH]
 
 
 # --- what a key sees ---
@@ -111,9 +113,9 @@ def test_under_the_list_of_models_it_is_not_found(name: str) -> None:
 
 
 def test_only_those_that_can_are_asked_in_their_order() -> None:
-    everywhere = CATALOG.candidates(ask("both", size=Size(1024, 1024)), ANYBODY)
+    everywhere = CATALOG.candidates(ask("both", size=Size(1024, 1024)), ANONYMOUS)
     assert [each.deployment.model for each in everywhere] == ["both-0", "both-1", "both-2"]
-    [only] = CATALOG.candidates(ask("both", size=Size(512, 512)), ANYBODY)
+    [only] = CATALOG.candidates(ask("both", size=Size(512, 512)), ANONYMOUS)
     assert only.deployment.model == "both-1"
 
 
@@ -131,7 +133,7 @@ def test_of_several_deployments_the_one_that_comes_nearest_is_told_of() -> None:
     asked_for = {"seed": 1, "negative_prompt": "x"}
     for name in ("flux", "fill"):
         with pytest.raises(InvalidRequest, match="does not know 'negative_prompt'; leave it out") as caught:
-            catalog.candidates(ask(name, parameters=asked_for), ANYBODY)
+            catalog.candidates(ask(name, parameters=asked_for), ANONYMOUS)
         assert caught.value.param == "negative_prompt"
 
 
@@ -140,14 +142,14 @@ def test_of_deployments_that_come_equally_near_the_first_is_told_of() -> None:
         [model("flux", Profile(parameters={"seed": "seed"}), Profile(parameters={"negative_prompt": ""}))]
     )
     with pytest.raises(InvalidRequest) as caught:
-        catalog.candidates(ask("flux", parameters={"seed": 1, "negative_prompt": "x"}), ANYBODY)
+        catalog.candidates(ask("flux", parameters={"seed": 1, "negative_prompt": "x"}), ANONYMOUS)
     assert caught.value.param == "negative_prompt"
 
 
 def test_a_size_that_does_not_fit_is_refused_with_the_nearest_that_would() -> None:
     catalog = Catalog([model("square", SQUARE)])
     with pytest.raises(InvalidRequest) as caught:
-        catalog.candidates(ask("square", size=Size(512, 512)), ANYBODY)
+        catalog.candidates(ask("square", size=Size(512, 512)), ANONYMOUS)
     error = caught.value
     assert (error.type, error.param, error.code) == ("image_generation_user_error", "size", "invalid_value")
     assert "512x512" in error.message and "1024x1024 is the nearest" in error.message
@@ -169,4 +171,4 @@ def test_no_model_is_proposed_that_the_key_may_not_use() -> None:
 def test_of_many_models_that_can_only_a_few_are_proposed() -> None:
     catalog = Catalog([FLUX, *(model(f"m{number}", Profile()) for number in range(20))])
     with pytest.raises(InvalidRequest, match=r"m0, m1, m2, m3, m4\.$"):
-        catalog.candidates(ask("flux", parameters={"seed": 1}), ANYBODY)
+        catalog.candidates(ask("flux", parameters={"seed": 1}), ANONYMOUS)

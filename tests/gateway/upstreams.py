@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.access.keys import Key
+from app.access.keyring import Key
 from app.catalog.deployments import Deployment, Model, Provider
 from app.catalog.models import Catalog
 from app.catalog.profiles import Profile, Timeouts

@@ -72,7 +72,7 @@ class Gateway:
     @property
     def spare_files(self) -> int:
         """Open, but nobody's: kept for the next uploads."""
-        return len(self.app.state.parts.ground.spools._kept)
+        return len(self.app.state.runtime.resources.spools._kept)
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]

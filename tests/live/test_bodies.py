@@ -269,7 +269,7 @@ async def test_a_body_that_dribbles_is_a_408_and_leaves_nothing_behind(start: St
     assert (reply.status, reply.error()["code"]) == (408, "request_timeout")
     assert "fewer than 2345 bytes a second" in reply.error()["message"]
     assert reply.header("connection") == "close"
-    budget = gateway.app.state.parts.ground.upload_budget
+    budget = gateway.app.state.runtime.resources.upload_budget
     assert (budget.disk, budget.memory) == (0, 0)
 
 
@@ -300,11 +300,11 @@ async def test_uploads_that_fill_the_budget_are_a_503_until_others_are_drawn(sta
     assert (refused.status, refused.error()["code"], refused.header("retry-after")) == (503, "no_room", "30")
     assert "server.max_uploads_mb" in refused.error()["message"]
     assert (await generate(gateway.port, n=11)).status == 400  # what has no pictures is read as ever
-    assert gateway.app.state.parts.ground.upload_budget.disk >= 700_000
+    assert gateway.app.state.runtime.resources.upload_budget.disk >= 700_000
     drawn.set()
     assert_drawn(await first)
     assert_drawn(await edit(gateway.port, *parts))
-    assert gateway.app.state.parts.ground.upload_budget.disk == 0
+    assert gateway.app.state.runtime.resources.upload_budget.disk == 0
 
 
 # --- connections ---

@@ -63,7 +63,7 @@ async def test_who_asks_for_links_while_there_is_no_room_is_told_before_anything
     go, whole = asyncio.Event(), answer(image_json(text(heavy(1_500_000))))
     gateway = await serving(start, upstream, whole[:-100], go, whole[-100:])
     first = asyncio.create_task(linked(gateway))
-    store = gateway.app.state.parts.ground.store
+    store = gateway.app.state.runtime.resources.store
     await until(lambda: store.writing > store.max_bytes, lambda: store.writing)
     refused = await linked(gateway)
     assert (refused.status, refused.error()["code"]) == (503, "no_room_for_files")
@@ -86,7 +86,7 @@ async def test_the_links_of_a_run_that_nobody_has_fetched_stay(start: Start, ups
         )
         await until(lambda: len(upstream.received("a")) == 1, lambda: "nothing arrived upstream")
     go.set()
-    store = gateway.app.state.parts.ground.store
+    store = gateway.app.state.runtime.resources.store
     await until(lambda: store.held > 0, lambda: store.held)
     for _ in range(3):
         assert await fetched(gateway, await linked(gateway)) == [200]

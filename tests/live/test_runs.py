@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from app.access.limits import KeyUsage
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.loops import in_thread
@@ -216,25 +217,36 @@ async def test_coming_back_costs_no_limit(start: Start, sandbox: Sandbox) -> Non
     assert drawings(sandbox) == 1
 
 
-@pytest.mark.parametrize("headers", [RETRY, {"idempotency_key": "k"}], ids=["retry", "named"])
-async def test_coming_back_with_a_request_that_cannot_be_read_counts_against_the_rate(
+@pytest.mark.parametrize("headers", [{}, RETRY, {"idempotency_key": "k"}], ids=["first", "retry", "named"])
+async def test_a_request_that_cannot_be_served_does_not_count_against_the_rate(
     start: Start, sandbox: Sandbox, headers: dict[str, str]
 ) -> None:
-    limited = {"name": "a", "key": "secret-of-caller-a", "requests_per_minute": 3}
+    limited = {"name": "a", "key": "secret-of-caller-a", "requests_per_minute": 1}
     gateway = await start(simulated(sandbox, keys=[limited]))
-    said = {**headers, "authorization": "Bearer secret-of-caller-a"}
+    sent = {**headers, "authorization": "Bearer secret-of-caller-a"}
     malformed = [wanted(n="many"), {"prompt": "no model"}, b"{", b"{"]
-    replies = [await post(gateway.port, GENERATIONS, body, **said) for body in malformed]
-    assert [reply.status for reply in replies] == [400, 400, 400, 429]
+    unservable = [wanted(model="unknown"), wanted(size="7x7"), wanted(n=11)]
+    replies = [await post(gateway.port, GENERATIONS, body, **sent) for body in [*malformed, *unservable] * 2]
+    assert {reply.status for reply in replies} == {400}
+    only(await post(gateway.port, GENERATIONS, wanted(), **sent))
+    refused = await post(gateway.port, GENERATIONS, wanted(prompt="another"), authorization=sent["authorization"])
+    assert refused.status == 429
+    assert drawings(sandbox) == 1
 
 
-async def test_a_name_that_was_used_for_another_request_counts_against_the_rate(start: Start, sandbox: Sandbox) -> None:
+async def test_a_name_that_was_used_for_another_request_does_not_count_against_the_rate(
+    start: Start, sandbox: Sandbox
+) -> None:
     limited = {"name": "a", "key": "secret-of-caller-a", "requests_per_minute": 2}
     gateway = await start(simulated(sandbox, keys=[limited]))
-    said = {"authorization": "Bearer secret-of-caller-a", "idempotency_key": "k"}
+    sent = {"authorization": "Bearer secret-of-caller-a", "idempotency_key": "k"}
     prompts = ("a fox", "a hen", "a hare", "a fox")
-    replies = [await post(gateway.port, GENERATIONS, wanted(prompt=prompt), **said) for prompt in prompts]
-    assert [reply.status for reply in replies] == [200, 409, 429, 200]
+    replies = [await post(gateway.port, GENERATIONS, wanted(prompt=prompt), **sent) for prompt in prompts]
+    assert [reply.status for reply in replies] == [200, 409, 409, 200]
+    other = {**sent, "idempotency_key": "another"}
+    replies = [await post(gateway.port, GENERATIONS, wanted(prompt=prompt), **other) for prompt in ("a hen", "a hare")]
+    assert [reply.status for reply in replies] == [200, 409]
+    assert (await post(gateway.port, GENERATIONS, wanted(), **{**sent, "idempotency_key": "third"})).status == 429
 
 
 # --- the run's own address ---
@@ -710,7 +722,7 @@ async def test_a_clock_that_jumps_ends_neither_links_nor_runs(
     reply = await post(gateway.port, GENERATIONS, fields, idempotency_key="k")
     url = reply.json()["data"][0]["url"]
     jump = 1_000_000.0
-    gateway.app.state.parts.ground.store.sweep()
+    gateway.app.state.runtime.resources.store.sweep()
     found = await ask(gateway.port, request("GET", "/files" + url.partition("/files")[2], None))
     assert (found.status, found.complete) == (200, True)
     again = await post(gateway.port, GENERATIONS, fields, idempotency_key="k")
@@ -855,11 +867,11 @@ async def test_two_hundred_callers_who_leave_at_random_leave_nothing_behind(
                 headers |= RETRY
 
     await asyncio.gather(*map(leaving, range(200)))
-    retention, meter = gateway.app.state.parts.ground.retention, gateway.app.state.parts.ground.meter
+    retention, meter = gateway.app.state.runtime.resources.retention, gateway.app.state.runtime.resources.meter
     await until(lambda: not gateway.connections and not retention._kept, 20)
     await until(lambda: len(asyncio.all_tasks()) <= tasks, 20)
     assert (meter.memory, meter.disk, meter.growing) == (0, 0, 0)
     assert data_of(tmp_path) == []
     left = [what for what in open_files() if str(tmp_path) in what and "lock" not in what]
     assert len(left) == gateway.spare_files, left
-    assert gateway.app.state.parts.service.keys._running["anonymous"] == 0
+    assert gateway.app.state.runtime.limits.snapshot()["anonymous"] == KeyUsage(running=0, reading=0)

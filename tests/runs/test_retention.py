@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.access.keys import Key
+from app.access.keyring import Key
 from app.errors import Conflict, NotFound, Unavailable
 from app.events import Event, ImageData
 from app.gateway.call import SubmittedJob

@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from app.process import TELLING_TICKS, Server
-from app.server.protocol import LONGEST_HEAD, Protocol, connection
+from app.process import REPORT_TICKS, Server
+from app.server.protocol import EXTENSION, LONGEST_HEAD, Protocol
 from tests.server.streams import Wire, connected
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +52,12 @@ async def answer(send: Any, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+def connection(scope: Any) -> Protocol:
+    found = scope["extensions"][EXTENSION]
+    assert isinstance(found, Protocol)
+    return found
+
+
 ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -60,7 +66,6 @@ async def test_an_answer_that_was_broken_off_has_not_arrived() -> None:
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         found = connection(scope)
-        assert found
         await answer(send, bytes(20 * MEGABYTE))
         asyncio.get_running_loop().call_later(0.1, found.abort)
         seen.append(await found.flushed())
@@ -83,7 +88,6 @@ async def test_who_leaves_in_the_moment_of_the_answer_may_not_have_had_it(reset:
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         found = connection(scope)
-        assert found
         await asyncio.sleep(0.05)
         busy.set()
         time.sleep(0.2)
@@ -113,7 +117,6 @@ async def test_who_takes_all_of_it_has_had_it() -> None:
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         found = connection(scope)
-        assert found
         await answer(send, bytes(5 * MEGABYTE))
         seen.append(await found.flushed())
         found.when_broken(lambda: seen.append("broken"))
@@ -210,7 +213,7 @@ async def test_the_operator_is_told_of_callers_who_were_turned_away_once_in_a_wh
     app = Mock()
     server = Server(uvicorn.Config(app, log_config=None), app, Mock(), None, 0.0)
     monkeypatch.setattr(Protocol, "turned_away", 7)
-    for tick in range(1, 2 * TELLING_TICKS):
+    for tick in range(1, 2 * REPORT_TICKS):
         assert not await server.on_tick(tick)
-    app.state.parts.ground.log.warning.assert_called_once_with("hardly any descriptor is left", turned_away=7)
+    app.state.runtime.resources.log.warning.assert_called_once_with("hardly any descriptor is left", turned_away=7)
     assert Protocol.turned_away == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.access.keys import Key
+from app.access.keyring import Key
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.fitting import Fitted
 from app.catalog.profiles import Profile

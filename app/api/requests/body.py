@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from app.api.connection import GARBLED, connection
 from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable, shortened
-from app.server.protocol import GARBLED, connection
 from app.storage.spool import Uploads
 from app.upstream.patience import GRACE_SECONDS, Patience
 

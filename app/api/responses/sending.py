@@ -14,11 +14,11 @@ from typing import Self
 
 from starlette.types import Receive, Scope, Send
 
+from app.api.connection import connection
 from app.api.requests.body import ClientGone, Watched, drain
 from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder, compact
 from app.errors import ApiError
 from app.events import Done, Event, ImageEnds, Served
-from app.server.protocol import connection
 
 Headers = list[tuple[bytes, bytes]]
 # The gateway's headers that a page in a browser may read.
@@ -62,7 +62,7 @@ class RequestLog:
 
     @property
     def attempts(self) -> int | None:
-        """As `x-gateway-attempts` tells them."""
+        """The number that `x-gateway-attempts` has."""
         return (self.served.attempts if self.served else self.failed_attempts) or None
 
 
@@ -77,7 +77,7 @@ class Answer:
         self._waited = 0.0
         self._sending_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.told: RequestLog = scope["state"]["told"]
+        self.log: RequestLog = scope["state"]["log"]
         self.started = self.finished = self.gone = False
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ class Answer:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._look)
         if more and self._connection is not None and await self._connection.write(text):
-            self.told.bytes += len(text)
+            self.log.bytes += len(text)
         else:
             await self._send({"type": "http.response.body", "body": text, "more_body": more})
         self._sending_since = None
@@ -132,9 +132,9 @@ class Answer:
 
     def note(self, event: Event) -> None:
         if type(event) is Served:
-            self.told.served = event
+            self.log.served = event
         elif type(event) is ImageEnds:
-            self.told.images += 1
+            self.log.images += 1
 
     def _look(self) -> None:
         """Detach a reader that is so slow that a single `send` does not return."""
@@ -156,7 +156,7 @@ async def send_error(answer: Answer, error: ApiError, receive: Receive) -> None:
     """Send OpenAI's envelope, with the headers that the SDKs' retries obey. Drain the rest of the request for a while,
     since a reset of the connection would destroy the answer."""
     text = compact(error.envelope()).encode()
-    answer.told.fail(error)
+    answer.log.error = error.code or error.type
     headers = [(b"content-length", str(len(text)).encode()), *retry_headers(error)]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     if error.attempts:
@@ -261,7 +261,7 @@ async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder:
         except ApiError as error:
             if not answer.started:
                 raise
-            answer.told.fail(error)
+            answer.log.error = error.code or error.type
             await answer.body(encoder.error(error))
     await answer.end(b"")  # without comments, which would come after the end if the reader is slow
 
@@ -290,9 +290,9 @@ async def _kept_alive(
     async def speak() -> None:
         seconds = pause.first
         while True:
-            sent = answer.told.bytes
+            sent = answer.log.bytes
             await asyncio.sleep(seconds)
-            if answer.told.bytes == sent and (text := sign()):
+            if answer.log.bytes == sent and (text := sign()):
                 if not answer.started:
                     await answer.start(200, content_type, headers)
                 await answer.body(text)

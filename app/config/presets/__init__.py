@@ -1,1 +1,4 @@
-"""The providers that the package contains, one YAML file each: address, dialect, models with profiles. Data only."""
+"""The providers that ship with the gateway, one YAML file each: address, dialect, and models with profiles.
+
+Holds data alone. A provider entry of the configuration takes the preset of its own name.
+"""
