@@ -36,7 +36,7 @@ from app.config.sources import Variables, YamlFile, drop_none, merge, preset_dat
 
 __all__ = ["Fault", "Settings", "SettingsError", "load", "load_preset", "models_of", "preset_defaults"]
 
-PRESETS = ("netmind", "nebula", "nebul")  # in the order of the attempts
+PRESETS = ("netmind", "nebula", "nebul", "bfl")  # in the order of the attempts
 
 
 class Settings(BaseSettings):

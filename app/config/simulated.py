@@ -9,7 +9,8 @@ from app.config.loading import PRESETS, Settings, load_preset, models_of, preset
 from app.config.schema import DeploymentSettings, ModelSettings, Preset, ProfileSettings, ProviderSettings, SizeSettings
 from app.images import Operation, Size
 
-_PATHS = {"netmind": "/netmind/v1", "nebula": "/nebula/api/v1", "nebul": "/nebul/v1"}  # not every preset is simulated
+# Not every preset is simulated.
+_PATHS = {"netmind": "/netmind/v1", "nebula": "/nebula/api/v1", "nebul": "/nebul/v1", "bfl": "/bfl/v1"}
 _SECRET = SecretStr("sandbox")
 
 

@@ -1,4 +1,4 @@
-"""The sandbox as one ASGI application: the doors of the four providers, their catalogues, and the controls.
+"""The sandbox as one ASGI application: the doors of the five providers, their catalogues, and the controls.
 
 The controls: POST /control {"provider": name | null, "fault": "503:retry_after=7", "times": 3 | null} lets a fault
 stand, DELETE /control forgets faults, counts and requests; GET /control/drawings; GET /control/requests?last=K.
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.sandbox import nebul, nebula_block, openai
+from app.sandbox import bfl, nebul, nebula_block, openai
 from app.sandbox.door import Door, World
 from app.sandbox.faults import FaultBook
 from app.sandbox.journal import Gallery, Journal
@@ -26,7 +26,8 @@ from app.sandbox.netmind import NetMind
 from app.sandbox.openai import OpenAI
 from app.sandbox.order import Operation, Provider, Refusal
 
-PROVIDERS = ("netmind", "nebula", "nebul", "openai")
+PROVIDERS = ("netmind", "nebula", "nebul", "openai", "bfl")
+FAULTY = (*PROVIDERS, "bfl_status", "bfl_sample")  # what faults can be limited to
 ALL: tuple[Operation, ...] = ("generations", "edits", "variations")
 
 
@@ -44,6 +45,7 @@ def create_application(world: World, clock: Callable[[], float] = time.time) -> 
         _door("/nebula/api/v1/images/generation", NebulaBlock(), "generations", world),
         *_doors("/nebul/v1/images", Nebul(created), ALL, world),
         *_doors("/openai/v1/images", OpenAI(created), ("generations", "edits"), world),
+        *_bfl(world),
         _catalogue("/nebula/api/v1/serverless/models", nebula_block.catalogue),
         _catalogue("/nebul/model/info", nebul.catalogue),
         _catalogue("/nebul/v1/model/info", nebul.catalogue),
@@ -59,6 +61,15 @@ def _door(path: str, provider: Provider, operation: Operation, world: World) -> 
 
 def _doors(prefix: str, provider: Provider, operations: tuple[Operation, ...], world: World) -> list[Route]:
     return [_door(f"{prefix}/{operation}", provider, operation, world) for operation in operations]
+
+
+def _bfl(world: World) -> list[Route]:
+    jobs = bfl.Jobs()
+    return [
+        Route(f"{bfl.PREFIX}/get_result", bfl.StatusDoor("bfl_status", jobs, world)),
+        Route(f"{bfl.PREFIX}/{{model}}", bfl.SubmitDoor("bfl", jobs, world), methods=["POST"]),
+        Route(f"{bfl.SAMPLES}/{{name}}", bfl.SampleDoor("bfl_sample", jobs, world)),
+    ]
 
 
 def _catalogue(path: str, content: Callable[[], dict[str, object]]) -> Route:
@@ -108,8 +119,8 @@ def _stand(book: FaultBook, order: object) -> None:
     if not isinstance(order, dict) or not isinstance(order.get("fault"), str):
         raise ValueError('Expected {"provider": name or null, "fault": "503", "times": number or null}.')
     provider, times = order.get("provider"), order.get("times")
-    if provider is not None and provider not in PROVIDERS:
-        raise ValueError(f"Unknown provider {provider!r}. Known: {', '.join(PROVIDERS)}.")
+    if provider is not None and provider not in FAULTY:
+        raise ValueError(f"Unknown provider {provider!r}. Known: {', '.join(FAULTY)}.")
     if times is not None and (not isinstance(times, int) or isinstance(times, bool) or times < 1):
         raise ValueError(f"times={times!r}: expected a number of at least 1, or null.")
     book.stand(order["fault"], provider=provider, times=times)

@@ -59,7 +59,7 @@ class Door:
     async def _answer(self, incoming: Incoming) -> tuple[Answer, Faults]:
         faults = Faults()
         try:
-            _check_bearer(incoming)
+            self._check_credential(incoming)
             order = await asyncio.to_thread(self._provider.read, self._operation, incoming)
             header = incoming.headers.get("x-sandbox-fault", "")
             faults = self._world.book.take(self._provider.name, header, order.prompt)
@@ -72,6 +72,13 @@ class Door:
             return await self._whole(order, incoming.origin, faults), faults
         except Refusal as refusal:
             return self._refused(refusal, faults), faults
+
+    def _check_credential(self, incoming: Incoming) -> None:
+        """Raises Refusal."""
+        scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            message = "You didn't provide an API key in an Authorization header using Bearer auth."
+            raise Refusal(message, status=401, code="invalid_api_key")
 
     def _refused(self, refusal: Refusal, faults: Faults) -> Answer:
         media_type, body = damage.error_body(refusal, faults.status, self._provider.error)
@@ -86,7 +93,7 @@ class Door:
             return Answer(200, (("content-type", "text/html"),), (Piece(damage.HTML),))
         if "moderation200" in faults or "failed200" in faults:
             refusal = damage.moderated() if "moderation200" in faults else damage.failed()
-            return _json_answer(damage.json_text(self._provider.error(refusal), faults), faults)
+            return json_answer(damage.json_text(self._provider.error(refusal), faults), faults)
         started = time.perf_counter()
         files = await self._drawn(order, faults)
         seconds = round(time.perf_counter() - started + self._world.seconds_per_drawing, 3)
@@ -95,7 +102,7 @@ class Door:
         if "noimage" in faults:
             pictures = []
         body = damage.json_text(self._provider.answer(order, pictures), faults)
-        return _json_answer(body, faults, wait=self._world.seconds_per_drawing)
+        return json_answer(body, faults, wait=self._world.seconds_per_drawing)
 
     def _handed(
         self, data: bytes, order: Order, origin: str, seconds: float, faults: Faults, *, as_url: bool
@@ -152,13 +159,6 @@ class Door:
         return frames
 
 
-def _check_bearer(incoming: Incoming) -> None:
-    scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        message = "You didn't provide an API key in an Authorization header using Bearer auth."
-        raise Refusal(message, status=401, code="invalid_api_key")
-
-
 def _encoded(image: Image.Image, order: Order, faults: Faults) -> bytes:
     output_format = "jpeg" if "lying_jpeg" in faults else order.output_format
     return damage.spoiled_picture(drawing.encoded(image, output_format, order.quality_percent), faults)
@@ -168,7 +168,7 @@ def _base64(data: bytes, order: Order, faults: Faults) -> str:
     return damage.spoiled_base64(pybase64.b64encode(data).decode("ascii"), faults, f"image/{order.output_format}")
 
 
-def _json_answer(body: bytes, faults: Faults, wait: float = 0.0) -> Answer:
+def json_answer(body: bytes, faults: Faults, wait: float = 0.0) -> Answer:
     headers = [("content-type", "text/plain" if "wrongtype" in faults else "application/json")]
     if "gzip" in faults:
         body = damage.compressed(body)

@@ -8,7 +8,8 @@ A request is told to fail in three ways:
 
 `@NAME` limits a fault to one provider, `*K` to the first K requests with that prompt at that provider. Standing faults
 queue: a request takes the first one that fits, and only that one. A request is checked first: what the provider would
-refuse is refused, whatever fault was asked for.
+refuse is refused, whatever fault was asked for. BFL's status calls and finished pictures take faults that name them
+only: `bfl_status`, `bfl_sample`.
 
     400 … 599        that status; retry_after=SECONDS, shape=NAME (one of SHAPES; the provider's own if not given)
     moderation, quota                a 400 "moderation_blocked", a 429 "insufficient_quota"
@@ -20,6 +21,10 @@ refuse is refused, whatever fault was asked for.
     slow:SECONDS, stall:SECONDS, dribble:BYTES_PER_SECOND        before the head, in mid body, all along the body
     cut_headers, cut, reset, short   the connection ends before the answer, in mid body, by RST, before its length
     endless, endless:base64, gzip, gzipbomb:MEGABYTES, chunked   bodies that never end, are compressed, state no length
+
+At BFL, to a submit: how the job goes on
+    pending, pending:CALLS           the job is pending for ever, or for so many status calls
+    request_moderated, content_moderated, job_failed, expired    what its status will be
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ MARK = re.compile(r"\[\[fault(?:@(\w+))?(?:\*(\d+))?:([^\[\]]+)\]\]")
 REMEMBERED_PROMPTS = 10_000
 
 # Nothing is drawn (and nothing counted) for these and for statuses; every other fault happens to a picture drawn.
-UNDRAWN = frozenset({"moderation", "moderation200", "failed200", "quota", "html200"})
+UNDRAWN = frozenset({"moderation", "moderation200", "failed200", "quota", "html200", "request_moderated", "job_failed"})
 NUMBERED = frozenset({"slow", "stall", "dribble"})  # these need a number: seconds, or bytes per second
 PLAIN = frozenset(
     {
@@ -59,6 +64,9 @@ PLAIN = frozenset(
         "gzipbomb",
         "endless",
         "wrongtype",
+        "content_moderated",
+        "expired",
+        "pending",
     }
 )
 SHAPES = ("failed", "openai", "litellm", "detail", "detail_list", "message", "error_string", "draft", "html", "empty")
@@ -126,6 +134,8 @@ def _check(name: str, value: str, options: dict[str, str]) -> None:
         raise Refusal(f"The fault {name!r} needs a number, as in {name + ':2'!r}.", code="unknown_fault")
     if name == "gzipbomb" and value and not value.isdigit():
         raise Refusal("The fault 'gzipbomb' takes megabytes, as in 'gzipbomb:64'.", code="unknown_fault")
+    if name == "pending" and value and not value.isdigit():
+        raise Refusal("The fault 'pending' takes a number of status calls, as in 'pending:3'.", code="unknown_fault")
     if name == "endless" and value not in ("", "whitespace", "base64"):
         raise Refusal("The fault 'endless' takes 'whitespace' or 'base64'.", code="unknown_fault")
     if options.get("shape", SHAPES[0]) not in SHAPES:
@@ -156,11 +166,13 @@ class FaultBook:
         self._standing.clear()
         self._taken.clear()
 
-    def take(self, provider: str, header: str, prompt: str) -> Faults:
-        """The faults of this request, counting it. Raises Refusal for one that is not known."""
-        return Faults((*parse_faults(header), *self._of_prompt(provider, prompt), *self._of_standing(provider)))
+    def take(self, provider: str, header: str, prompt: str, *, named: bool = False) -> Faults:
+        """The faults of this request, counting it. `named`: only those that name the provider. Raises Refusal for one
+        that is not known."""
+        of_prompt, standing = self._of_prompt(provider, prompt, named=named), self._of_standing(provider, named=named)
+        return Faults((*parse_faults(header), *of_prompt, *standing))
 
-    def _of_prompt(self, provider: str, prompt: str) -> Iterable[Fault]:
+    def _of_prompt(self, provider: str, prompt: str, *, named: bool) -> Iterable[Fault]:
         marks = MARK.findall(prompt)
         if not marks:
             return ()
@@ -172,12 +184,12 @@ class FaultBook:
         return [
             parse_fault(text)
             for only, first, text in marks
-            if only in ("", provider) and (not first or taken < int(first))
+            if only in ((provider,) if named else ("", provider)) and (not first or taken < int(first))
         ]
 
-    def _of_standing(self, provider: str) -> tuple[Fault, ...]:
+    def _of_standing(self, provider: str, *, named: bool) -> tuple[Fault, ...]:
         for entry in self._standing:
-            if entry.provider in (None, provider) and entry.times != 0:
+            if entry.provider in ((provider,) if named else (None, provider)) and entry.times != 0:
                 if entry.times is not None:
                     entry.times -= 1
                 return entry.faults

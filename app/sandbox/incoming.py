@@ -10,7 +10,8 @@ import hashlib
 import io
 import json
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from PIL import Image
 from starlette.datastructures import UploadFile
@@ -55,6 +56,7 @@ class Incoming:
     json: dict[str, object] | None = None
     fields: tuple[tuple[str, str | FilePart], ...] | None = None
     problem: str | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -86,6 +88,8 @@ async def read_incoming(scope: Scope, receive: Receive) -> Incoming:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     path = request.url.path
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method == "GET":
+        return Incoming(path, headers, media_type, query=dict(request.query_params))
     if media_type == "multipart/form-data":
         fields, problem = await _form(request)
         return Incoming(path, headers, media_type, fields=fields, problem=problem)

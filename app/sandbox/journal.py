@@ -16,7 +16,7 @@ from app.sandbox.incoming import FilePart, Incoming, file_part
 REQUESTS_KEPT = 200
 PICTURES_KEPT = 64
 LONGEST_TEXT = 1000  # characters of a JSON string that are kept as they came
-PICTURE_FIELDS = ("image", "mask")  # of JSON bodies: base64
+PICTURE_FIELDS = ("image", "mask", *(f"input_image{number}" for number in ("", *(f"_{n}" for n in range(2, 11)))))
 
 
 class Journal:

@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 Operation = Literal["generations", "edits", "variations"]
 MaskMeaning = Literal["alpha", "white", "black"]
 
-# Which part of a mask each simulated provider repaints. Only OpenAI documents it; NetMind and Nebula Block are taken
-# to be diffusers behind HTTP (white), and Nebul differs on purpose, so that a mask that was not converted shows.
-MASK_MEANINGS: Mapping[str, MaskMeaning] = {"netmind": "white", "nebula": "white", "nebul": "alpha", "openai": "alpha"}
+# Which part of a mask each simulated provider repaints. Only OpenAI and BFL document it; NetMind and Nebula Block are
+# taken to be diffusers behind HTTP (white), and Nebul differs on purpose, so that a mask that was not converted shows.
+MASK_MEANINGS: Mapping[str, MaskMeaning] = {
+    "netmind": "white",
+    "nebula": "white",
+    "nebul": "alpha",
+    "openai": "alpha",
+    "bfl": "white",
+}
 
 LARGEST_EDGE = 4096  # pixels; none of the three providers documents a limit, this one protects the machine
 

@@ -58,7 +58,7 @@ def test_without_a_configuration_the_sandboxs_models_are_shown(check: Any) -> No
     assert "none: the sandbox is served" in told
     assert "openai/gpt-image-2" in told
     assert "netmind/black-forest-labs/FLUX.1-schnell" in told
-    assert "set a key (NETMIND_API_KEY, NEBULA_API_KEY, NEBUL_API_KEY)" in told
+    assert "set a key (NETMIND_API_KEY, NEBULA_API_KEY, NEBUL_API_KEY, BFL_API_KEY)" in told
     assert "127.0.0.1/" not in told
     assert "\ndata " not in told  # for nothing of it is kept
 

@@ -80,6 +80,7 @@ def test_nothing_configured_is_the_sandbox() -> None:
             "openai",
             "black-forest-labs/FLUX.1-Kontext-dev",
         ),
+        ("BFL_API_KEY", "bfl", "https://api.bfl.ai/v1", "bfl", "flux-2-pro"),
     ],
 )
 def test_a_key_in_the_environment_alone_serves_that_providers_models(
@@ -209,7 +210,7 @@ def test_an_entry_may_take_none(read: Any) -> None:
 
 def test_where_models_are_listed_is_known_of_presets_and_of_the_openai_shape(read: Any) -> None:
     text = (
-        "providers: {netmind: , nebula: , nebul: , mine: {base_url: 'http://a'}, none: {base_url: 'http://a',"
+        "providers: {netmind: , nebula: , nebul: , bfl: , mine: {base_url: 'http://a'}, none: {base_url: 'http://a',"
         " models_path: null}, own: {base_url: 'http://a', dialect: nebula_block}, open: {preset: nebula,"
         " models_path: /list}, shut: {preset: nebula, models_path: null}}"
     )
@@ -217,6 +218,7 @@ def test_where_models_are_listed_is_known_of_presets_and_of_the_openai_shape(rea
         "netmind": "/models",
         "nebula": "/serverless/models",
         "nebul": "/model/info",
+        "bfl": None,
         "mine": "/models",
         "none": None,
         "own": None,
@@ -374,7 +376,7 @@ FAULTS = [
         "providers: {x: {base_url: 'http://a', dialect: json_tap}}",
         "providers.x.dialect",
         "no dialect is called 'json_tap'",
-        "known: 'nebula_block', 'openai'",
+        "known: 'bfl', 'nebula_block', 'openai'",
     ),
     (
         "providers: {x: {base_url: 'http://u:hidden@a'}}",

@@ -7,12 +7,13 @@ from app.config.loading import PRESETS, load
 from app.config.simulated import with_sandbox
 
 
-def test_the_sandbox_gives_four_providers_on_one_address() -> None:
+def test_the_sandbox_gives_five_providers_on_one_address() -> None:
     settings = with_sandbox(load(None, {}), "http://127.0.0.1:9")
     assert {name: provider.base_url for name, provider in settings.providers.items()} == {
         "netmind": "http://127.0.0.1:9/netmind/v1",
         "nebula": "http://127.0.0.1:9/nebula/api/v1",
         "nebul": "http://127.0.0.1:9/nebul/v1",
+        "bfl": "http://127.0.0.1:9/bfl/v1",
         "openai": "http://127.0.0.1:9/openai/v1",
     }
     assert "gpt-image-2" in settings.models
@@ -23,4 +24,4 @@ def test_the_sandbox_gives_four_providers_on_one_address() -> None:
 def test_a_preset_without_a_simulation_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated, "PRESETS", ("another", *PRESETS))
     settings = with_sandbox(load(None, {}), "http://127.0.0.1:9")
-    assert list(settings.providers) == ["netmind", "nebula", "nebul", "openai"]
+    assert list(settings.providers) == ["netmind", "nebula", "nebul", "bfl", "openai"]

@@ -58,6 +58,12 @@ SAMPLES: dict[str, list[Sample]] = {
         ),
         Sample(b'{"status":"success","data":[{"b64_json":"AAAA"},{"b64_json":"BBBB"}]}', (b"AAAA", b"BBBB")),
     ],
+    "bfl": [
+        Sample(
+            b'{"id":"7","polling_url":"https:\\/\\/api.bfl.ai\\/v1\\/get_result?id=7","cost":3,"input_mp":0,"output_mp":1}',
+            (),
+        ),
+    ],
 }  # fmt: skip
 EACH = [(name, sample) for name in names() for sample in SAMPLES.get(name, ())]
 each_dialect = pytest.mark.parametrize("name", names())

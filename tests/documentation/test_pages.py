@@ -89,7 +89,7 @@ def test_every_target_of_make_that_is_named_exists() -> None:
 @pytest.mark.parametrize("name", ["README.md", "docs/configuration.md", "docs/providers.md"])
 def test_every_variable_that_switches_a_provider_on_is_named(name: str) -> None:
     keys = {f"{preset.upper()}_API_KEY" for preset in PRESETS}
-    assert set(re.findall(r"\b(N[A-Z]+_API_KEY)\b", page(name))) == keys
+    assert set(re.findall(r"\b((?:N[A-Z]+|BFL)_API_KEY)\b", page(name))) == keys
 
 
 def test_every_environment_variable_that_is_named_exists() -> None:

@@ -57,7 +57,7 @@ def describe_sizes(profile: Profile) -> str:
     if not takes_size(profile):
         return "cannot be chosen"
     rule = profile.size
-    said = [f"edges {rule.min} to {rule.max}"] if rule.min else []
+    said = [f"edges {rule.min} to {rule.max}" if rule.max else f"edges from {rule.min}"] if rule.min else []
     said += [f"edges divisible by {rule.multiple_of}"] if rule.multiple_of > 1 else []
     said += [f"{rule.max_pixels:,} pixels"] if rule.max_pixels else []
     return ", ".join(said) + ("; the input's" if profile.default_size == "input" else "")

@@ -38,7 +38,7 @@ def served_by(*providers: str, **more: Any) -> Config:
 
 def sandbox_providers(base_url: str) -> Config:
     """The simulated providers, under their presets where there are such."""
-    paths = {"netmind": "/netmind/v1", "nebula": "/nebula/api/v1", "nebul": "/nebul/v1", "openai": "/openai/v1"}
+    paths = {name: f"/{name}/v1" for name in ("netmind", "nebul", "openai", "bfl")} | {"nebula": "/nebula/api/v1"}
     return {name: {"base_url": base_url + path, "api_key": "upstream-secret"} for name, path in paths.items()}
 
 

@@ -63,7 +63,7 @@ async def test_drawings_are_counted_per_provider(client: httpx.AsyncClient) -> N
     await client.post("/nebul/v1/images/generations", json={"prompt": "a fox", "size": "64x64"})
     await client.post("/openai/v1/images/generations", json={**BODY, "junk": 1})
     counted = (await client.get("/control/drawings")).json()
-    assert counted == {"netmind": 0, "nebula": 0, "nebul": 1, "openai": 5}
+    assert counted == {"netmind": 0, "nebula": 0, "nebul": 1, "openai": 5, "bfl": 0}
 
 
 async def test_a_picture_that_is_not_there_is_a_404(client: httpx.AsyncClient) -> None:

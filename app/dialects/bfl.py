@@ -1,0 +1,161 @@
+"""The dialect of Black Forest Labs, which draws in jobs: submit with JSON, ask for the job's status at the address that
+the answer names, fetch the image behind a link. Field names are data, as the profile says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+from urllib.parse import quote
+
+from app.catalog.deployments import Deployment
+from app.catalog.profiles import Profile
+from app.dialects import Base64, Credential, Decoder, Exchange, Ingredient, ResponseHead, UpstreamRequest, json_object
+from app.dialects.failures import ErrorText, failed, from_document, from_status, scrub
+from app.dialects.json_answers import LONGEST_LINK, SmallDocument, behind, image_ends
+from app.errors import Failure, UpstreamError
+from app.events import Done, Event, ImageBegins
+from app.images import ImageRequest, Operation, Upload
+
+FIRST_PAUSE, LONGEST_PAUSE, PAUSE_GROWTH = 0.5, 2.0, 1.25  # seconds between two status calls
+_CREDENTIAL = Credential(header="x-key", scheme="")
+_ADDRESS = re.compile(r"https?://[!-~]{1,2000}")
+
+profile = Profile(
+    operations=frozenset((Operation.GENERATIONS, Operation.EDITS)),
+    parameters={"width": "width", "height": "height", "seed": "seed", "output_format": "output_format"},
+    max_n=1,
+    max_images=8,
+    image_field="input_image",
+    mask="white",
+    output_formats=("jpeg", "png"),
+    results=("url",),
+    streaming=False,
+    extra="refuse",
+)
+
+
+def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> UpstreamRequest:
+    can = deployment.profile
+    fields: dict[str, Any] = {}
+    if request.prompt is not None:
+        fields[can.spelling("prompt", "prompt")] = request.prompt
+    if request.size is not None:
+        fields[can.spelling("width", "width")] = request.size.width
+        fields[can.spelling("height", "height")] = request.size.height
+    for name, value in request.parameters.items():
+        fields[can.spelling(name, request.spelt.get(name, name))] = value
+    body: list[Ingredient] = [json_object(fields, request.extra)[:-1]]
+    for name, upload in _pictures(request, can):
+        body += [f',{json.dumps(name)}:"'.encode(), Base64(upload.blob), b'"']
+    target = f"/{quote(deployment.model)}"
+    return UpstreamRequest(target, "application/json", (*body, b"}"), credential=_CREDENTIAL)
+
+
+def _pictures(request: ImageRequest, can: Profile) -> Iterator[tuple[str, Upload]]:
+    """Name each file as the host does: `input_image`, `input_image_2`, …"""
+    field = can.image_field or "input_image"
+    for number, upload in enumerate(request.images, start=1):
+        yield field if number == 1 else f"{field}_{number}", upload
+    if request.mask is not None:
+        yield can.mask_field, request.mask
+
+
+def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
+    """Read the answer to a submit: it names the job, and the address that tells its status."""
+
+    def read(document: Mapping[str, Any]) -> Iterable[Event | Exchange]:
+        address, name = document.get("polling_url"), document.get("id")
+        if not _is_address(address):
+            nothing = UpstreamError(Failure.UNCERTAIN, "the answer names no address of a job")
+            raise _moderation(document) or from_document(document) or nothing
+        job = {"polling_url": address, "id": name if isinstance(name, str) else None}
+        return [_status_call(address, request, FIRST_PAUSE, job)]
+
+    return SmallDocument(read)
+
+
+def error(head: ResponseHead, body: bytes) -> UpstreamError:
+    """Read any of the vendor's shapes; in `{"error": "a_code", "message": "…"}` the error is a code."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict) and all(isinstance(document.get(name), str) for name in ("error", "message")):
+        body = json.dumps({"error": {"code": document["error"], "message": document["message"]}}).encode()
+    return from_status(head, body)
+
+
+def resume(job: Mapping[str, Any], request: ImageRequest) -> Exchange:
+    return _status_call(job["polling_url"], request, 0.0)
+
+
+def _is_address(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
+
+
+def _status_call(address: str, request: ImageRequest, after: float, job: Mapping[str, Any] | None = None) -> Exchange:
+    sent = UpstreamRequest(address, method="GET", credential=_CREDENTIAL)
+    return Exchange(sent, _StatusDecoder(address, request, after), error, after, is_repeatable=True, job=job)
+
+
+@dataclass(frozen=True, slots=True)
+class _StatusDecoder:
+    """Make the decoder of a status call. `after`: the seconds of pause before it."""
+
+    address: str
+    request: ImageRequest
+    after: float
+
+    def __call__(self, head: ResponseHead) -> Decoder:  # noqa: ARG002 - the signature is the exchange's
+        return SmallDocument(self._read)
+
+    def _read(self, document: Mapping[str, Any]) -> Iterable[Event | Exchange]:
+        """Raises UpstreamError. It is final where the job has ended, so that another call would tell the same."""
+        match _status(document):
+            case "pending" | "queued" | "processing":  # only the first is documented
+                pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self.after * PAUSE_GROWTH))
+                return [_status_call(self.address, self.request, pause)]
+            case "ready":
+                return self._picture(document.get("result"))
+            case "error" | "failed":
+                reasons = (document.get(name) for name in ("error", "message", "details"))
+                failure = failed(ErrorText.read({"error": next(filter(None, reasons), None)}))
+            case "":
+                raise UpstreamError(Failure.UNCERTAIN, "the answer to a status call has no status")
+            case word:
+                said = f"the job is said to be {scrub(word)!r}"
+                failure = _moderation(document) or UpstreamError(Failure.UNCERTAIN, said)
+        failure.is_final = True
+        raise failure
+
+    def _picture(self, result: Any) -> list[Event | Exchange]:
+        said = result if isinstance(result, dict) else {}
+        sample, prompt = said.get("sample"), said.get("prompt")
+        if not isinstance(sample, str) or not 0 < len(sample) <= LONGEST_LINK:
+            raise UpstreamError(Failure.UNCERTAIN, "the job is ready, and its result has no link", is_final=True)
+        is_revised = self.request.prompt is not None and prompt != self.request.prompt
+        ends = image_ends({"seed": said.get("seed"), "revised_prompt": prompt if is_revised else None}, None)
+        return [ImageBegins(0), behind(sample), ends, Done()]
+
+
+def _status(document: Mapping[str, Any]) -> str:
+    """The word on the job, in lower case; it stands under `status`, or under `state`."""
+    words = (document.get("status"), document.get("state"))
+    return next((word.strip().lower() for word in words if isinstance(word, str) and word.strip()), "")
+
+
+def _moderation(document: Mapping[str, Any]) -> UpstreamError | None:
+    """The refusal of a request ("Request Moderated", before anything is drawn) or of its image ("Content Moderated",
+    perhaps charged); None if the document says neither."""
+    withheld = {"request moderated": "request", "content moderated": "image"}.get(_status(document))
+    if withheld is None:
+        return None
+    details = document.get("details")
+    reasons = details.get("Moderation Reasons") if isinstance(details, dict) else None
+    listed = ", ".join(each for each in reasons if isinstance(each, str)) if isinstance(reasons, list) else ""
+    message = f"The provider's moderation refused the {withheld}" + (f": {listed}" if listed else "")
+    said = {"message": message, "code": "content_policy_violation", "moderation_details": details}
+    return failed(ErrorText.read({"error": said}))
