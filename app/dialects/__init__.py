@@ -84,8 +84,8 @@ class Exchange:
     """
 
     request: UpstreamRequest
-    decoder: Callable[[ResponseHead], Decoder]
-    error: Callable[[ResponseHead, bytes], UpstreamError]
+    decoder: Callable[[ResponseHead], Decoder] = field(compare=False)
+    error: Callable[[ResponseHead, bytes], UpstreamError] = field(compare=False)
     after: float = 0.0  # seconds of pause before it
     is_repeatable: bool = False  # making it twice draws nothing twice: after a failure that may pass it is made again
     job: Mapping[str, Any] | None = None  # JSON values for `resume`; given once, with the first exchange after a submit

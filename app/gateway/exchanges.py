@@ -12,13 +12,13 @@ drawing, so a failure says nothing about the drawing unless it `is_final`:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import replace
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
-from app.catalog.deployments import Deployment
+from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Timeouts
 from app.catalog.redaction import body_without_secrets, without_secrets
 from app.dialects import Decoder, Exchange, ResponseHead, UpstreamRequest
@@ -88,8 +88,11 @@ class Exchanges:
             has_told = False  # an event of this exchange
             attempt.exchanges += 1
             try:
-                async with self._answer(exchange, deployment, timeouts) as answer:
-                    while (events := await answer.read()) is not None:
+                async with (
+                    self._sender.send(exchange.request, deployment, timeouts) as answer,
+                    aclosing(_DecodedAnswer(answer, exchange, deployment.provider)) as decoded,
+                ):
+                    while (events := await decoded.read()) is not None:
                         for event in inspect(events):
                             if isinstance(event, Exchange):
                                 following = event
@@ -123,20 +126,6 @@ class Exchanges:
             is_first, exchange = False, following
             timeouts = await self._wait(attempt, exchange, failure)
 
-    @asynccontextmanager
-    async def _answer(
-        self, exchange: Exchange, deployment: Deployment, timeouts: Timeouts | None
-    ) -> AsyncIterator[_Answer]:
-        """Raises UpstreamError for a status that is not 2xx."""
-        async with self._sender.send(exchange.request, deployment, timeouts) as answer:
-            if answer.head.status // 100 != 2:
-                raise exchange.error(answer.head, body_without_secrets(await answer.text(), deployment.provider))
-            async with aclosing(answer.pieces()) as pieces:
-                decoder = exchange.decoder(answer.head)
-                yield _Answer(pieces, decoder)
-                if decoder.done:
-                    await _let_end(pieces)
-
     async def _linked(
         self, link: ImageLink, inspect: Inspector, deployment: Deployment, *, keeps_links: bool
     ) -> AsyncGenerator[Event, None]:
@@ -166,23 +155,41 @@ class Exchanges:
         return replace(timeouts, total=left)
 
 
-class _Answer:
-    """One exchange's answer, decoded as it comes."""
+class _DecodedAnswer:
+    """One exchange's answer as events, decoded piece by piece."""
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], decoder: Decoder) -> None:
-        self._pieces = pieces
-        self._decoder = decoder
+    def __init__(self, answer: UpstreamAnswer, exchange: Exchange, provider: Provider) -> None:
+        self._answer = answer
+        self._exchange = exchange
+        self._provider = provider
+        self._pieces = answer.pieces()
+        self._decoder: Decoder | None = None
         self._has_ended = False
 
     async def read(self) -> Iterable[Event | Exchange] | None:
-        """What the next piece tells; None at the end. To be read before the next call."""
+        """The events of the next piece, to be read before the next call; None at the end. Raises UpstreamError, also
+        for a status that is not 2xx."""
+        decoder = self._decoder or await self._begin()
         if self._has_ended:
+            if decoder.done:
+                await _let_end(self._pieces)
             return None
-        piece = None if self._decoder.done else await anext(self._pieces, None)
+        piece = None if decoder.done else await anext(self._pieces, None)
         if piece is not None:
-            return self._decoder.feed(piece)
+            return decoder.feed(piece)
         self._has_ended = True
-        return self._decoder.close()
+        return decoder.close()
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+
+    async def _begin(self) -> Decoder:
+        head = self._answer.head
+        if head.status // 100 != 2:
+            body = body_without_secrets(await self._answer.text(), self._provider)
+            raise self._exchange.error(head, body)
+        self._decoder = self._exchange.decoder(head)
+        return self._decoder
 
 
 async def _let_end(pieces: AsyncGenerator[bytes, None]) -> None:

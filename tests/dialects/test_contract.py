@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dialects import Base64, Dialect, ResponseHead, load, names
+from app.dialects import Base64, Dialect, Exchange, JobDialect, ResponseHead, load, names
 from app.errors import Failure, UpstreamError
 from app.events import ImageBegins, ImageEnds
 from app.images import Operation, Size
@@ -156,6 +156,22 @@ def test_an_answer_that_is_cut_off_anywhere_is_an_error_and_perhaps_paid(name: s
         with pytest.raises(UpstreamError) as caught:
             decoded(dialect, sample.whole[:end], ASKED)
         assert caught.value.failure is Failure.UNCERTAIN, sample.whole[:end]
+
+
+@each_sample
+def test_a_job_is_polled_without_drawing_again_and_another_process_can_take_it_up(name: str, sample: Sample) -> None:
+    dialect = load(name)
+    *before, last = decoded(dialect, sample.whole, ASKED)
+    if not isinstance(last, Exchange):
+        return
+    assert before == []
+    assert last.is_repeatable and last.after > 0
+    assert isinstance(dialect, JobDialect), f"{name!r} needs a function `resume`"
+    resumed = dialect.resume(json.loads(json.dumps(last.job)), replace(ASKED.outline(), n=1))
+    assert (resumed.request, resumed.is_repeatable, resumed.job) == (last.request, True, None)
+    with pytest.raises(UpstreamError) as caught:
+        told(resumed.decoder(GOOD), [b"<html>"])
+    assert caught.value.failure is Failure.UNCERTAIN and not caught.value.is_final
 
 
 NOT_ANSWERS = [
