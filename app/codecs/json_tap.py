@@ -71,10 +71,14 @@ class JsonTap:
     call raises it again.
     """
 
-    def __init__(self, keys: frozenset[str], *, max_skeleton: int = 1_048_576) -> None:
+    def __init__(
+        self, keys: frozenset[str], *, max_skeleton: int = 1_048_576, decoder: json.JSONDecoder | None = None
+    ) -> None:
+        """`decoder` parses what is kept; by default one that refuses NaN and Infinity."""
         self._keys = keys
         self._raw_keys = frozenset(key.encode() for key in keys)
         self._max_skeleton = max_skeleton
+        self._decoder = decoder or _DECODER
         self._skeleton = bytearray()
         # For each open object the key we are at, as spelt, or as meant once a path was told; for each array the index.
         self._path: list[bytes | str | int] = []
@@ -164,7 +168,7 @@ class JsonTap:
         if not self._skeleton.strip(_SPACE):
             raise JsonTapError("truncated JSON: there is none")
         try:
-            return _DECODER.decode(self._skeleton.removeprefix(_BOM).decode())
+            return self._decoder.decode(self._skeleton.removeprefix(_BOM).decode())
         except json.JSONDecodeError as error:
             where = f"at character {error.pos}, not counting the strings that were passed on"
             raise JsonTapError(f"malformed JSON: {error.msg} {where}") from error

@@ -29,6 +29,7 @@ from app.gateway.call import SubmittedJob
 from app.gateway.inspection import Inspector
 
 LINGER = 0.5  # seconds, for an answer to end that has given all its images
+STEP, GLANCE = 4096, 512  # bytes of JSON that are read at a time; bytes that tell it from the text of an image
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds, before a failed exchange is made again; the last one stays
 LONGEST_PAUSE = 30.0  # seconds; a Retry-After above it is not waited for, since the result may expire meanwhile
 SHORT_READ = 30.0  # seconds of silence after which a repeatable exchange has failed
@@ -71,6 +72,7 @@ class Exchanges:
         self._fetcher = fetcher
         self._clock = clock
         self._sleep = sleep
+        self._turn = asyncio.Lock()
 
     async def draw(self, attempt: Attempt, exchange: Exchange, *, keeps_links: bool) -> AsyncGenerator[Event, None]:
         """The events of all answers as one stream. Raises UpstreamError, and Unavailable if nothing could be sent.
@@ -90,7 +92,7 @@ class Exchanges:
             try:
                 async with (
                     self._sender.send(exchange.request, deployment, timeouts) as answer,
-                    aclosing(_DecodedAnswer(answer, exchange, deployment.provider)) as decoded,
+                    aclosing(DecodedAnswer(answer, exchange, deployment.provider, self._turn)) as decoded,
                 ):
                     while (events := await decoded.read()) is not None:
                         for event in inspect(events):
@@ -155,10 +157,14 @@ class Exchanges:
         return replace(timeouts, total=left)
 
 
-class _DecodedAnswer:
+class DecodedAnswer:
     """One exchange's answer as events, decoded piece by piece."""
 
-    def __init__(self, answer: UpstreamAnswer, exchange: Exchange, provider: Provider) -> None:
+    def __init__(self, answer: UpstreamAnswer, exchange: Exchange, provider: Provider, turn: asyncio.Lock) -> None:
+        """`turn` is shared by all answers, so that the loop is never busy with more than one that is slow to read."""
+        self._turn = turn
+        self._rest = b""  # of a piece that is read in steps
+        self._fault: UpstreamError | None = None
         self._answer = answer
         self._exchange = exchange
         self._provider = provider
@@ -170,15 +176,41 @@ class _DecodedAnswer:
         """The events of the next piece, to be read before the next call; None at the end. Raises UpstreamError, also
         for a status that is not 2xx."""
         decoder = self._decoder or await self._begin()
+        if self._fault:
+            raise self._fault
         if self._has_ended:
             if decoder.done:
                 await _let_end(self._pieces)
             return None
+        if self._rest and not decoder.done:
+            return await self._read_in_turn(decoder, self._next_step())
         piece = None if decoder.done else await anext(self._pieces, None)
-        if piece is not None:
+        if piece is None:
+            self._has_ended = True
+            return decoder.close()
+        if not _is_slow(piece):
             return decoder.feed(piece)
-        self._has_ended = True
-        return decoder.close()
+        self._rest = piece
+        step = self._next_step()
+        return await self._read_in_turn(decoder, step) if self._turn.locked() else decoder.feed(step)
+
+    def _next_step(self) -> bytes:
+        """Take a short step of the rest, or all of it if it looks like the text of an image."""
+        cut = STEP if _is_slow(self._rest) else len(self._rest)
+        step, self._rest = self._rest[:cut], self._rest[cut:]
+        return step
+
+    async def _read_in_turn(self, decoder: Decoder, step: bytes) -> Iterable[Event | Exchange]:
+        """Let everything else that waits go first, and read one answer at a time. The events before a fault are whole:
+        the next call raises it."""
+        events = list[Event | Exchange]()
+        async with self._turn:
+            await asyncio.sleep(0)
+            try:
+                events.extend(decoder.feed(step))
+            except UpstreamError as error:
+                self._fault = error
+        return events
 
     async def aclose(self) -> None:
         await self._pieces.aclose()
@@ -190,6 +222,12 @@ class _DecodedAnswer:
             raise self._exchange.error(head, body)
         self._decoder = self._exchange.decoder(head)
         return self._decoder
+
+
+def _is_slow(piece: bytes) -> bool:
+    """True for a long piece that looks like JSON. It takes a thousand times as long to read as the text of an image,
+    and several answers may come at once."""
+    return len(piece) > STEP and (piece.find(b'"', 0, GLANCE) >= 0 or piece.find(b",", 0, GLANCE) >= 0)
 
 
 async def _let_end(pieces: AsyncGenerator[bytes, None]) -> None:

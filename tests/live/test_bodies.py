@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import tempfile
 from typing import Any
 
 import pytest
@@ -64,7 +66,7 @@ UNREADABLE = [
     (GENERATIONS, "application/json", b'"flux"', None, "invalid_type"),
     (GENERATIONS, "application/json", b"null", None, "invalid_type"),
     (GENERATIONS, "application/json", b'{"model": "flux", "prompt": "\xff"}', None, None),
-    (GENERATIONS, "application/json", b'{"model": "flux", "prompt": "a", "n": NaN}', None, None),
+    (GENERATIONS, "application/json", b'{"model": "flux", "prompt": "a", "n": NaN}', "n", "invalid_value"),
     (GENERATIONS, "application/json", b"[" * 100_000, None, None),
     (GENERATIONS, None, b'{"model": "flux", "prompt": "x"}', None, "unsupported_content_type"),
     (GENERATIONS, "text/plain", b'{"model": "flux"}', None, "unsupported_content_type"),
@@ -305,6 +307,26 @@ async def test_uploads_that_fill_the_budget_are_a_503_until_others_are_drawn(sta
     assert_drawn(await first)
     assert_drawn(await edit(gateway.port, *parts))
     assert gateway.app.state.runtime.resources.upload_budget.disk == 0
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_an_upload_for_which_no_file_can_be_opened_is_a_503_and_blames_no_provider(
+    start: Start, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    gateway = await start(drawing(sandbox))
+    parts = (("model", "kontext"), ("prompt", "x"), ("image", ("a.png", heavy(300_000))))
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", refuse)
+        refused = await edit(gateway.port, *parts)
+    assert (refused.status, refused.error()["code"], refused.header("retry-after")) == (503, "no_room", "30")
+    assert "oo many open files" in refused.error()["message"]
+    assert not any(sandbox.world.journal.drawings.values())
+    answer = await edit(gateway.port, *parts)
+    assert_drawn(answer)
+    assert answer.header("x-gateway-attempts") == "1"
 
 
 # --- connections ---

@@ -7,6 +7,7 @@ import base64
 import errno
 import gzip
 import os
+import resource
 import time
 import zlib
 from collections.abc import AsyncIterator
@@ -205,6 +206,23 @@ async def test_a_gateway_without_descriptors_blames_no_provider(
         await sent(upstream, deployed("http://127.0.0.1:9"))
     assert (caught.value.code, caught.value.retry_after) == ("server_is_overloaded", 5.0)
     assert not caught.value.perhaps_paid
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "no-such-host.invalid"])
+async def test_a_name_that_cannot_be_looked_up_for_lack_of_descriptors_blames_no_provider(
+    upstream: Upstream, host: str
+) -> None:
+    deployment = deployed(f"http://{host}:{dead_port()}")
+    assert (await failed(upstream, deployment)).failure is Failure.NOT_SENT  # what is imported for it is there now
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as lowest:  # the system gives the lowest number that is free
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno(), before[1]))
+        try:
+            with pytest.raises(Unavailable) as caught:
+                await sent(upstream, deployment)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (caught.value.code, caught.value.perhaps_paid) == ("server_is_overloaded", False)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation, Upload
 from app.storage.spool import Uploads
 
-Fetch = Callable[[str, str], Awaitable[Upload]]  # an address, and its place in the document
+Fetch = Callable[[str, str], Awaitable[Upload]]  # of an address, and the place where it stands
 Path = tuple[str | int, ...]
 
 FETCHING_SECONDS = 600.0  # for all images of a request that are `https:` addresses
@@ -30,11 +31,11 @@ _PICTURES = ("images", "mask", "markup")
 async def read_generation(body: Body) -> ImageRequest:
     """Read a generation. Raises ApiError, ClientGone."""
     raw = await body.text()
-    fields = _parse(raw)
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        _refuse_depth(fields)
+        _refuse_structure(raw)
+    fields = _parse(raw)
     if b"\\u" in raw:
-        _check_text(fields)
+        _check_values(fields)
     return build(Operation.GENERATIONS, fields.items())
 
 
@@ -42,7 +43,7 @@ async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch |
     """Read an edit. `fetch` gets the images that are `https:` addresses; None: they are refused. Raises ApiError,
     ClientGone."""
     fields, sources = await _read_document(body, limits, uploads)
-    _check_text(fields)
+    _check_values(fields)
     pictures = _Pictures(fields, sources, limits, fetch is not None)
     rest = [(name, value) for name, value in fields.items() if name not in _PICTURES]
     request = build(Operation.EDITS, rest, check_pictures=pictures.check)
@@ -137,9 +138,9 @@ class _Pictures:
 
 async def _read_document(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[str, Any], dict[Path, ImageUrl]]:
     """Return the document with an empty string for each image, and the strings by path."""
-    tap = JsonTap(frozenset({"image_url"}), max_skeleton=TEXT_BYTES)
+    tap = JsonTap(frozenset({"image_url"}), max_skeleton=TEXT_BYTES, decoder=_LENIENT)
     sources: dict[Path, ImageUrl] = {}
-    elsewhere: dict[Path, bytearray] = {}  # strings of that name that are no image; they go back into the document
+    elsewhere: dict[Path, bytearray] = {}  # strings of that name which are no image of ours: they go back
     source: ImageUrl | bytearray = bytearray()
     kept = 0  # bytes of the rest
     try:
@@ -197,7 +198,7 @@ def _put_back(fields: dict[str, Any], path: Path, text: bytearray) -> None:
     except UnicodeDecodeError as error:
         raise unparsable("it is not UTF-8") from error
     except (KeyError, IndexError, TypeError):
-        return  # a later value under the same key has replaced it
+        return  # a later value under the same key has taken its place
 
 
 def unparsable(reason: str) -> InvalidRequest:
@@ -219,11 +220,15 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise unparsable("it is empty")
     try:
-        fields = _DECODER.decode(raw.removeprefix(b"\xef\xbb\xbf").decode())
+        text = raw.removeprefix(b"\xef\xbb\xbf").decode()
+        try:
+            fields = _STRICT.decode(text)
+        except _NotFiniteError:
+            fields = _LENIENT.decode(text)  # to tell which field holds it
+            if type(fields) is dict:
+                _check_values(fields)
     except UnicodeDecodeError as error:
         raise unparsable(f"it is not UTF-8 (byte {error.start})") from error
-    except RecursionError as error:
-        raise unparsable("it nests too deep") from error
     except ValueError as error:
         raise unparsable(str(error)) from error
     if type(fields) is not dict:
@@ -236,27 +241,29 @@ def _too_late() -> InvalidRequest:
     return InvalidRequest(f"{message} Send them as data URLs.", param="images", code="invalid_image_url")
 
 
-def _refuse_depth(fields: dict[str, Any]) -> None:
-    """Refuse deep nesting: the document is written again for a provider, from deeper in the stack than it was read."""
-    level: list[Any] = [fields]
-    for _ in range(MAX_DEPTH):
-        items = [item.values() if isinstance(item, dict) else item for item in level]
-        level = [value for values in items for value in values if isinstance(value, dict | list)]
-        if not level:
-            return
-    raise unparsable(f"it nests deeper than {MAX_DEPTH} levels")
+def _refuse_structure(raw: bytes) -> None:
+    """Refuse a document that nests too deep, or holds too many objects and arrays, before they are built: each takes a
+    hundred times the bytes that spell it. The document is written again for a provider, from deeper in the stack."""
+    try:
+        JsonTap(frozenset(), max_skeleton=TEXT_BYTES).feed(raw)
+    except JsonTapError as error:
+        raise unparsable(str(error)) from error
 
 
-def _check_text(fields: dict[str, Any]) -> None:
-    """Refuse text that JSON's escapes can spell and UTF-8 cannot hold: half a surrogate pair, and NUL."""
+def _check_values(fields: dict[str, Any]) -> None:
+    """Refuse text that JSON's escapes can spell and UTF-8 cannot hold: half a surrogate pair, and NUL. Refuse numbers
+    that JSON cannot spell: a provider could not read them."""
     for name, value in fields.items():
-        text = json.dumps([name, value], ensure_ascii=False)
+        try:
+            text = json.dumps([name, value], ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise _unfit(name, "NaN, Infinity or a number too large, which is no JSON") from error
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise _no_text(name, "half of a surrogate pair") from error
+            raise _unfit(name, "half of a surrogate pair, which is no text") from error
         if "\\u0000" in text and _holds_nul([name, value]):
-            raise _no_text(name, "a NUL character")
+            raise _unfit(name, "a NUL character, which is no text")
 
 
 def _holds_nul(value: Any) -> bool:
@@ -267,20 +274,25 @@ def _holds_nul(value: Any) -> bool:
     return isinstance(value, list) and any(map(_holds_nul, value))
 
 
-def _no_text(name: str, what: str) -> InvalidRequest:
+def _unfit(name: str, what: str) -> InvalidRequest:
     name = name.encode("ascii", "replace").decode()
-    return invalid(name, f"Invalid {shortened(name)!r}: it holds {what}, which is no text.", "invalid_value")
+    return invalid(name, f"Invalid {shortened(name)!r}: it holds {what}.", "invalid_value")
+
+
+class _NotFiniteError(ValueError):
+    """A number is NaN, infinite, or so large that it would be read as infinite."""
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name!r} is not JSON")
+    raise _NotFiniteError(name)
 
 
 def _finite(text: str) -> float:
     value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"the number {shortened(text, 20)} is too large")
+    if math.isinf(value):
+        raise _NotFiniteError(text)
     return value
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_LENIENT = json.JSONDecoder()
