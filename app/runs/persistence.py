@@ -123,7 +123,7 @@ class RunFiles:
                     continue
                 if path.suffix == _SENT:
                     head = _read_head(path)
-                    if head["jobs"] and resume is not None and recording is not None:
+                    if head.get("jobs") and resume is not None and recording is not None:
                         yield self._take_up(path, head, clock, resume, recording(), observers)
                         continue
                     path = path.rename(path.with_suffix(_UNDELIVERED))
@@ -390,7 +390,8 @@ def _run(
 
 
 def _fingerprint(head: dict[str, Any]) -> bytes | None:
-    return bytes.fromhex(head["fingerprint"]) if head["fingerprint"] else None
+    found = head.get("fingerprint") or head.get("identity")  # its name in files of earlier versions
+    return bytes.fromhex(found) if found else None
 
 
 def _ended_state(error: ApiError | None, *, is_delivered: bool) -> State:

@@ -562,3 +562,42 @@ async def test_a_note_that_cannot_take_a_job_stays_as_it_was(shelves: Shelves) -
     assert (found.run.state, resumed) == (State.UNCERTAIN, [])
     found.run.forget()
     await drop(entry)
+
+
+# --- files of an earlier version ---
+
+
+def rewrite_as_earlier(file: Path) -> None:
+    """Write the head as the version did that knew no jobs and called the fingerprint `identity`."""
+    whole = file.read_bytes()
+    length = int.from_bytes(whole[:8], "big")
+    said = json.loads(whole[8 : 8 + length])
+    said["identity"] = said.pop("fingerprint")
+    del said["jobs"]
+    head = json.dumps(said).encode()
+    file.write_bytes(len(head).to_bytes(8, "big") + head + whole[8 + length :])
+
+
+async def test_a_run_in_a_file_of_an_earlier_version_is_known_again(shelves: Shelves) -> None:
+    entry = await shelves.entry(idempotency_key="k")
+    await entry.run.identify()
+    fingerprint = entry.run.fingerprint
+    await shelves.new().save(entry)
+    entry.run.forget()
+    [file] = shelves.files
+    rewrite_as_earlier(file)
+    [found] = shelves.load(shelves.new())
+    assert (found.run.state, found.run.fingerprint) == (State.FINISHED, fingerprint)
+    found.run.forget()
+
+
+async def test_a_note_of_an_earlier_version_still_keeps_its_run_from_being_drawn_again(shelves: Shelves) -> None:
+    entry = await named(shelves)
+    entry.note = shelves.new().note(entry)
+    await entry.note.written()
+    [file] = shelves.files
+    rewrite_as_earlier(file)
+    [found] = shelves.load(shelves.new())
+    assert (found.run.state, found.run.fingerprint) == (State.UNCERTAIN, entry.run.fingerprint)
+    await drop(entry)
+    found.run.forget()

@@ -1,0 +1,66 @@
+"""Jobs of a provider that is polled, and a gateway process that is killed meanwhile."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.sandbox.server import Sandbox
+from tests.live.loops import in_thread
+from tests.live.servers import Config, Process, process, sandbox_providers
+from tests.live.test_runs import GENERATIONS, asking, drawings, only, run_of, until
+from tests.live.wire import Reply, post
+
+pytestmark = pytest.mark.slow
+
+MODELS: Config = {"flux": {"deployments": [{"provider": "bfl", "model": "flux-2-pro"}]}}
+PENDING = 4  # status calls: some seconds, as the pauses between them grow
+
+
+def fields(**more: Any) -> dict[str, Any]:
+    prompt = f"a red fox [[fault@bfl:pending:{PENDING}]]"
+    return {"model": "flux", "prompt": prompt, "size": "256x256", **more}
+
+
+def config(sandbox: Sandbox) -> Config:
+    return {"providers": {"bfl": sandbox_providers(sandbox.base_url)["bfl"]}, "models": MODELS}
+
+
+def noted(folder: Path) -> bool:
+    """True if a note of a run holds a job."""
+    return any(b"polling_url" in file.read_bytes() for file in (folder / "data" / "runs").glob("*.sent"))
+
+
+def stop_while_pending(sandbox: Sandbox, folder: Path, end: signal.Signals, **more: Any) -> None:
+    """Ask for an image, and end the gateway when its job is known on disk."""
+
+    async def leave(port: int, running: Process) -> None:
+        headers = {"x_request_id": "one", **more.pop("headers", {})}
+        async with asking(port, fields(**more), **headers):
+            await until(lambda: noted(folder))
+            os.kill(running.process.pid, end)
+
+    with process(config(sandbox), folder) as first:
+        asyncio.run(leave(first.port, first))
+        first.process.wait(20)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["idempotency key", "request id alone"])
+def test_the_image_of_a_job_outlives_a_killed_process(tmp_path: Path, named: bool) -> None:
+    headers = {"idempotency_key": "k"} if named else {}
+    with in_thread(Sandbox) as sandbox:
+        stop_while_pending(sandbox, tmp_path, signal.SIGKILL, headers=headers)
+        with process(config(sandbox), tmp_path) as second:
+
+            async def come_back() -> list[Reply]:
+                found = [await run_of(second.port, "one")]
+                if named:
+                    found.append(await post(second.port, GENERATIONS, fields(), idempotency_key="k"))
+                return found
+
+            images = [only(reply) for reply in asyncio.run(come_back())]
+        assert len(set(images)) == 1
+        assert drawings(sandbox) == 1
