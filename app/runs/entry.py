@@ -36,6 +36,11 @@ class Note(Protocol):
         """The name of the run's own file, too."""
         ...
 
+    @property
+    def has_jobs(self) -> bool:
+        """True if the next process can take the run up again."""
+        ...
+
     async def written(self) -> None:
         """Wait until the disk has it."""
         ...
@@ -50,13 +55,14 @@ class Note(Protocol):
 @dataclass(slots=True, eq=False)
 class RunEntry:
     """`ids` are the ids of the requests that the run answers; `joined` counts the callers that came back and are still
-    connected."""
+    connected. A run that `is_handed_on` ended with this process, and the next one takes its jobs up again."""
 
     run: Run
     ids: list[str]
     joined: int = 0
     file: RunFile | None = None
     note: Note | None = None
+    is_handed_on: bool = False
 
 
 class DeliveredRuns:

@@ -234,6 +234,10 @@ class SentNote:
     def name(self) -> str:
         return self._path.stem
 
+    @property
+    def has_jobs(self) -> bool:
+        return bool(self._jobs)
+
     async def written(self) -> None:
         """Wait for the file. Writing goes on when the waiting is cancelled: other tasks may wait, too."""
         await asyncio.shield(self._writing)

@@ -218,7 +218,7 @@ class Retention:
                 return
             if run.idempotency_key is not None or not run.state.is_delivered:
                 await run.identify()
-                if not run.state.is_unpaid:
+                if not run.state.is_unpaid and not entry.is_handed_on:
                     await self._save(entry)
             self._sweep_later()
         if not run.followers:
@@ -234,9 +234,11 @@ class Retention:
                 entry.run.detach(partial(self.settle, entry))
 
     def give_up(self, error: Callable[[], ApiError]) -> None:
-        """End everything that is under way with an error, since the gateway goes down."""
+        """End everything that is under way with an error, since the gateway goes down. The notes of runs with jobs stay
+        for the next process."""
         for entry in self.entries():
             is_sent = entry.run.state is State.SENT
+            entry.is_handed_on = is_sent and entry.note is not None and entry.note.has_jobs
             entry.run.abort(error().paid() if is_sent else error())
 
     async def close(self) -> None:

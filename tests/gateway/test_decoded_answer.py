@@ -43,7 +43,7 @@ async def decoded(body: bytes, turn: asyncio.Lock, n: int = 1) -> AsyncGenerator
     exchange = Exchange(request, partial(dialect.decoder, asked(n=n)), dialect.error)
     async with aclosing(
         DecodedAnswer(Answer(body), exchange, Provider("p", "openai", "https://host.test"), turn)
-    ) as it:
+    ) as answer:
         while (events := await answer.read()) is not None:
             yield list(events)
 

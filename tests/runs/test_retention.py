@@ -59,6 +59,10 @@ class Note:
         self.jobs: list[SubmittedJob] = []
         self._disk = disk
 
+    @property
+    def has_jobs(self) -> bool:
+        return bool(self.jobs)
+
     async def written(self) -> None:
         await self._disk.wait()
 
@@ -608,6 +612,19 @@ async def test_a_job_is_written_down_also_for_a_run_without_an_idempotency_key(h
     await entry.run.call.remember(job)
     [note] = home.persistence.notes
     assert note.jobs == [job]
+
+
+async def test_a_run_with_a_job_is_left_to_the_next_process_when_the_gateway_goes_down(house: New) -> None:
+    home = house()
+    entry, _ = home.begin(PICTURE[0], asyncio.Event(), idempotency_key="k")
+    assert entry.run.call.remember is not None
+    await entry.run.call.remember(SubmittedJob("bfl/flux", 0, {"id": "1"}))
+    follower = asyncio.create_task(home.serve(entry, delivered=True))
+    await asyncio.sleep(0.01)
+    await home.retention.close()
+    await follower
+    [note] = home.persistence.notes
+    assert (entry.run.recording.error is not None, home.persistence.saved, note.removed) == (True, [], False)
 
 
 async def test_runs_that_are_taken_up_drive_themselves_to_their_end(house: New) -> None:
