@@ -45,7 +45,7 @@ from app.storage.data_dir import open_data_dir
 from app.storage.disk import DiskStore
 from app.storage.full_disk import LEAST_FREE, DiskAlarm, free_bytes, is_full, no_space
 from app.storage.recording import Meter, Recording
-from app.storage.signed_urls import Signer, named
+from app.storage.signed_urls import Signer, file_name
 from app.storage.spool import KEPT_FILES, Budget, Files, Spool, Uploads
 from app.telemetry.logs import AttemptLog, Log, RunLog
 from app.upstream.client import Upstream
@@ -243,7 +243,7 @@ def _fetch(fetcher: Fetcher, limits: BodyLimits, uploads: Uploads) -> Fetch:
 
 def _files_of(entry: RunEntry) -> list[str]:
     """The names of the files that the links of a run lead to."""
-    return [named(event.url) for event in entry.run.recording.log() if isinstance(event, ImageLink)]
+    return [file_name(event.url) for event in entry.run.recording.log() if isinstance(event, ImageLink)]
 
 
 def steady(wall: Callable[[], float], elapsed: Callable[[], float]) -> Callable[[], float]:

@@ -44,7 +44,7 @@ def router(runtime: Callable[[], Runtime]) -> APIRouter:
     @routes.api_route("/{model:path}", methods=["GET", "HEAD"])  # an id may hold slashes, raw or encoded
     async def retrieve_model(model: str, request: Request) -> ModelObject:
         key = authenticate(request.scope, runtime().keyring)
-        return model_object(runtime().catalog.described(model, key))
+        return model_object(runtime().catalog.get(model, key))
 
     return routes
 

@@ -1,4 +1,4 @@
-"""Providers and deployments as values: where a request can go. Knows nothing of what is in a request."""
+"""Providers, deployments and models as values. Knows nothing of requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A provider and one of its models, with what it can do there."""
+    """A provider and one of its models, with its profile."""
 
     provider: Provider
     model: str  # as the provider calls it
@@ -42,7 +42,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What callers ask for by name."""
+    """A name that callers ask for, and the deployments behind it."""
 
     name: str
     deployments: tuple[Deployment, ...]  # in the order in which they are tried

@@ -1,5 +1,5 @@
-"""Whether a deployment can do what a request asks, and the request as that deployment will get it. Driven by profiles
-alone: the rules of requirements and hints live here once, for every dialect."""
+"""Check whether a deployment can serve a request, and fit the request to the deployment. Driven by profiles alone: the
+rules of requirements and hints live here once, for every dialect."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from app.catalog.profiles import Profile
 from app.errors import shortened
 from app.images import ImageRequest, Operation, ResponseFormat, Size
 
-_SETTLED = ("prompt", "n", "size", "width", "height")  # what the gateway itself decides to say
-CONVERTIBLE = ("png", "jpeg", "webp")  # what the gateway can turn pictures into itself
+_SETTLED = ("prompt", "n", "size", "width", "height")  # the gateway itself sets them
+CONVERTIBLE = ("png", "jpeg", "webp")  # the formats that the gateway can convert images to
 
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Why a deployment cannot do what is asked. `works` says what would work, as the end of a sentence."""
+    """The reason why a deployment cannot serve a request. `works` says what would work, as the end of a sentence."""
 
     param: str
     reason: str
@@ -29,7 +29,7 @@ class Misfit:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The request as a deployment will get it, and what was done to make it fit."""
+    """The request as a deployment will get it, and the changes that made it fit."""
 
     deployment: Deployment
     request: ImageRequest
@@ -37,52 +37,55 @@ class Fitted:
     mapped: tuple[str, ...] = ()
 
     def part(self, first: int, count: int) -> Fitted:
-        """The same for `count` of the images, from number `first`: seeds go on where the last part ended."""
+        """Return the same for `count` of the images, from number `first`. Seeds go on where the last part ended."""
         parameters = dict(self.request.parameters)
         if "seed" in parameters:
             parameters["seed"] += first
         return replace(self, request=replace(self.request, n=min(count, self.request.n), parameters=parameters))
 
-    def linked(self) -> Fitted:
-        """The same for links that nobody asked for by name: a provider whose own are handed out is to give one."""
+    def with_link(self) -> Fitted:
+        """Return the same for a default of links: asks the provider for one if the gateway passes its links on."""
         if self.deployment.provider.urls != "pass" or len(self.deployment.profile.results) == 1:
             return self
         return replace(self, request=replace(self.request, response_format="url"))
 
 
 def fit(request: ImageRequest, deployment: Deployment) -> Fitted | Misfit:
+    """Return the request for the deployment, or the gravest reason why it cannot serve the request."""
     can = deployment.profile
     if misfit := next(misfits(request, can), None):
         return misfit
     size = _size(request, can)
-    kept = {name: value for name, value in request.parameters.items() if _takes(name, request, can)}
+    parameters = {name: value for name, value in request.parameters.items() if _takes(name, request, can)}
     if not _format_goes_up(request, can):
-        kept.pop("output_format", None)
-        kept.pop("output_compression", None)
+        parameters.pop("output_format", None)
+        parameters.pop("output_compression", None)
     streams = request.stream and can.streaming is not False
     fitted = replace(
         request,
         prompt=request.prompt if _takes_prompt(request, can) else None,
         size=size,
-        parameters=kept,
+        parameters=parameters,
         stream=streams,
         partial_images=request.partial_images if streams else 0,
         n=min(request.n, 1 if streams or not can.understands("n") else can.max_n),
         response_format=_result(can, deployment, request),
     )
-    return Fitted(deployment, fitted, tuple(_dropped(request, can, streams=streams)), tuple(_mapped(request, size)))
+    first = request.images[0].size if request.images else None
+    mapped = (f"size={size}",) if request.size is None and size and first and size != first else ()
+    return Fitted(deployment, fitted, tuple(_lost_hints(request, can, streams=streams)), mapped)
 
 
 def misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
-    """All that stands in the way, the gravest first."""
+    """Yield all reasons why the deployment cannot serve the request, the gravest first."""
     if request.operation not in can.operations:
         works = ", ".join(sorted(can.operations))
         yield Misfit("model", f"it does not do {request.operation}", f"it does {works}", code="unsupported_operation")
-    yield from _unknown(request, can)
-    yield from _pictures(request, can)
-    yield from _sizes(request, can)
+    yield from _unknown_parameters(request, can)
+    yield from _image_misfits(request, can)
+    yield from _size_misfits(request, can)
     for name, value in request.parameters.items():
-        if not can.understands(name) and _required(name, value):
+        if not can.understands(name) and _is_required(name, value):
             reason = f"it does not know {name!r}" if name != "background" else "it has no transparency"
             yield Misfit(name, reason, "leave it out")
     wanted = request.parameters.get("output_format")
@@ -90,19 +93,17 @@ def misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
         yield Misfit("output_format", f"it cannot give {wanted!r}", f"use {', '.join(CONVERTIBLE)}")
 
 
-def _unknown(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+def _unknown_parameters(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
     ours = {theirs: name for name, theirs in (can.parameters or {}).items()}
     for name, _ in request.extra:
         if can.extra == "refuse":
             yield Misfit(name, f"it knows no parameter {shortened(name)!r}", "leave it out", code="unknown_parameter")
         elif name in (can.image_field, can.mask_field) or ours.get(name) in {*_SETTLED, *request.parameters}:
-            works = f"say {ours[name]!r}" if name in ours else "send the pictures as files"
-            yield Misfit(
-                name, f"{shortened(name)!r} is what it is told by the gateway", works, code="unknown_parameter"
-            )
+            works = f"say {ours[name]!r}" if name in ours else "send the images as files"
+            yield Misfit(name, f"the gateway sets {shortened(name)!r}", works, code="unknown_parameter")
 
 
-def _pictures(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+def _image_misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
     most = 1 if request.operation is Operation.VARIATIONS else can.max_images
     if len(request.images) > most:
         reason = f"for {request.operation} it takes at most {most} image(s), not {len(request.images)}"
@@ -115,59 +116,54 @@ def _pictures(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
         yield Misfit("markup", "it takes no markup", "leave it out")
 
 
-def _sizes(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
+def _size_misfits(request: ImageRequest, can: Profile) -> Iterator[Misfit]:
     if request.size is None:
         return
     if not takes_size(can):
-        yield Misfit("size", "it lets nobody choose the size", "leave it out")
+        yield Misfit("size", "its size cannot be chosen", "leave it out")
     elif not can.size.allows(request.size):
         works = f"{can.size.nearest(request.size)} is the nearest that does (sizes: {can.size})"
         yield Misfit("size", f"it cannot draw {request.size}", works, code="invalid_value")
 
 
-def _required(name: str, value: Any) -> bool:
+def _is_required(name: str, value: Any) -> bool:
     return PARAMETERS[name] is Weight.REQUIREMENT or (name == "background" and value == "transparent")
 
 
 def _takes(name: str, request: ImageRequest, can: Profile) -> bool:
-    """Whether the upstream is told of a parameter. How closely a picture is kept to means nothing where there is none,
-    and a host that is known would refuse it there."""
+    """True if the upstream gets a parameter. Without an image `input_fidelity` means nothing, and a known host would
+    refuse it."""
     pointless = name == "input_fidelity" and not request.images and can.parameters is not None
     return can.understands(name) and not pointless
 
 
 def _takes_prompt(request: ImageRequest, can: Profile) -> bool:
-    """OpenAI's variations have no prompt, so a host that is known takes one only if its profile says so."""
+    """True if the upstream gets the prompt. OpenAI's variations have none, so a known host gets one only if its profile
+    says so."""
     return request.operation is not Operation.VARIATIONS or can.understands("prompt")
 
 
 def takes_size(can: Profile) -> bool:
-    """Whether anybody but the provider can choose it."""
+    """True if the request can choose the size."""
     return can.understands("size") or (can.understands("width") and can.understands("height"))
 
 
 def _size(request: ImageRequest, can: Profile) -> Size | None:
-    """The size asked for, or the one that the profile says for those who ask for none. One that follows the input is
-    left to who looks into the pictures: a header does not tell how they are seen."""
+    """Return the size of the request, or else the profile's default. `gateway.inputs` resolves a default of "input",
+    because it knows the orientation of the images."""
     if request.size is None and isinstance(can.default_size, Size) and takes_size(can):
         return can.default_size
     return request.size
 
 
-def _mapped(request: ImageRequest, size: Size | None) -> Iterator[str]:
-    first = request.images[0].size if request.images else None
-    if request.size is None and size is not None and first is not None and size != first:
-        yield f"size={size}"
-
-
-def _dropped(request: ImageRequest, can: Profile, *, streams: bool) -> Iterator[str]:
-    """Hints that are not honoured. "auto" leaves the choice to the provider, so nothing is lost with it."""
+def _lost_hints(request: ImageRequest, can: Profile, *, streams: bool) -> Iterator[str]:
+    """Yield the hints that are not honoured. "auto" leaves the choice to the provider, so nothing is lost with it."""
     for name, value in request.parameters.items():
         if not _takes(name, request, can) and PARAMETERS[name] is Weight.HINT and value != "auto":
             yield request.spelt.get(name, name)
     shape = request.parameters.keys() & {"output_format", "output_compression"}
     if shape == {"output_compression"} and not can.understands("output_compression"):
-        yield "output_compression"  # for nobody here knows whether there will be anything to compress
+        yield "output_compression"  # the format, and so what it means, is unknown
     if request.prompt and not _takes_prompt(request, can):
         yield "prompt"
     if request.partial_images and not streams:
@@ -175,7 +171,7 @@ def _dropped(request: ImageRequest, can: Profile, *, streams: bool) -> Iterator[
 
 
 def _format_goes_up(request: ImageRequest, can: Profile) -> bool:
-    """Whether the upstream is asked for the format. Otherwise the gateway sees to it."""
+    """True if the upstream gets the format. Otherwise the gateway converts."""
     wanted = request.parameters.get("output_format")
     if not can.understands("output_format"):
         return False
@@ -183,10 +179,10 @@ def _format_goes_up(request: ImageRequest, can: Profile) -> bool:
 
 
 def _result(can: Profile, deployment: Deployment, request: ImageRequest) -> ResponseFormat | None:
-    """What the upstream is asked for; None: the field is not sent, as to hosts that give one kind of result only.
+    """Return the upstream's `response_format`; None: the field is not sent, as to hosts with one kind of result only.
 
-    A host about which nothing is known gets what the caller said. Of the others base64 is asked, which passes in
-    pieces; their own defaults differ or are not known, so it is said always.
+    An unknown host gets the caller's. The others are asked for base64, which passes in pieces; always, because their
+    defaults differ or are unknown.
     """
     if len(can.results) == 1:
         return None

@@ -1,4 +1,4 @@
-"""Model name and what is asked → the deployments that can do it, in order; or the reason why none can."""
+"""Find the deployments that can serve a request, in order, or the reason why none can."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ class Catalog:
         self._by_name = {name: model for model in self.models for name in (model.name, *model.aliases)}
 
     def visible(self, key: Permission) -> list[Model]:
+        """Return the models that the key may use."""
         return [model for model in self.models if _sees(key, model)]
 
     def find(self, name: str, key: Permission) -> Model | None:
-        """A model outside the key's list does not exist for it."""
+        """Return the model of that name. A model outside the key's list does not exist for it."""
         model = self._by_name.get(name)
         return model if model is not None and _sees(key, model) else None
 
-    def described(self, name: str, key: Permission) -> Model:
-        """For `/v1/models/{id}`. Raises NotFound, as that path does."""
+    def get(self, name: str, key: Permission) -> Model:
+        """Return the model of that name, for `/v1/models/{id}`. Raises NotFound."""
         if model := self.find(name, key):
             return model
-        message = (
+        raise NotFound(
             f"The model {shortened(name)!r} does not exist or you do not have access to it. GET /v1/models lists those "
-            "there are."
+            "there are.",
+            code="model_not_found",
         )
-        raise NotFound(message, code="model_not_found")
 
     def deployment(self, name: str) -> Deployment | None:
         """The deployment of that name, provider/model."""
         return next((each for model in self.models for each in model.deployments if each.name == name), None)
 
     def candidates(self, request: ImageRequest, key: Permission) -> list[Fitted]:
-        """The ways to serve the request, in the order in which they are tried. Raises InvalidRequest if none."""
+        """Return the ways to serve the request, in the order of their attempts. Raises InvalidRequest if there is
+        none."""
         model = self.find(request.model, key)
         if model is None:
             raise InvalidRequest(
@@ -63,7 +65,7 @@ class Catalog:
         return able
 
     def _refusal(self, request: ImageRequest, model: Model, key: Permission) -> ApiError:
-        first = _nearest(request, model)
+        first = _nearest_misfit(request, model)
         others = [
             other.name
             for other in self.visible(key)
@@ -77,9 +79,9 @@ class Catalog:
         return InvalidRequest(message, type=kind, param=first.param, code=first.code)
 
 
-def _nearest(request: ImageRequest, model: Model) -> Misfit:
-    """What stands in the way at the deployment where the least does: to change that is the shortest way."""
-    # Who does not do such a thing at all says less than who does it, but not like this.
+def _nearest_misfit(request: ImageRequest, model: Model) -> Misfit:
+    """Return the first misfit of the deployment with the fewest: the caller has the least to change there. Deployments
+    that lack the operation come last, because they say the least."""
     found = [list(misfits(request, deployment.profile)) for deployment in model.deployments]
     return min(found, key=lambda faults: (faults[0].code == "unsupported_operation", len(faults)))[0]
 

@@ -1,4 +1,4 @@
-"""The optional parameters that the gateway knows by name, and what becomes of each that a deployment cannot honour."""
+"""The optional parameters that the gateway knows by name, and how it treats each that a deployment cannot honour."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 
 class Weight(Enum):
-    """What it means for a caller when a deployment cannot honour a parameter."""
+    """The treatment of a parameter that a deployment cannot honour."""
 
     REQUIREMENT = auto()  # another deployment must be found
     HINT = auto()  # dropped, and reported
@@ -33,7 +33,7 @@ PARAMETERS: dict[str, Weight] = {
     "output_compression": Weight.SHAPE,
 }
 
-# How callers of other tools spell the field's own parameters.
+# Other tools' names for the same parameters.
 ALIASES: dict[str, str] = {
     "guidance_scale": "guidance",
     "num_steps": "steps",

@@ -1,4 +1,4 @@
-"""What a deployment can do, as data. Knows no provider by name."""
+"""The abilities of a deployment, as data. Knows no provider by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Seconds = Annotated[float, "seconds"]
 
 @dataclass(frozen=True, slots=True)
 class SizeRule:
-    """Which sizes are drawn: those of a list, or any within bounds (edges in pixels). Nothing said: any size."""
+    """The sizes that are drawn: those of a list, or any within bounds (edges in pixels). Without both: any size."""
 
     list: tuple[Size, ...] = ()
     min: int | None = None
@@ -38,7 +38,7 @@ class SizeRule:
         )
 
     def nearest(self, size: Size) -> Size:
-        """The allowed size that is closest in shape first, then in area."""
+        """Return the allowed size that is closest in shape first, then in area."""
         if self.list:
             return min(
                 self.list,
@@ -63,7 +63,7 @@ class SizeRule:
         return edge if self.max is None else min(edge, self.max // step * step)
 
     def _within(self, size: Size) -> Size:
-        """`min` or rounding up may have passed `max_pixels`: takes steps off the longer edge, or off both alike."""
+        """Take steps off the longer edge, or off both alike: `min` or rounding up may have passed `max_pixels`."""
         if self.max_pixels is None or size.pixels <= self.max_pixels:
             return size
         step, shorter = self.multiple_of, min(size.width, size.height)
@@ -75,13 +75,13 @@ class SizeRule:
     def __str__(self) -> str:
         if self.list:
             return ", ".join(map(str, self.list))
-        said = [
+        bounds = [
             f"edges from {self.min}" if self.min else "",
             f"edges up to {self.max}" if self.max else "",
             f"edges divisible by {self.multiple_of}" if self.multiple_of > 1 else "",
             f"at most {self.max_pixels} pixels" if self.max_pixels else "",
         ]
-        return ", ".join(filter(None, said)) or "any"
+        return ", ".join(filter(None, bounds)) or "any"
 
 
 def _distance(a: float, b: float) -> float:
@@ -100,7 +100,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a deployment can do. The configuration reads its layers over a profile by these annotations."""
+    """The abilities of a deployment. The configuration reads its layers over a profile by these annotations."""
 
     operations: frozenset[Operation] = frozenset(Operation)
     parameters: Spellings = None
@@ -113,9 +113,9 @@ class Profile:
     input_formats: tuple[FileFormat, ...] = ("png", "jpeg", "webp")
     mask: MaskConvention = "alpha"
     mask_required: bool = False
-    output_formats: tuple[FileFormat, ...] | None = None  # None: not known, so asked for and checked
+    output_formats: tuple[FileFormat, ...] | None = None  # None: unknown, so asked for and checked
     results: tuple[ResponseFormat, ...] = ("b64_json", "url")
-    streaming: bool | None = None  # None: not known, so tried; a JSON answer is taken as well
+    streaming: bool | None = None  # None: unknown, so tried; a JSON answer is taken as well
     extra: Literal["pass", "refuse"] = "refuse"
     default_response_format: ResponseFormat | None = None
     price_per_image: float | None = None
@@ -126,5 +126,5 @@ class Profile:
         return self.parameters is None or parameter in self.parameters
 
     def spelling(self, parameter: str, spelt: str) -> str:
-        """How the upstream calls `parameter`, which the caller called `spelt`."""
+        """Return the upstream's name of `parameter`, which the caller called `spelt`."""
         return spelt if self.parameters is None else self.parameters.get(parameter, spelt)

@@ -1,4 +1,4 @@
-"""Base64 text that comes in pieces of any length, decoded as far as its groups of four are whole."""
+"""Decode base64 text that comes in pieces of any length, as far as its groups of four are whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Base64Carry:
         self._carry = b""
 
     def decode(self, text: bytes) -> bytes:
-        """Raises ValueError where it is no base64."""
+        """Return the bytes that `text` completes. Raises ValueError if it is no base64."""
         if self._carry:
             text = self._carry + text
         whole = len(text) & ~3
@@ -21,6 +21,6 @@ class Base64Carry:
         return data
 
     @property
-    def cut(self) -> bool:
-        """Whether what has come ends in the middle of a group."""
+    def is_cut(self) -> bool:
+        """True if the text so far ends in the middle of a group."""
         return bool(self._carry)

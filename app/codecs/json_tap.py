@@ -1,6 +1,6 @@
-"""A push parser for JSON that carries pictures: the strings under chosen keys flow out in pieces, the rest is kept.
+"""A push parser for JSON that carries images: strings under chosen keys flow out in pieces, the rest stays.
 
-Knows JSON and nothing else: not what the strings mean, not whose answer it is.
+Knows JSON and nothing else: neither the meaning of the strings nor the sender.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 MAX_DEPTH = 64  # providers' answers nest four deep; json.loads would go on to the recursion limit
 MOST_HOLDERS = 16_384  # objects and arrays; each costs a hundred times the bytes that spell it
-MOST_STRINGS = 4096  # that are told of: an answer or a request has a few dozen
+MOST_STRINGS = 4096  # that flow out: an answer or a request has a few dozen
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTE = 0x22
@@ -44,11 +44,11 @@ class JsonTapError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StringBegins:
-    """A tapped string starts: the way there from the top, with the key it stands under at the end."""
+    """A tapped string starts. `path` leads there from the top, and ends with the key of the string."""
 
     path: tuple[str | int, ...]
-    holder: int = field(default=0, compare=False)  # where the object that holds it begins in what is kept ...
-    at: int = field(default=0, compare=False)  # ... and how much was kept when the string began
+    holder: int = field(default=0, compare=False)  # where the object that holds it begins in the skeleton ...
+    at: int = field(default=0, compare=False)  # ... and the length of the skeleton when the string began
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,10 @@ _ENDS = StringEnds()
 class JsonTap:
     """Bytes in, cut anywhere; the content of strings under `keys` out, unescaped, in pieces that are never empty.
 
-    A chunk that lies wholly inside a tapped string and needs no unescaping is passed on as the same object. A value
-    that is not a string is not tapped. `max_skeleton` bounds everything else, in bytes. After `MOST_STRINGS` strings
-    under `keys` the rest of them is left out: `left_out` counts those. Pieces are not looked into: neither for UTF-8
-    nor for control characters, since whoever takes them knows better what they may hold. After an error every further
-    call raises it again.
+    A chunk that lies wholly inside a tapped string and needs no unescaping passes as the same object. A value that is
+    not a string is not tapped. Everything else makes up the skeleton, which `max_skeleton` bounds, in bytes. After
+    `MOST_STRINGS` strings under `keys` the others are left out. Pieces are checked neither for UTF-8 nor for control
+    characters: the caller knows better what they may hold. After an error every further call raises it again.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class JsonTap:
         self._max_skeleton = max_skeleton
         self._decoder = decoder or _DECODER
         self._skeleton = bytearray()
-        # For each open object the key we are at, as spelt, or as meant once a path was told; for each array the index.
+        # For each open object the present key, as spelt, or as meant once a path needed it; for each array the index.
         self._path: list[bytes | str | int] = []
         self._starts: list[int] = []  # where each of those begins in the skeleton
         self._holders = 0  # objects and arrays so far
@@ -89,7 +88,7 @@ class JsonTap:
         self._tapping = False  # inside a tapped string
         self._cut = b""  # the beginning of an escape, the rest of which is in the next chunk
         self._strings = 0  # that were tapped
-        self._told = 0  # of the events of this feed: how many came before the first string that is left out
+        self._wanted = 0  # events of this feed before the first string that is left out
         self._armed = False  # a tapped key and its colon have passed; the value has not begun
         self._in_string = False  # inside a string that stays in the skeleton ...
         self._string_at = 0  # ... which begins here in the skeleton ...
@@ -97,7 +96,7 @@ class JsonTap:
         self._last = b""  # the string that passed last, as spelt: a key, if a colon follows
 
     def feed(self, data: bytes) -> list[TapEvent]:
-        """What `data` adds. Raises JsonTapError."""
+        """Return the events that `data` adds. Raises JsonTapError."""
         if self._fault is not None:
             raise JsonTapError(self._fault)
         try:
@@ -107,7 +106,7 @@ class JsonTap:
             raise
 
     def close(self) -> Any:
-        """The document, parsed, with an empty string in place of each tapped one. Raises JsonTapError."""
+        """Return the document, parsed, with an empty string in place of each tapped one. Raises JsonTapError."""
         if self._fault is not None:
             raise JsonTapError(self._fault)
         try:
@@ -118,24 +117,24 @@ class JsonTap:
 
     @property
     def kept(self) -> int:
-        """Bytes of the skeleton."""
+        """The bytes of the skeleton."""
         return len(self._skeleton)
 
     @property
     def left_out(self) -> int:
-        """How many strings were passed over, since there are too many."""
+        """The number of strings that were left out."""
         return max(0, self._strings - MOST_STRINGS)
 
     def holder_so_far(self, begins: StringBegins) -> Any:
-        """The object that holds that string, as it was known when the string began. Raises JsonTapError."""
-        return self._parsed(begins.holder, begins.at, b"}")
+        """Return the object that holds the string, as far as it came before the string. Raises JsonTapError."""
+        return self._parse(begins.holder, begins.at, b"}")
 
     def holder(self, begins: StringBegins, until: StringBegins) -> Any:
-        """The object that holds that string, and ended before the string `until` began. Raises JsonTapError."""
-        return self._parsed(begins.holder, until.at)
+        """Return the object that holds the string and ended before the string `until` began. Raises JsonTapError."""
+        return self._parse(begins.holder, until.at)
 
-    def _parsed(self, start: int, end: int, closing: bytes = b"") -> Any:
-        """The first value in a part of the skeleton, so that nothing around it is parsed with it."""
+    def _parse(self, start: int, end: int, closing: bytes = b"") -> Any:
+        """Parse the first value in a part of the skeleton."""
         try:
             return _DECODER.raw_decode((self._skeleton[start:end] + closing).decode())[0]
         except ValueError as error:
@@ -158,8 +157,8 @@ class JsonTap:
             else:
                 break
         if self._strings > MOST_STRINGS:
-            del events[self._told :]
-            self._told = 0
+            del events[self._wanted :]
+            self._wanted = 0
         return events
 
     def _close(self) -> Any:
@@ -178,7 +177,7 @@ class JsonTap:
     # Tapped strings.
 
     def _pass_on(self, data: bytes, at: int, events: list[TapEvent]) -> int:
-        """Passes on what `data` holds of the tapped string from `at`. Where the string ends, or the data."""
+        """Pass on the part of the tapped string that begins at `at`. Returns where the string ends, or the data."""
         quote = data.find(b'"', at)
         raw = data[at:] if quote < 0 else data[at:quote]  # no copy where it is all of `data`
         piece, slash = raw, raw.find(b"\\")
@@ -186,12 +185,12 @@ class JsonTap:
             # PHP writes `/` as `\/`. If those are all the backslashes, they only need deleting, and `quote` is the end.
             piece = raw.replace(b"\\", b"")
             if raw.count(b"\\/", slash) != len(raw) - len(piece):
-                return self._pass_on_unescaped(data, at, at + slash, events)
+                return self._unescape_and_pass_on(data, at, at + slash, events)
         if piece:
             events.append(piece)
-        return len(data) if quote < 0 else self._end_tapped(quote, events)
+        return len(data) if quote < 0 else self._end_string(quote, events)
 
-    def _pass_on_unescaped(self, data: bytes, at: int, slash: int, events: list[TapEvent]) -> int:
+    def _unescape_and_pass_on(self, data: bytes, at: int, slash: int, events: list[TapEvent]) -> int:
         match = _TEXT.match(data, slash)
         end = match.end() if match else slash
         if end < len(data) and data[end] != _QUOTE:
@@ -201,10 +200,10 @@ class JsonTap:
         if at < slash:
             events.append(data[at:slash])
         if slash < end:
-            events.append(_unescaped(data[slash:end]))
-        return self._end_tapped(end, events) if data[end : end + 1] == b'"' else len(data)
+            events.append(_unescape(data[slash:end]))
+        return self._end_string(end, events) if data[end : end + 1] == b'"' else len(data)
 
-    def _end_tapped(self, quote: int, events: list[TapEvent]) -> int:
+    def _end_string(self, quote: int, events: list[TapEvent]) -> int:
         self._tapping = False
         events.append(_ENDS)
         return quote + 1
@@ -212,17 +211,17 @@ class JsonTap:
     # Everything else.
 
     def _walk(self, data: bytes, start: int, events: list[TapEvent]) -> int:
-        """Walks the structure from `start` to where a tapped string begins, or the document or the data ends.
+        """Walk the structure from `start`. Returns where a tapped string begins, or the document or the data ends.
 
-        Only as exact as finding the way needs: what it lets pass, the parser refuses in the end.
+        It is no stricter than it must be to find its way: the parser refuses other faults in the end.
         """
         path, raw_keys, size = self._path, self._raw_keys, len(data)
-        kept = len(self._skeleton) - start  # where the data would begin in the skeleton
+        base = len(self._skeleton) - start  # where the data would begin in the skeleton
         if self._armed:
             spaces = _SPACES.match(data, start)
             value = spaces.end() if spaces else start
             if value < size and data[value] == _QUOTE:
-                return self._begin_tapped(data, start, value, events)
+                return self._begin_string(data, start, value, events)
             self._armed = value == size
         for token in _TOKEN.finditer(data, start):
             kind = token.lastindex
@@ -236,7 +235,7 @@ class JsonTap:
                 if key in raw_keys or (b"\\" in key and _name(key) in self._keys):
                     value = token.end()
                     if value < size and data[value] == _QUOTE:
-                        return self._begin_tapped(data, start, value, events)
+                        return self._begin_string(data, start, value, events)
                     self._armed = value == size
             elif kind == _ITEM or kind == _COMMA:  # noqa: SIM109
                 if path and type(index := path[-1]) is int:
@@ -254,11 +253,11 @@ class JsonTap:
                 self._last = token[1]
             elif kind == _UNFINISHED:
                 self._in_string = True
-                self._string_at = kept + token.start(1)
+                self._string_at = base + token.start(1)
                 self._after_backslash = token.end(1) < size
             else:
                 path.append(b"" if kind == _OBJECT else 0)
-                self._starts.append(kept + token.end() - 1)
+                self._starts.append(base + token.end() - 1)
                 if len(path) > MAX_DEPTH:
                     raise JsonTapError(f"JSON nests deeper than {MAX_DEPTH} levels")
                 self._holders += 1
@@ -267,7 +266,7 @@ class JsonTap:
         self._keep(data[start:])
         return size
 
-    def _begin_tapped(self, data: bytes, start: int, quote: int, events: list[TapEvent]) -> int:
+    def _begin_string(self, data: bytes, start: int, quote: int, events: list[TapEvent]) -> int:
         self._keep(data[start:quote] + b'""')
         self._strings += 1
         self._armed, self._tapping = False, True
@@ -278,7 +277,7 @@ class JsonTap:
                     path[depth] = _name(step)
             events.append(StringBegins(tuple(path), self._starts[-1], len(self._skeleton)))  # type: ignore[arg-type]
         elif self._strings == MOST_STRINGS + 1:
-            self._told = len(events)
+            self._wanted = len(events)
         return quote + 1
 
     def _finish_string(self, data: bytes) -> int:
@@ -302,15 +301,15 @@ class JsonTap:
             )
 
 
-def _unescaped(text: bytes) -> bytes:
-    """`text` without its escapes, which are known to be whole; all else in it stays as it is. The decoder does it in C:
-    a call for each escape would take twenty times as long."""
-    unescaped: str = _UNESCAPING.decode(f'"{text.decode(errors="surrogateescape")}"')
-    return unescaped.encode(errors="surrogateescape")
+def _unescape(text: bytes) -> bytes:
+    """Replace the escapes, which must be whole. The decoder does it in C: a call for each escape would take twenty
+    times as long."""
+    result: str = _UNESCAPING.decode(f'"{text.decode(errors="surrogateescape")}"')
+    return result.encode(errors="surrogateescape")
 
 
 def _name(raw: bytes) -> str:
-    """A key as it is meant, from how it is spelt."""
+    """Return the key that `raw` spells."""
     try:
         if b"\\" not in raw:
             return raw.decode()

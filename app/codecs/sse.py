@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 _BOM = b"\xef\xbb\xbf"
 _DATA = b"data:"
-MOST_LINES = 131_072  # of one stream; a few dozen bytes of base64 in each would still make a picture
+MOST_LINES = 131_072  # of one stream; a few dozen bytes of base64 in each would still make an image
 
 
 class SseError(ValueError):
@@ -19,14 +19,14 @@ class SseError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EventBegins:
-    """The first data line of an event. `name` is None as long as no `event:` line has come before it."""
+    """The first data line of an event. `name` is None if no `event:` line came before it."""
 
     name: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class EventEnds:
-    """The event is whole. `name` is that of its last `event:` line, wherever that stood; None if it has none."""
+    """The event is whole. `name` is that of its last `event:` line; None if it has none."""
 
     name: str | None
 
@@ -45,17 +45,18 @@ class SseReader:
     def __init__(self, *, max_line: int = 65536) -> None:
         self._max_line = max_line
         self._fault: str | None = None
-        self._head: bytes | None = b""  # the first bytes, as long as they may still become a BOM; then None
+        self._head: bytes | None = b""  # the first bytes while they may become a BOM; then None
         self._line = b""  # the beginning of a line that is not (yet known to be) data
-        self._lines = MOST_LINES  # that may still come
+        self._lines = MOST_LINES  # that may yet come
         self._name: str | None = None
         self._begun = False  # this block has had a data line
         self._in_data = False  # in the value of a data line
-        self._after_colon = False  # where one space is to be left out
+        self._after_colon = False  # where one space does not count
         self._after_cr = False  # where a LF belongs to the line end before
 
     def feed(self, data: bytes) -> list[SseEvent]:
-        """What `data` adds. Raises SseError; the next call does, if whole events came before what is wrong."""
+        """Return the events that `data` adds. Raises SseError; if whole events came before the fault, the next call
+        does."""
         if self._fault is not None:
             raise SseError(self._fault)
         if self._head is not None:
@@ -70,7 +71,7 @@ class SseReader:
         return events
 
     def close(self) -> list[SseEvent]:
-        """The stream is over. Ends an event that lacks its blank line: some servers forget the last one."""
+        """End the stream, and an event that lacks its blank line: some servers forget the last one. Raises SseError."""
         if self._fault is not None:
             raise SseError(self._fault)
         events: list[SseEvent] = []
@@ -128,7 +129,7 @@ class SseReader:
         self._lines = lines
 
     def _take(self, text: bytes, whole: bool, events: list[SseEvent]) -> None:
-        """More of a line that does not begin with `data:`; `whole` if its end has come."""
+        """Take more of a line that does not begin with `data:`; `whole` if its end has come."""
         line = self._line + text
         if len(line) > self._max_line:
             raise SseError(f"a line of the event stream that is not data is longer than {self._max_line} bytes")

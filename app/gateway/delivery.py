@@ -1,5 +1,4 @@
-"""What is made of images on their way from the upstream to the caller: links, where they are asked for. Knows neither
-side."""
+"""The form in which images leave: base64, or links to stored files. Knows neither side."""
 
 from __future__ import annotations
 
@@ -10,37 +9,37 @@ from typing import Literal
 from app.catalog.fitting import Fitted
 from app.events import Event
 from app.gateway.call import Call
-from app.gateway.links import linked
+from app.gateway.links import link_images
 from app.storage.files import Store
 
 Result = Literal["b64_json", "url"]
 
 
 class Delivery:
-    """`default` is what callers get who do not say in which form they want their images, nor want a stream."""
+    """`default` is the form of an answer if the request names none and wants no stream."""
 
     def __init__(self, store: Store, default: Result) -> None:
         self._store = store
         self._default = default
 
     def result(self, call: Call, candidates: list[Fitted]) -> Result:
-        """Bytes are base64 until they leave. Raises Unavailable if links are wanted that there is no room for."""
-        result = self._wanted(call, candidates[0])
+        """Return the form in which the images leave. Raises Unavailable if there is no room for the wanted links."""
+        result = self._choose(call, candidates[0])
         if result == "url" and any(fitted.deployment.provider.urls == "store" for fitted in candidates):
             self._store.check_room()
         return result
 
     def deliver(self, call: Call, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """With links, if they were to be made. The files behind them are held by the call."""
+        """Replace images by links if the call's result is "url". The call holds the files behind them."""
         if call.result == "url" and call.link is not None:
-            events = linked(events, self._store, call.link, call.files)
+            events = link_images(events, self._store, call.link, call.files)
             if not call.request.stream:
-                events = whole(events, call.files)
+                events = _all_or_nothing(events, call.files)
         return events
 
-    def _wanted(self, call: Call, first: Fitted) -> Result:
-        """The caller's word, else its key's, the model's, the gateway's. These do not count for a stream: the types
-        that the SDKs have for its events know base64 only."""
+    def _choose(self, call: Call, first: Fitted) -> Result:
+        """Return the form that the request, its key, the model or the gateway says, in this order. A stream ignores all
+        but the request: the SDKs' types of its events know base64 only."""
         request = call.request
         if request.raw or (request.stream and request.response_format is None):
             return "b64_json"
@@ -48,9 +47,9 @@ class Delivery:
         return request.response_format or call.key.default_response_format or model or self._default
 
 
-async def whole(events: AsyncGenerator[Event, None], held: ExitStack) -> AsyncGenerator[Event, None]:
-    """All at once or not at all: links are small, so a failure can still be told with a status. What is `held` is
-    given back then, since nobody was told of it."""
+async def _all_or_nothing(events: AsyncGenerator[Event, None], held: ExitStack) -> AsyncGenerator[Event, None]:
+    """Yield all events at the end: links are small, so a failure can still have a status. Then the caller knows no
+    link, so the files in `held` are released."""
     try:
         async with aclosing(events):
             collected = [event async for event in events]

@@ -1,17 +1,18 @@
-"""Several images where an upstream draws fewer at a time: parts drawn side by side, one answer. Knows no provider; a
-part is whatever `draw` makes of it."""
+"""Several images where an upstream draws fewer at a time: draw parts side by side, give one answer. Knows no provider:
+`draw` draws a part."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.dialects.usage import add_up
 from app.errors import ApiError, UpstreamFailed
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served
+from app.gateway.splitter import ImageSplitter
 from app.storage.recording import Recording
 
 Draw = Callable[[int, int], AsyncGenerator[Event, None]]  # first index, how many
@@ -19,41 +20,55 @@ Draw = Callable[[int, int], AsyncGenerator[Event, None]]  # first index, how man
 
 @dataclass(slots=True)
 class FinishedImages:
-    """What has been drawn of a call so far: whole images by index. Outlives a failed call, so that only what is
-    missing is drawn when it is asked for again."""
+    """The whole images of a call so far, by index. They outlive a failed call, so that a retry draws only the missing
+    ones."""
 
     recordings: dict[int, Recording] = field(default_factory=dict)
-    served: dict[int, Served] = field(default_factory=dict)
+    served: dict[int, Served] = field(default_factory=dict)  # by the first index of the part
     usages: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def attempts(self) -> int:
+        return sum(served.attempts for served in self.served.values())
+
+    def note(self, done: Done) -> None:
+        self.facts.update(done.facts)
+        if done.usage:
+            self.usages.append(dict(done.usage))
+
+    def done(self) -> Done:
+        return Done(add_up(self.usages) or None, self.facts)
+
+    def summary(self) -> Served:
+        """Return the first part's provider, with the attempts of all parts and all that was dropped or mapped."""
+        parts = [self.served[first] for first in sorted(self.served)]
+        dropped = dict.fromkeys(name for served in parts for name in served.dropped)
+        mapped = dict.fromkeys(name for served in parts for name in served.mapped)
+        return replace(parts[0], attempts=self.attempts, dropped=tuple(dropped), mapped=tuple(mapped))
+
+    def keep(self, recording: Recording) -> None:
+        """Copy the whole images of a drawing that broke off between two of them. Raises OSError."""
+        with closing(ImageSplitter(recording.fresh)) as images:
+            for event in (event for index in range(recording.length) for event in recording.at(index)):
+                if isinstance(event, Served):
+                    self.served[0] = event  # with all attempts so far
+                elif image := images.push(event):
+                    if isinstance(event, ImageBegins) and self.served:
+                        image.append(self.served[0])
+                    image.append(event)
+                    if isinstance(event, ImageEnds) and images.begins.partial is None:
+                        image.end()
+                        self.recordings[images.begins.index] = image
+                        images.release()
 
     def close(self) -> None:
         while self.recordings:
             self.recordings.popitem()[1].close()
 
-    def keep(self, recording: Recording) -> None:
-        """The whole images of a drawing that broke off between two of them. Raises OSError."""
-        served, image, begun = None, recording.fresh(), None
-        try:
-            for event in (event for index in range(recording.length) for event in recording.at(index)):
-                if isinstance(event, Served):
-                    served = self.served[0] = event  # with all attempts so far
-                    continue
-                if isinstance(event, ImageBegins):
-                    image.close()
-                    image, begun = recording.fresh(), event
-                    if served:
-                        image.append(served)
-                image.append(event)
-                if isinstance(event, ImageEnds) and begun and begun.partial is None:
-                    image.end()
-                    self.recordings[begun.index], image = image, recording.fresh()
-        finally:
-            image.close()
 
-
-def parts(n: int, at_a_time: int, have: Iterable[int] = ()) -> list[tuple[int, int]]:
-    """The missing ones of `n` images as (first index, how many), each at most `at_a_time` in a row."""
+def missing_parts(n: int, at_a_time: int, have: Iterable[int] = ()) -> list[tuple[int, int]]:
+    """Return the missing ones of `n` images as (first index, how many), each at most `at_a_time` in a row."""
     missing = [index for index in range(n) if index not in set(have)]
     found: list[tuple[int, int]] = []
     for index in missing:
@@ -64,8 +79,8 @@ def parts(n: int, at_a_time: int, have: Iterable[int] = ()) -> list[tuple[int, i
     return found
 
 
-async def in_a_row(n: int, draw: Draw) -> AsyncGenerator[Event, None]:
-    """All of `n` images, passed on while they come; if an answer holds fewer than asked, the rest is drawn after it."""
+async def draw_in_a_row(n: int, draw: Draw) -> AsyncGenerator[Event, None]:
+    """Yield all of `n` images as they come. Draws the rest if an answer holds fewer than asked. Raises ApiError."""
     drawn, got, sent = FinishedImages(), 0, 0
     while got < n:
         first, before = got, sent
@@ -81,15 +96,15 @@ async def in_a_row(n: int, draw: Draw) -> AsyncGenerator[Event, None]:
                     sent = before + event.attempts
                     event = replace(event, attempts=sent)
                 elif isinstance(event, Done):
-                    _note(drawn, event)
+                    drawn.note(event)
                     continue
                 yield event
         if got == first:
-            raise _nothing()
-    yield Done(add_up(drawn.usages) or None, drawn.facts)
+            raise _no_image()
+    yield drawn.done()
 
 
-async def together(
+async def draw_together(
     n: int,
     at_a_time: int,
     draw: Draw,
@@ -99,159 +114,128 @@ async def together(
     at_once: int,
     as_they_land: bool,
 ) -> AsyncGenerator[Event, None]:
-    """All of `n` images or an ApiError. In order and only when all are there, so that a failure is a clean one; or
-    each as it lands (`as_they_land`), whole, and partial images with them. `at_once` parts are drawn side by side: more
-    would only wait in a queue, whose time may be up when the first are paid for."""
-    landed: asyncio.Queue[Recording | None] = asyncio.Queue()
-    kept = list(drawn.recordings.values())
-    async with _drawing(n, at_a_time, at_once, draw, new, drawn, landed) as work:
+    """Yield all of `n` images. Raises ApiError.
+
+    In order and only when all are there, so that a failure is a clean one; or each as it lands (`as_they_land`), whole,
+    and partial images with them. `at_once` parts are drawn side by side: more would only wait in a queue, whose time
+    may be up when the first are paid for.
+    """
+    earlier = list(drawn.recordings.values())
+    async with _Parts(n, at_a_time, draw, new, drawn, asyncio.Semaphore(at_once)).drawing() as (landed, work):
         if as_they_land:
-            for image in kept:
+            for image in earlier:
                 async for event in image.follow():
                     yield event
-            while (recording := await landed.get()) is not None:
+            while (landing := await landed.get()) is not None:
                 try:
-                    async for event in recording.follow():
+                    async for event in landing.follow():
                         yield event
                 finally:
-                    if recording not in drawn.recordings.values():
-                        recording.close()  # a partial image: once is enough
+                    if landing not in drawn.recordings.values():
+                        landing.close()  # a partial image: once is enough
         await work
     if not as_they_land:
-        yield _summary(drawn)
+        yield drawn.summary()
         for index in range(n):
             async for event in drawn.recordings[index].follow():
                 if not isinstance(event, Served):
                     yield event
-    yield Done(add_up(drawn.usages) or None, drawn.facts)
+    yield drawn.done()
 
 
-@asynccontextmanager
-async def _drawing(
-    n: int,
-    at_a_time: int,
-    at_once: int,
-    draw: Draw,
-    new: Callable[[], Recording],
-    drawn: FinishedImages,
-    landed: asyncio.Queue[Any],
-) -> AsyncIterator[asyncio.Task[None]]:
-    places, failed = asyncio.Semaphore(at_once), asyncio.Event()
+@dataclass(slots=True)
+class _Parts:
+    """The parts of one call, while they are drawn side by side."""
 
-    async def in_turn(first: int, count: int) -> None:
-        async with places:
-            if failed.is_set():
-                return  # what was not begun is not paid for
-            try:
-                await _part(first, count, draw, new, drawn, landed)
-            except BaseException:
-                failed.set()
-                raise
+    n: int
+    at_a_time: int
+    draw: Draw
+    new: Callable[[], Recording]
+    drawn: FinishedImages
+    turns: asyncio.Semaphore
+    landed: asyncio.Queue[Recording | None] = field(default_factory=asyncio.Queue)
+    has_failed: bool = False
 
-    async def all_of_it() -> None:
+    @asynccontextmanager
+    async def drawing(self) -> AsyncIterator[tuple[asyncio.Queue[Recording | None], asyncio.Task[None]]]:
+        """Draw all parts in a task. Give the images that land, with None after the last, and the task."""
+        work = asyncio.create_task(self._draw_all())
         try:
-            missing = parts(n, at_a_time, drawn.recordings)
-            while missing:
-                await _settled([asyncio.create_task(in_turn(first, count)) for first, count in missing], drawn)
-                missing = parts(n, at_a_time, drawn.recordings)
+            yield self.landed, work
         finally:
-            landed.put_nowait(None)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            while not self.landed.empty():
+                if (image := self.landed.get_nowait()) and image not in self.drawn.recordings.values():
+                    image.close()
 
-    work = asyncio.create_task(all_of_it())
-    try:
-        yield work
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        while not landed.empty():
-            if (recording := landed.get_nowait()) and recording not in drawn.recordings.values():
-                recording.close()
+    async def _draw_all(self) -> None:
+        try:
+            while missing := missing_parts(self.n, self.at_a_time, self.drawn.recordings):
+                await self._settle([asyncio.create_task(self._draw_in_turn(*part)) for part in missing])
+        finally:
+            self.landed.put_nowait(None)
 
+    async def _settle(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Wait for all parts, also when one fails: the others are paid for. Then raise the first failure that may have
+        been paid for, or else the first of all."""
+        try:
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        if failures := [result for result in results if isinstance(result, BaseException)]:
+            gravest = min(failures, key=lambda failure: isinstance(failure, ApiError) and not failure.perhaps_paid)
+            if isinstance(gravest, ApiError):
+                in_vain = sum(error.attempts for error in failures if isinstance(error, ApiError))
+                gravest = gravest.alone()
+                gravest.attempts = self.drawn.attempts + in_vain
+            raise gravest
 
-async def _settled(tasks: Sequence[asyncio.Task[None]], drawn: FinishedImages) -> None:
-    """Waits for all, also when one fails: the others are paid for. Then raises the first failure; sooner than any
-    other one after which nothing may be drawn again."""
-    try:
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-    if failures := [result for result in results if isinstance(result, BaseException)]:
-        told = min(failures, key=lambda failure: isinstance(failure, ApiError) and not failure.perhaps_paid)
-        sent = _attempts(drawn) + _in_vain(failures)
-        if not isinstance(told, ApiError):
-            raise told
-        alone = told.alone()
-        alone.attempts = sent
-        raise alone
+    async def _draw_in_turn(self, first: int, count: int) -> None:
+        async with self.turns:
+            if not self.has_failed:  # a part that was not begun is not paid for
+                try:
+                    await self._draw_part(first, count)
+                except BaseException:
+                    self.has_failed = True
+                    raise
 
-
-def _in_vain(failures: Iterable[BaseException]) -> int:
-    """The requests that failed parts took."""
-    return sum(error.attempts for error in failures if isinstance(error, ApiError))
-
-
-async def _part(
-    first: int, count: int, draw: Draw, new: Callable[[], Recording], drawn: FinishedImages, landed: asyncio.Queue[Any]
-) -> None:
-    """Draws one part. Its images are kept one by one, as soon as each is whole."""
-    recording, served, begun, got = new(), None, ImageBegins(first), 0
-    try:
-        async with aclosing(draw(first, count)) as events:
-            async for event in events:
-                if isinstance(event, Served):
-                    served = drawn.served[first] = event
-                elif isinstance(event, Done):
-                    _note(drawn, event)
-                elif isinstance(event, ImageBegins):
-                    begun = replace(event, index=first + event.index)
-                    if recording.length:  # of an image too many
-                        recording.close()
-                        recording = new()
-                    if served:
-                        recording.append(replace(served, attempts=_attempts(drawn)))
-                    recording.append(begun)
-                elif begun.index < first + count and begun.index not in drawn.recordings:
-                    recording.append(event)
-                    if isinstance(event, ImageEnds):
-                        recording.end()
-                        if begun.partial is None:
-                            drawn.recordings[begun.index] = recording
-                            got += 1
-                        landed.put_nowait(recording)
-                        recording = new()
-    except ApiError:
-        drawn.served.pop(first, None)  # its attempts are told by the error
-        raise
-    finally:
-        if not recording.ended:
-            recording.close()
-    if not got:
-        raise _nothing()
+    async def _draw_part(self, first: int, count: int) -> None:
+        """Draw one part. Keeps its images one by one, as soon as each is whole."""
+        drawn, served, has_image = self.drawn, None, False
+        try:
+            with closing(ImageSplitter(self.new)) as images:
+                async with aclosing(self.draw(first, count)) as events:
+                    async for event in events:
+                        if isinstance(event, Served):
+                            served = drawn.served[first] = event
+                        elif isinstance(event, Done):
+                            drawn.note(event)
+                        elif image := images.push(event):
+                            index = first + images.begins.index
+                            if index >= first + count or index in drawn.recordings:
+                                continue  # an image too many
+                            if isinstance(event, ImageBegins):
+                                event = replace(event, index=index)
+                                if served:
+                                    image.append(replace(served, attempts=drawn.attempts))
+                            image.append(event)
+                            if isinstance(event, ImageEnds):
+                                image.end()
+                                if images.begins.partial is None:
+                                    drawn.recordings[index] = image
+                                    has_image = True
+                                self.landed.put_nowait(image)
+                                images.release()
+        except ApiError:
+            drawn.served.pop(first, None)  # the error counts its attempts
+            raise
+        if not has_image:
+            raise _no_image()
 
 
-def _nothing() -> ApiError:
-    return UpstreamFailed(
-        "The provider answered without an image.",
-        code="upstream_broken_answer",
-    ).paid()
-
-
-def _note(drawn: FinishedImages, done: Done) -> None:
-    drawn.facts.update(done.facts)
-    if done.usage:
-        drawn.usages.append(dict(done.usage))
-
-
-def _attempts(drawn: FinishedImages) -> int:
-    return sum(served.attempts for served in drawn.served.values())
-
-
-def _summary(drawn: FinishedImages) -> Served:
-    """One word for the whole call: the first part's provider, everybody's attempts, all that was dropped or mapped."""
-    all_served = [drawn.served[first] for first in sorted(drawn.served)]
-    dropped = dict.fromkeys(name for served in all_served for name in served.dropped)
-    mapped = dict.fromkeys(name for served in all_served for name in served.mapped)
-    return replace(all_served[0], attempts=_attempts(drawn), dropped=tuple(dropped), mapped=tuple(mapped))
+def _no_image() -> ApiError:
+    return UpstreamFailed("The provider answered without an image.", code="upstream_broken_answer").paid()

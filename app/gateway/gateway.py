@@ -80,7 +80,7 @@ class Gateway:
         """The images as events. Raises ApiError, here or on the way; until the first image data comes it is clean."""
         call.result = self._delivery.result(call, candidates)
         if call.result == "url" and call.request.response_format is None:
-            candidates = [fitted.linked() for fitted in candidates]
+            candidates = [fitted.with_link() for fitted in candidates]
         return self._delivery.deliver(call, self._images(call, candidates))
 
     def resume(self, call: Call, jobs: Sequence[SubmittedJob]) -> AsyncGenerator[Event, None]:
@@ -89,7 +89,7 @@ class Gateway:
         found = {job.first: job for job in jobs}
         if call.request.n == 1:
             return self._resumed(call, found.get(0))
-        return fanout.together(
+        return fanout.draw_together(
             call.request.n,
             max((job.count for job in jobs), default=1),
             lambda first, _: self._resumed(call, found.get(first)),
@@ -109,9 +109,9 @@ class Gateway:
             return self._attempts(call, [fitted.part(first, count) for fitted in candidates], first)
 
         if at_a_time == n and not call.drawn.recordings:
-            return fanout.in_a_row(n, part)
+            return fanout.draw_in_a_row(n, part)
         at_once = max(_places(fitted.deployment) or n for fitted in candidates)
-        return fanout.together(
+        return fanout.draw_together(
             n, at_a_time, part, self._recording, call.drawn, at_once=at_once, as_they_land=call.request.stream
         )
 

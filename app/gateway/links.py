@@ -1,44 +1,41 @@
-"""Images as links: what passes as base64 text is kept in a store, and its address takes its place. Holds no image."""
+"""Images as links: store what passes as base64 text, and pass its URL on instead. Holds no image."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, closing
 
 from app.codecs.base64 import Base64Carry
 from app.errors import UpstreamFailed
 from app.events import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.gateway.splitter import ImageSplitter
 from app.imaging.formats import media_type
 from app.storage.files import Store, StoredFile, Writer
 
-_GLANCE = 4096  # bytes: what tells the media type
+_HEAD = 4096  # bytes that tell the media type
 
 
-async def linked(
+async def link_images(
     events: AsyncGenerator[Event, None], store: Store, url_for: Callable[[StoredFile], str], held: ExitStack
 ) -> AsyncGenerator[Event, None]:
-    """The same events with an ImageLink in the place of each image's data. Raises ApiError.
+    """Yield the same events with an ImageLink in the place of each image's data. Raises ApiError.
 
-    Nothing comes out before the first image is kept, so that a failure until then can still be told with a status.
-    Images that were kept before a failure stay: they may have been told, and have been paid for. Each is held in the
-    store until `held` is closed.
+    Yields nothing before the first image is stored, so that a failure until then can still have a status. Images that
+    were stored before a failure stay: the caller may know them, and they have been paid for. The store holds each until
+    `held` is closed.
     """
     waiting: list[Event] | None = []
-    picture: _Picture | None = None
     async with aclosing(events):
-        try:
+        with closing(ImageSplitter(lambda: _StoredImage(store))) as images:
             async for event in events:
-                if type(event) is ImageData:
-                    if picture is None:
-                        picture = _Picture(await store.begin())
-                    await picture.take(event.base64)
+                image = images.push(event)
+                if image is not None and type(event) is ImageData:
+                    await image.write(event.base64)
                     continue
                 out = [event]
-                if type(event) is ImageEnds and picture is not None:
-                    file = await picture.keep()
+                if image is not None and type(event) is ImageEnds and (file := await image.commit()):
                     held.callback(store.release, file)
                     out = [ImageLink(url_for(file)), event]
-                    picture = None
                 if waiting is not None and isinstance(event, Served | ImageBegins):
                     waiting += out
                     continue
@@ -47,38 +44,41 @@ async def linked(
                 waiting = None
             for one in waiting or ():
                 yield one
-        finally:
-            if picture is not None:
-                picture.forget()
 
 
-class _Picture:
+class _StoredImage:
     """One image on its way into the store."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._groups = Base64Carry()
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writer: Writer | None = None
+        self._base64 = Base64Carry()
         self._head = b""
 
-    async def take(self, text: bytes) -> None:
+    async def write(self, text: bytes) -> None:
+        if self._writer is None:
+            self._writer = await self._store.begin()
         try:
-            data = self._groups.decode(text)
+            data = self._base64.decode(text)
         except ValueError:
-            raise _broken("is not base64") from None
-        if len(self._head) < _GLANCE:
-            self._head += data[: _GLANCE - len(self._head)]
+            raise _broken_image("is not base64") from None
+        if len(self._head) < _HEAD:
+            self._head += data[: _HEAD - len(self._head)]
         await self._writer.write(data)
 
-    async def keep(self) -> StoredFile:
-        if self._groups.cut:
-            raise _broken("is cut: its base64 ends in the middle of a group")
-        return await self._writer.commit(media_type(self._head) or "application/octet-stream")
+    async def commit(self) -> StoredFile | None:
+        """Store the image. Returns None if it had no data."""
+        if self._base64.is_cut:
+            raise _broken_image("is cut: its base64 ends in the middle of a group")
+        return await self._writer.commit(media_type(self._head) or "application/octet-stream") if self._writer else None
 
-    def forget(self) -> None:
-        self._writer.abort()
+    def close(self) -> None:
+        """Discard an image that was not committed."""
+        if self._writer is not None:
+            self._writer.abort()
 
 
-def _broken(how: str) -> UpstreamFailed:
+def _broken_image(how: str) -> UpstreamFailed:
     return UpstreamFailed(
         f"The image that the provider sent {how}. It may have been paid for, so it is not tried again.",
         code="upstream_broken_answer",

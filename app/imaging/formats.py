@@ -1,13 +1,12 @@
-"""What bytes are, read from how they begin: media type, dimensions, transparency. Never decodes, never raises."""
+"""Read the media type, dimensions and transparency of an image from its first bytes. Never decodes, never raises."""
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
 
 from app.images import Size
-from app.imaging.parts import END, FRAMES, JPEG, PNG, SCAN, Crowded, Part, Search
+from app.imaging.parts import END, FRAMES, JPEG, SCAN, Crowded, Part, Search
 
 ENOUGH = 262_144  # bytes of head in which a JPEG's frame header is found behind EXIF, ICC profiles and thumbnails
 
@@ -32,12 +31,11 @@ _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml\b|<!--|<!DOCTYPE\s+svg\b|<svg[\s>/])", re.IGNORECASE)
 _HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 
-COLOURS_WITH_ALPHA = (4, 6)  # of a PNG: grey or colour with an alpha channel
 _NAMES = {"image/svg+xml": "svg", "image/x-icon": "ico", "image/vnd.adobe.photoshop": "psd"}
 
 
 def media_type(head: bytes) -> str | None:
-    """The media type of what begins with `head`; None for what is not known here."""
+    """Return the media type of bytes that begin with `head`; None if it is unknown here."""
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
@@ -49,41 +47,49 @@ def media_type(head: bytes) -> str | None:
         return "image/bmp"
     if head[:4] in (b"\0\0\1\0", b"\0\0\2\0") and head[4:6] not in (b"", b"\0\0"):
         return "image/x-icon"
-    return _markup(head[:4096])
+    markup = head[:4096]
+    if _SVG.match(markup) and b"<svg" in markup.lower():
+        return "image/svg+xml"
+    return "text/html" if _HTML.match(markup) else None
 
 
 def format_name(kind: str | None) -> str | None:
-    """A media type as OpenAI's `output_format` has it: "png", "jpeg"; those that it does not know, likewise."""
+    """Return a media type as OpenAI's `output_format` spells it ("png", "jpeg"), and types unknown to it likewise."""
     return kind and (_NAMES.get(kind) or kind.partition("/")[2])
 
 
 def dimensions(head: bytes) -> Size | None:
-    """Width and height of a PNG, JPEG, WebP or GIF as its header states them; None where `head` does not tell."""
-    read = _DIMENSIONS.get(media_type(head) or "")
+    """Return width and height from the header of a PNG, JPEG, WebP or GIF; None if `head` does not tell."""
     try:
-        size = read(head) if read else None
+        match media_type(head):
+            case "image/png" | "image/jpeg" as kind:
+                size = _search(kind, head).size
+            case "image/webp":
+                size = _webp_size(head)
+            case "image/gif":
+                size = Size(*struct.unpack_from("<HH", head, 6))
+            case _:
+                return None
     except (struct.error, IndexError):  # the head ends before the header does
         return None
     return size if size and size.width and size.height else None
 
 
 def has_alpha(head: bytes) -> bool | None:
-    """Whether a PNG, JPEG or WebP can be transparent anywhere; None where `head` does not tell."""
+    """True if a PNG, JPEG or WebP can be transparent anywhere; None if `head` does not tell."""
     try:
         match media_type(head):
-            case "image/png":
-                return _searched(PNG, head).alpha
+            case "image/png" | "image/jpeg" as kind:
+                return _search(kind, head).alpha
             case "image/webp":
                 return _webp_alpha(head)
-            case "image/jpeg":
-                return False
     except (struct.error, IndexError):
-        return None
+        pass
     return None
 
 
 def _iso_media(head: bytes) -> str:
-    """HEIF, AVIF and the films that share their container (ISO/IEC 14496-12): told apart by their brands."""
+    """Tell HEIF, AVIF and the films that share their container (ISO/IEC 14496-12) apart by their brands."""
     end = min(int.from_bytes(head[:4], "big"), 256, len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
     for brand in brands:
@@ -96,33 +102,20 @@ def _iso_media(head: bytes) -> str:
     return "video/quicktime" if brands[0] == b"qt  " else "video/mp4"
 
 
-def _markup(head: bytes) -> str | None:
-    if _SVG.match(head) and b"<svg" in head.lower():
-        return "image/svg+xml"
-    return "text/html" if _HTML.match(head) else None
-
-
-def _png_size(head: bytes) -> Size | None:
-    return _searched(PNG, head).size
-
-
-def _gif_size(head: bytes) -> Size:
-    return Size(*struct.unpack_from("<HH", head, 6))
-
-
-def _jpeg_size(head: bytes) -> Size | None:
-    return _searched(JPEG, head).size
-
-
 class HeaderSearch:
-    """Looks for the size and the transparency of a PNG or JPEG that comes in pieces, however much stands before them.
-    Goes from part to part, so that a thumbnail inside EXIF is not taken for the picture, and keeps a few bytes."""
+    """Reads the header of a PNG or JPEG that comes in pieces, however much stands before its fields. Goes from part to
+    part, so that it does not take a thumbnail inside EXIF for the image, and keeps a few bytes."""
 
     def __init__(self, kind: str) -> None:
         self.size: Size | None = None
         self.alpha: bool | None = False if kind == JPEG else None
-        self.over = False  # all is found, or is not to be found
-        self._take = self._take_segment if kind == JPEG else self._take_chunk
+        self.depth = 0  # bits of a sample
+        self.colour = 0  # the type of a PNG's colours, or the number of a JPEG's
+        self.has_key = False  # a PNG's transparent colour
+        self.has_more = False  # frames of an animation, or further images in a JPEG, follow
+        self.exif = (0, 0)  # where EXIF data begins, and its length
+        self.over = False  # the search is over, successful or not
+        self.take = self._take_segment if kind == JPEG else self._take_chunk
         self._search = Search(kind)
 
     def feed(self, data: bytes) -> None:
@@ -130,49 +123,43 @@ class HeaderSearch:
             return
         try:
             for part in self._search.feed(data):
-                self._take(part)
+                self.take(part)
                 if self.over:
                     return
         except Crowded:
             self.over = True
 
     def _take_segment(self, part: Part) -> None:
-        if part.kind in FRAMES:
-            self.size = frame(part)[0]
+        if part.kind in FRAMES:  # ITU-T T.81, B.2.2
+            self.depth, height, width, self.colour = struct.unpack_from(">BHHB", part.begin)
+            self.size = _size(width, height)
+        elif part.kind == b"\xe1" and self.exif == (0, 0) and part.begin.startswith(b"Exif\0\0"):
+            self.exif = part.at + 6, part.length - 6
+        elif part.kind == b"\xe2" and part.begin.startswith(b"MPF\0"):  # CIPA DC-007
+            self.has_more = True
         self.over = part.kind in FRAMES or part.kind in (SCAN, END)
 
     def _take_chunk(self, part: Part) -> None:
-        if part.start == 8 and part.kind != b"IHDR":
-            self.over = True
-            return
-        if part.kind == b"IHDR":
-            self.size, _, colour = ihdr(part)
-            self.alpha = True if colour in COLOURS_WITH_ALPHA else None
-        elif part.kind == b"tRNS":
-            self.alpha = True
-        elif part.kind == b"IDAT":  # tRNS comes before it: PNG specification, 5.6
-            self.alpha = False
-        self.over = self.alpha is not None
-
-
-def ihdr(part: Part) -> tuple[Size | None, int, int]:
-    """The size, the bits of a sample and the type of colour that a PNG's first chunk states. Raises struct.error."""
-    width, height, depth, colour = struct.unpack_from(">IIBB", part.begin)
-    return _size(width, height), depth, colour
-
-
-def frame(part: Part) -> tuple[Size | None, int, int]:
-    """The size, the bits of a sample and the number of colours that a JPEG's frame states: ITU-T T.81, B.2.2. Raises
-    struct.error."""
-    depth, height, width, colours = struct.unpack_from(">BHHB", part.begin)
-    return _size(width, height), depth, colours
+        match part.kind:
+            case b"IHDR":
+                width, height, self.depth, self.colour = struct.unpack_from(">IIBB", part.begin)
+                self.size = _size(width, height)
+                self.alpha = True if self.colour in (4, 6) else None
+            case b"tRNS":
+                self.alpha = self.has_key = True
+            case b"acTL":
+                self.has_more = True
+            case b"eXIf":
+                self.exif = part.at, part.length
+            case b"IDAT":  # tRNS comes before it: PNG specification, 5.6
+                self.alpha, self.over = bool(self.alpha), True
 
 
 def _size(width: int, height: int) -> Size | None:
     return Size(width, height) if width and height else None
 
 
-def _searched(kind: str, head: bytes) -> HeaderSearch:
+def _search(kind: str, head: bytes) -> HeaderSearch:
     search = HeaderSearch(kind)
     search.feed(head)
     return search
@@ -202,11 +189,3 @@ def _webp_alpha(head: bytes) -> bool | None:
         case b"VP8X":
             return bool(head[20] & 0x10)
     return None
-
-
-_DIMENSIONS: dict[str, Callable[[bytes], Size | None]] = {
-    "image/png": _png_size,
-    "image/jpeg": _jpeg_size,
-    "image/webp": _webp_size,
-    "image/gif": _gif_size,
-}

@@ -1,5 +1,5 @@
-"""What the header of a stored PNG, JPEG or WebP says of the picture, wherever in the file it says it. Never decodes
-pixels, never raises."""
+"""Read all that the header of a stored PNG, JPEG or WebP says of the image, wherever it stands in the file. Never
+decodes pixels, never raises."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import zlib
 from dataclasses import dataclass
 
 from app.images import Blob, Size
-from app.imaging.formats import COLOURS_WITH_ALPHA, dimensions, frame, has_alpha, ihdr, media_type
-from app.imaging.parts import FRAMES, JPEG, PNG, SCAN, WEBP, Crowded, parts
+from app.imaging.formats import HeaderSearch, dimensions, has_alpha, media_type
+from app.imaging.parts import JPEG, PNG, SCAN, WEBP, Crowded, parts
 
-FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
-_HEAD = 64  # bytes: tells the kind of all, and everything of a WebP but its EXIF
+_HEAD = 64  # bytes that tell the format, and everything of a WebP but its EXIF
 _TAIL = 131_072  # bytes at the end of a PNG in which an eXIf chunk (of 64 KiB at the most) is looked for
 _STEP = 1_048_576  # bytes
-_MOST_FINDS = 16  # of what looks like an eXIf chunk behind a PNG's pixels
+_MOST_FINDS = 16  # of the letters eXIf behind a PNG's pixels
 _ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """`plain`: 8 bits of RGB or RGBA, one picture, nothing to interpret; False where the header does not tell."""
+    """`plain`: 8 bits of RGB or RGBA, one image, nothing to interpret; False if the header does not tell."""
 
     format: str | None  # "png", "jpeg", "webp"
     size: Size | None = None  # as stored
@@ -30,39 +30,37 @@ class ImageHeader:
     plain: bool = False
     grey: bool = False  # 8 bits of luminance and nothing else
     album: bool = False  # MPO: several JPEGs in one file, as telephones make them
-    alpha: bool | None = None  # None: not known
+    alpha: bool | None = None  # None: unknown
 
     @property
     def upright(self) -> Size | None:
         """The size once the orientation is undone."""
-        return self.size and turned(self.size, self.orientation)
+        return self.size and turn(self.size, self.orientation)
 
 
-def turned(size: Size, orientation: int) -> Size:
+def turn(size: Size, orientation: int) -> Size:
+    """Return the size once an EXIF orientation is undone."""
     return Size(size.height, size.width) if orientation >= 5 else size
 
 
 def read_header(blob: Blob) -> ImageHeader:
     head = blob.read(0, _HEAD)
-    kind = FORMATS.get(media_type(head) or "")
+    kind = media_type(head)
     try:
-        match kind:
-            case "png":
-                return _png(blob)
-            case "jpeg":
-                return _jpeg(blob)
-            case "webp":
-                return _webp(blob, head)
+        if kind in (PNG, JPEG):
+            return _png_or_jpeg(blob, kind)
+        if kind == WEBP:
+            return _webp(blob, head)
     except (struct.error, IndexError, Crowded):  # the file ends before the header does, or the header does not end
         pass
-    return ImageHeader(kind)
+    return ImageHeader(_FORMATS.get(kind or ""))
 
 
-def fault(blob: Blob) -> str | None:
-    """Why the file cannot be taken, as the end of a sentence; None: it can.
+def find_fault(blob: Blob) -> str | None:
+    """Return why the file must be refused, as the end of a sentence; None if it is good.
 
-    It must say how large its picture is, have as many parts before its pixels as there may be, and the end that its
-    format asks for. A JPEG need not have one: readers do without.
+    A good file states the size of its image, has no more parts before its pixels than `parts` allows, and has the end
+    that its format asks for. A JPEG may lack its end, because readers do without.
     """
     head = blob.read(0, _HEAD)
     kind = media_type(head)
@@ -72,52 +70,46 @@ def fault(blob: Blob) -> str | None:
                 break
     except Crowded as crowded:
         return f"{crowded} before its pixels. Save it anew without metadata."
-    match kind:
-        case "image/png":
-            ends = _holds(blob, b"IEND\xaeB`\x82")
-        case "image/webp":
-            ends = blob.size >= int.from_bytes(head[4:8], "little") + 7  # the last byte may be padding
-        case _:
-            ends = True
-    if ends and (dimensions(head) or read_header(blob).size) is not None:
+    has_end = True
+    if kind == PNG:
+        has_end = _contains(blob, b"IEND\xaeB`\x82")
+    elif kind == WEBP:
+        has_end = blob.size >= int.from_bytes(head[4:8], "little") + 7  # the last byte may be padding
+    if has_end and (dimensions(head) or read_header(blob).size) is not None:
         return None
     return "it is damaged or cut: its header or its end is missing."
 
 
-def _holds(blob: Blob, end: bytes) -> bool:
-    """Mostly it is where it belongs."""
-    if end in blob.read(max(0, blob.size - _TAIL), _TAIL):
+def _contains(blob: Blob, end: bytes) -> bool:
+    if end in blob.read(max(0, blob.size - _TAIL), _TAIL):  # nearly always
         return True
     return any(end in blob.read(at, _STEP + len(end)) for at in range(0, blob.size, _STEP))
 
 
-def _png(blob: Blob) -> ImageHeader:
-    size, depth, colour = None, 0, 0
-    keyed, animated, exif = False, False, (0, 0)
-    for part in parts(blob, PNG):
-        match part.kind:
-            case b"IHDR":
-                size, depth, colour = ihdr(part)
-            case b"tRNS":
-                keyed = True
-            case b"acTL":
-                animated = True
-            case b"eXIf":
-                exif = part.at, min(part.length, _TAIL)
-            case b"IDAT":
-                break
+def _png_or_jpeg(blob: Blob, kind: str) -> ImageHeader:
+    search = HeaderSearch(kind)
+    for part in parts(blob, kind):
+        search.take(part)
+        if search.over:
+            break
+    at, length = search.exif
+    exif = blob.read(at, min(length, _TAIL))
+    if kind == PNG:
+        exif = exif or _exif_at_the_end(blob)
+    is_simple = search.depth == 8 and not search.has_key and not search.has_more
     return ImageHeader(
-        "png",
-        size,
-        _orientation(blob.read(*exif) or _exif_at_the_end(blob)),
-        plain=depth == 8 and colour in (2, 6) and not keyed and not animated,
-        grey=depth == 8 and colour == 0 and not keyed and not animated,
-        alpha=keyed or colour in COLOURS_WITH_ALPHA,
+        _FORMATS[kind],
+        search.size,
+        _orientation(exif),
+        plain=is_simple and search.colour in ((2, 6) if kind == PNG else (3,)),
+        grey=is_simple and kind == PNG and search.colour == 0,
+        album=kind == JPEG and search.has_more,
+        alpha=bool(search.alpha),
     )
 
 
 def _exif_at_the_end(blob: Blob) -> bytes:
-    """Some encoders write it after the pixels. A chance find is told from a chunk by the checksum."""
+    """Return the EXIF data that some encoders write after the pixels. The checksum tells a chunk from a chance find."""
     start = max(0, blob.size - _TAIL)
     tail = blob.read(start, _TAIL)
     at = 0
@@ -131,33 +123,14 @@ def _exif_at_the_end(blob: Blob) -> bytes:
     return b""
 
 
-def _jpeg(blob: Blob) -> ImageHeader:
-    size, depth, colours, exif, album = None, 0, 0, (0, 0), False
-    for part in parts(blob, JPEG):
-        if part.kind == b"\xe1" and exif == (0, 0) and part.begin.startswith(b"Exif\0\0"):
-            exif = part.at + 6, part.length - 6
-        elif part.kind == b"\xe2" and part.begin.startswith(b"MPF\0"):  # CIPA DC-007
-            album = True
-        elif part.kind in FRAMES:
-            size, depth, colours = frame(part)
-            break
-        elif part.kind == SCAN:
-            break
-    orientation = _orientation(blob.read(*exif))
-    return ImageHeader(
-        "jpeg", size, orientation, plain=depth == 8 and colours == 3 and not album, album=album, alpha=False
-    )
-
-
 def _webp(blob: Blob, head: bytes) -> ImageHeader:
-    extended = head[12:16] == b"VP8X"
-    animated = extended and bool(head[20] & 0x02)
-    has_exif = extended and bool(head[20] & 0x08)
+    flags = head[20] if head[12:16] == b"VP8X" else 0
+    is_animated, has_exif = bool(flags & 0x02), bool(flags & 0x08)
     return ImageHeader(
         "webp",
         dimensions(head),
         _orientation(_webp_exif(blob)) if has_exif else 1,
-        plain=not animated,
+        plain=not is_animated,
         alpha=has_alpha(head),
     )
 
@@ -170,7 +143,7 @@ def _webp_exif(blob: Blob) -> bytes:
 
 
 def _orientation(exif: bytes) -> int:
-    """Of EXIF data, which is a TIFF file's first directory: TIFF 6.0, section 2. 1 where it says nothing sensible."""
+    """Read the orientation from EXIF data, a TIFF file's first directory: TIFF 6.0, section 2. 1 if there is none."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return 1

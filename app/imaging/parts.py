@@ -1,5 +1,5 @@
-"""From part to part of a picture's file: a PNG's or WebP's chunks, a JPEG's segments. Reads how parts begin, bounds how
-many there are, and never decodes."""
+"""Go through the parts of an image's file: the chunks of a PNG or WebP, the segments of a JPEG. Reads how parts begin,
+bounds their number, and never decodes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 _NO_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a marker that ends a scan: T.81, B.1.1.2
 _CHUNK_NAME = re.compile(rb"[A-Za-z]{4}")
 
-_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # of a PNG: what they cannot be decoded without
+_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # the chunks that a PNG's decoder needs
 _APP2 = b"\xe2"
-# APP1 to APP15 and comments, but not APP14, in which Adobe says how the colours are meant.
+# APP1 to APP15 and comments, but not APP14, in which Adobe says how to read the colours.
 _METADATA = frozenset(bytes([marker]) for marker in (*range(0xE1, 0xEE), 0xEF, 0xFE))
 _STEP = 262_144  # bytes
 
 
 class Crowded(ValueError):
-    """The file has more parts than any encoder writes. The message is the end of a sentence that names the picture."""
+    """The file has more parts than any encoder writes. The message is the end of a sentence that names the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Walk:
         self.reads = self._format.reads
 
     def step(self, header: bytes) -> Part:
-        """The part at `at`, which begins with `header`. Raises Crowded."""
+        """Return the part at `at`, which begins with `header`, and go to its end. Raises Crowded."""
         if not self._left:
             raise Crowded(f"it has more than {self._most:,} {self._format.noun}")
         self._left -= 1
@@ -110,10 +110,10 @@ class Search:
     def __init__(self, kind: str) -> None:
         self._walk = Walk(kind)
         self._begun = b""  # of a part's header
-        self._end = 0  # of what came
+        self._end = 0  # of the pieces so far
 
     def feed(self, data: bytes) -> Iterator[Part]:
-        """The parts whose headers `data` completes; take them all before the next piece. Raises Crowded."""
+        """Yield the parts whose headers `data` completes; take them all before the next piece. Raises Crowded."""
         walk, start = self._walk, self._end - len(self._begun)
         self._end += len(data)
         if walk.at >= self._end:
@@ -126,7 +126,7 @@ class Search:
 
 
 def parts(blob: Blob, kind: str, most: int = MOST_PARTS) -> Iterator[Part]:
-    """Those of a whole file, up to its end or to where it is cut. A JPEG's scans are passed over. Raises Crowded."""
+    """Yield the parts of a whole file, up to its end or cut. Skips the data of a JPEG's scans. Raises Crowded."""
     walk = Walk(kind, most)
     while len(header := blob.read(walk.at, walk.reads)) >= walk.least:
         part = walk.step(header)
@@ -138,9 +138,9 @@ def parts(blob: Blob, kind: str, most: int = MOST_PARTS) -> Iterator[Part]:
             return
 
 
-def without_metadata(blob: Blob, kind: str) -> tuple[tuple[int, int], ...]:
-    """Where a PNG or JPEG holds what its first picture is decoded from: beginnings and ends, in order. Colour profiles
-    of a size that there is belong to it. Raises Crowded."""
+def pixel_ranges(blob: Blob, kind: str) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of a PNG or JPEG that its first image is decoded from, as beginnings and ends, in order. Colour
+    profiles of a usual size belong to it, other metadata does not. Raises Crowded."""
     found = _png_ranges(blob) if kind == PNG else _jpeg_ranges(blob)
     ranges = [(0, _FORMATS[kind].first)]
     for start, end in found:
@@ -166,12 +166,12 @@ def _jpeg_ranges(blob: Blob) -> Iterator[tuple[int, int]]:
         if part.kind == SCAN:
             scans += 1
             if scans == 1:
-                yield part.start, blob.size  # what comes between scans belongs to them
+                yield part.start, blob.size  # bytes between scans belong to them
             if part.begin[:1] == colours:
                 return
             if scans > MOST_SCANS:
                 raise Crowded(f"it has more than {MOST_SCANS} scans")
-        elif not scans and _is_of_the_picture(part):
+        elif not scans and _is_needed(part):
             if part.kind in FRAMES and part.kind not in _PROGRESSIVE:
                 colours = part.begin[5:6]
             profile += part.length if part.kind == _APP2 else 0
@@ -179,7 +179,7 @@ def _jpeg_ranges(blob: Blob) -> Iterator[tuple[int, int]]:
                 yield part.start, part.end
 
 
-def _is_of_the_picture(part: Part) -> bool:
+def _is_needed(part: Part) -> bool:
     if part.kind == _APP2:
         return part.begin.startswith(b"ICC_PROFILE\0")
     return part.kind not in _METADATA

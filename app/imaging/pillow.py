@@ -1,8 +1,8 @@
-"""Pixels: the only module beside the sandbox that imports Pillow, and so it is itself imported only by the threads that
-work with it. What Pillow may open, under which bounds; what becomes of the pixels; how they are written.
+"""Open, change and write images with Pillow. No other module beside the sandbox imports Pillow, and only the threads
+that use it import this one.
 
-Memory: a decoded pixel takes 4 bytes. Besides the picture there is its successor while it is turned, resized or
-converted, and what a decoder or encoder keeps (WebP's: two canvases and a copy of the file; progressive JPEG's: all
+Memory: a decoded pixel takes 4 bytes. Besides the image there is its successor while it is turned, resized or
+converted, and the memory of a decoder or encoder (WebP's: two canvases and a copy of the file; progressive JPEG's: all
 coefficients). `app.imaging.workers` states the bound, its test measures it.
 """
 
@@ -12,7 +12,7 @@ import io
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
 from PIL import AvifImagePlugin, Image, ImageChops, ImageFile, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
@@ -25,10 +25,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from app.errors import ApiError, Unavailable
 from app.images import Blob, Size
 from app.imaging.formats import ENOUGH, dimensions, media_type
-from app.imaging.operations import FileFormat, Look, Redraw, RedrawMask, Undrawable, WithoutAlpha
-from app.imaging.parts import JPEG, MOST_CHUNKS, MOST_PROFILE, PNG, WEBP, Crowded, parts, without_metadata
+from app.imaging.operations import FileFormat, Look, Redraw, RedrawMask, Sink, Undrawable, WithoutAlpha
+from app.imaging.parts import JPEG, MOST_CHUNKS, MOST_PROFILE, PNG, WEBP, Crowded, parts, pixel_ranges
 
-_UNTURNED = {  # EXIF 2.32, 4.6.4: what undoes each orientation
+_UNDOING = {  # EXIF 2.32, 4.6.4: the operation that undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -44,45 +44,41 @@ _WEBP_EDGE = 16_383
 _BUFFER = 262_144  # bytes
 _SIXTEEN_TO_EIGHT = [value >> 8 for value in range(65_536)]
 _EIGHT_INVERTED = [255 - value for value in range(256)]
-MOST_READS, MOST_READ = 16_384, 6_291_456  # calls and bytes, until a picture is open; no encoder writes such a header
+MOST_READS, MOST_READ = 16_384, 6_291_456  # calls and bytes, until an image is open; no encoder writes such a header
 MOST_WHOLE = 67_108_864  # bytes of a file that its decoder wants in one piece: WebP, AVIF, packed TIFF
 
 
-class Sink(Protocol):
-    def write(self, data: bytes | bytearray, /) -> None: ...
-
-
 def redraw(source: Blob, target: Sink, order: Redraw, most_pixels: int) -> Size:
-    """Writes the picture as ordered, and gives its size. Raises Undrawable, Unavailable (no room for it)."""
-    image, profile = _decoded(source, most_pixels)
-    image = _coloured(image)
-    image = _turned(image, order.orientation)
-    image = _resized(image, order.size, Image.Resampling.LANCZOS)
+    """Write the image as ordered, and return its size. Raises Undrawable, Unavailable (no room for it)."""
+    image, profile = _decode(source, most_pixels)
+    image = _to_rgb(image)
+    image = _turn(image, order.orientation)
+    image = _resize(image, order.size, Image.Resampling.LANCZOS)
     if order.format == "jpeg" and image.mode == "RGBA":
         image = _on_white(image)
-    _write(image, target, order.format, order.quality, profile)
+    _encode(image, target, order.format, order.quality, profile)
     return Size(*image.size)
 
 
 def redraw_mask(source: Blob, target: Sink, order: RedrawMask, most_pixels: int) -> Size:
-    """Raises Undrawable, WithoutAlpha, Unavailable (no room for it)."""
-    image, _ = _decoded(source, most_pixels)
-    grey = _repainted(image, order.said)
+    """Write the mask as ordered, and return its size. Raises Undrawable, WithoutAlpha, Unavailable (no room for it)."""
+    image, _ = _decode(source, most_pixels)
+    grey = _mask_to_grey(image, order.given)
     del image
     for orientation in order.orientations:
-        grey = _turned(grey, orientation)
-    grey = _resized(grey, order.size, Image.Resampling.BILINEAR)
-    mask = grey if order.meant == "white" else grey.point(_EIGHT_INVERTED)
-    if order.meant == "alpha":  # a host that reads brightness after all finds the same region, in white
+        grey = _turn(grey, orientation)
+    grey = _resize(grey, order.size, Image.Resampling.BILINEAR)
+    mask = grey if order.wanted == "white" else grey.point(_EIGHT_INVERTED)
+    if order.wanted == "alpha":  # a host that reads brightness after all finds the same region, in white
         mask = Image.merge("RGBA", (grey, grey, grey, mask))
-    _write(mask, target, "png")
+    _encode(mask, target, "png")
     return Size(*mask.size)
 
 
 def look(source: Blob, most_pixels: int) -> Look:
-    """Raises Undrawable."""
+    """Return the size and transparency of an image with an odd header. Raises Undrawable."""
     try:
-        image = _opened(source, most_pixels)
+        image = _open(source, most_pixels)
         return Look(Size(*image.size), image.has_transparency_data)
     except Undrawable:
         raise
@@ -90,14 +86,15 @@ def look(source: Blob, most_pixels: int) -> Look:
         raise _unreadable() from error
 
 
-def _decoded(source: Blob, most_pixels: int) -> tuple[Image.Image, bytes | None]:
-    """The first picture of the file, and its colour profile if there is one for RGB. Raises Undrawable."""
+def _decode(source: Blob, most_pixels: int) -> tuple[Image.Image, bytes | None]:
+    """Decode the first image of the file. Returns it with its colour profile, if it has one for RGB. Raises
+    Undrawable."""
     try:
-        file = _opened(source, most_pixels)
-        image = _loaded(file, source)
+        file = _open(source, most_pixels)
+        image = _load(file, source)
     except (Undrawable, MemoryError):
         raise
-    except Exception as error:  # Pillow's decoders raise what they like when a file is broken
+    except Exception as error:  # a broken file makes Pillow's decoders raise almost anything
         raise _unreadable() from error
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or profile[16:20] != b"RGB " or len(profile) > MOST_PROFILE:
@@ -105,19 +102,19 @@ def _decoded(source: Blob, most_pixels: int) -> tuple[Image.Image, bytes | None]
     return image, profile
 
 
-def _opened(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
-    """Opens the file and decodes nothing. Measures what a decoder would keep canvases for before it is made. Raises
-    Undrawable, and what Pillow likes."""
+def _open(source: Blob, most_pixels: int) -> ImageFile.ImageFile:
+    """Open the file without decoding it. Checks its size before a decoder makes canvases for it. Raises Undrawable, and
+    almost anything else."""
     head = source.read(0, ENOUGH)
     kind = media_type(head)
     if kind not in _READERS:
         *names, last = (name.partition("/")[2].upper() for name in _READERS)
         raise Undrawable(f"it is no {', '.join(names)} or {last}")
-    _check(dimensions(head), most_pixels)
-    image = _read(source, kind)
-    _check(Size(*image.size), most_pixels)
-    if isinstance(image, TiffImageFile):  # its decoder makes a canvas for a whole tile, however small the picture is
-        _check(Size(image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)), most_pixels)
+    _check_size(dimensions(head), most_pixels)
+    image = _read_header(source, kind)
+    _check_size(Size(*image.size), most_pixels)
+    if isinstance(image, TiffImageFile):  # its decoder makes a canvas for a whole tile, however small the image is
+        _check_size(Size(image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)), most_pixels)
     return image
 
 
@@ -125,12 +122,12 @@ def _unreadable() -> Undrawable:
     return Undrawable("it is damaged or cut, and cannot be decoded")
 
 
-def _read(source: Blob, kind: str) -> ImageFile.ImageFile:
-    """Lets Pillow read the file's header, and of a PNG or JPEG nothing but what the pixels need: Pillow goes through
-    metadata in Python, copies what comes in several parts again for each, and keeps it all. Raises Undrawable."""
+def _read_header(source: Blob, kind: str) -> ImageFile.ImageFile:
+    """Let Pillow read the file's header. It sees no metadata of a PNG or JPEG: it goes through metadata in Python,
+    copies data in several parts again for each part, and keeps it all. Raises Undrawable."""
     try:
         if kind in (PNG, JPEG):
-            source = _Excerpt(source, without_metadata(source, kind))
+            source = _Excerpt(source, pixel_ranges(source, kind))
         elif kind == WEBP:
             end = int.from_bytes(source.read(4, 4), "little") + 8
             for part in parts(source, kind, MOST_CHUNKS):
@@ -144,36 +141,36 @@ def _read(source: Blob, kind: str) -> ImageFile.ImageFile:
     return image
 
 
-def _check(size: Size | None, most_pixels: int) -> None:
+def _check_size(size: Size | None, most_pixels: int) -> None:
     if size and size.pixels > most_pixels:
-        raise Undrawable(f"it is {size} pixels, and pictures of up to {most_pixels:,} pixels can be converted")
+        raise Undrawable(f"it is {size} pixels, and images of up to {most_pixels:,} pixels can be converted")
 
 
-def _loaded(file: ImageFile.ImageFile, source: Blob) -> Image.Image:
+def _load(file: ImageFile.ImageFile, source: Blob) -> Image.Image:
     depth = file.tile[0].args if file.tile else None
     _scale_key(file, depth)
     file.load()
     if isinstance(file, WebPImageFile):
-        return file.copy()  # lets go of its decoder, which keeps two canvases
+        return file.copy()  # frees its decoder, which keeps two canvases
     if file.format == "AVIF":
-        ImageOps.exif_transpose(file, in_place=True)  # its own turn, which Pillow tells as EXIF
+        ImageOps.exif_transpose(file, in_place=True)  # the file's own rotation, which Pillow presents as EXIF
     if depth == "RGB;16B" and "transparency" in file.info:
-        _key_deep(file, source)
+        _key_sixteen_bits(file, source)
     return file
 
 
 def _scale_key(image: ImageFile.ImageFile, depth: Any) -> None:
-    """PNG states the transparent colour at the file's depth; Pillow compares it with pixels of 8 bits."""
+    """Scale the transparent colour of a PNG from the file's depth to the 8 bits of Pillow's pixels."""
     key: Any = image.info.get("transparency")
     if isinstance(key, int) and depth in ("L;2", "L;4"):
         image.info["transparency"] = key * (85 if depth == "L;2" else 17)
 
 
-def _key_deep(upper: Image.Image, source: Blob) -> None:
-    """Pillow reads the upper bytes of a PNG's 16 bits of RGB. A transparent colour is told from its neighbours by the
-    lower ones too: what "16L" takes for the upper."""
+def _key_sixteen_bits(upper: Image.Image, source: Blob) -> None:
+    """Make the transparent colour of a PNG with 16 bits of RGB transparent. Pillow reads the upper bytes only; the
+    lower ones, which "16L" takes for the upper, tell the colour from its neighbours."""
     key = upper.info.pop("transparency")
-    lower = _read(source, "image/png")
+    lower = _read_header(source, "image/png")
     lower.tile = [lower.tile[0]._replace(args="RGB;16L")]
     alpha = Image.new("L", upper.size)
     for band, value in enumerate(key):
@@ -184,17 +181,17 @@ def _key_deep(upper: Image.Image, source: Blob) -> None:
     upper.putalpha(alpha)
 
 
-def _coloured(image: Image.Image) -> Image.Image:
-    """8 bits of RGB, or of RGBA if anything may be transparent."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to 8 bits of RGB, or of RGBA if anything may be transparent."""
     if image.mode.startswith("I"):
-        image, alpha = _eight_bits(image)
+        image, alpha = _to_eight_bits(image)
         image = image.convert("RGB") if alpha is None else Image.merge("RGBA", (image, image, image, alpha))
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
 
 
-def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Of 16 bits of grey, which Pillow's own conversion would clip instead of scale."""
+def _to_eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Scale 16 bits of grey, which Pillow's own conversion would clip. Returns the grey and its alpha channel."""
     key = image.info.get("transparency")
     deep = image if image.mode == "I" else image.convert("I")
     alpha = None
@@ -205,29 +202,29 @@ def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return deep.point(_SIXTEEN_TO_EIGHT, "L"), alpha
 
 
-def _repainted(image: Image.Image, said: str) -> Image.Image:
-    """What a mask says, as grey: 255 where the picture is to be repainted."""
-    if said == "alpha":
+def _mask_to_grey(image: Image.Image, meaning: str) -> Image.Image:
+    """Convert a mask to grey: 255 where the image is to be repainted."""
+    if meaning == "alpha":
         if not image.has_transparency_data:
             raise WithoutAlpha("it has no alpha channel")
         if image.mode not in ("RGBA", "LA"):
-            image = _coloured(image)
+            image = _to_rgb(image)
         return image.getchannel("A").point(_EIGHT_INVERTED)
     if image.mode.startswith("I"):
-        image, _ = _eight_bits(image)
+        image, _ = _to_eight_bits(image)
     elif image.mode in ("P", "PA"):
         image = image.convert("RGB" if not image.has_transparency_data else "RGBA")
-    image.info.pop("transparency", None)  # what is transparent has its brightness all the same
+    image.info.pop("transparency", None)  # transparent pixels count by their brightness too
     grey = image if image.mode == "L" else image.convert("L")
-    return grey if said == "white" else grey.point(_EIGHT_INVERTED)
+    return grey if meaning == "white" else grey.point(_EIGHT_INVERTED)
 
 
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    method = _UNTURNED.get(orientation)
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    method = _UNDOING.get(orientation)
     return image if method is None else image.transpose(method)
 
 
-def _resized(image: Image.Image, size: Size | None, how: Image.Resampling) -> Image.Image:
+def _resize(image: Image.Image, size: Size | None, how: Image.Resampling) -> Image.Image:
     if size is None or image.size == (size.width, size.height):
         return image
     return image.resize((size.width, size.height), how)
@@ -242,7 +239,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _write(
+def _encode(
     image: Image.Image, target: Sink, format: FileFormat, quality: int | None = None, profile: bytes | None = None
 ) -> None:
     if format == "webp" and max(image.size) > _WEBP_EDGE:
@@ -251,12 +248,12 @@ def _write(
     if format != "png":
         options["quality"] = quality = _QUALITY[format] if quality is None else quality
     if format == "webp":
-        options["method"] = 4  # below, large pictures with much detail end in libwebp's error 6
+        options["method"] = 4  # below, large images with much detail end in libwebp's error 6
     if format == "jpeg":
         options["subsampling"] = "4:4:4" if (quality or 0) >= _FINE else "4:2:0"
-    image.info.clear()  # what Pillow would write on its own: comments, resolution, transparent colours
+    image.info.clear()  # Pillow would write comments, resolution and transparent colours of its own accord
     file = _SinkFile(target)
-    file.end()  # with nothing yet: raises, before the longest step, if the work is to stop
+    file.end()  # with nothing yet: raises before the longest step if the work was stopped
     try:
         image.save(cast("IO[bytes]", file), format, **options)
     except (ApiError, Undrawable, MemoryError):
@@ -267,7 +264,7 @@ def _write(
 
 
 class _PngChunks(PngStream):
-    """A colour profile that unpacks to more than a mebibyte, or not at all, is as good as none."""
+    """Ignores a colour profile that unpacks to more than a mebibyte, or not at all."""
 
     def chunk_iCCP(self, pos: int, length: int) -> bytes:  # noqa: N802
         try:
@@ -304,7 +301,7 @@ _READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
 
 
 class _Excerpt:
-    """Some ranges of a blob, which look like all of it."""
+    """Some ranges of a blob, joined to one."""
 
     def __init__(self, blob: Blob, ranges: Sequence[tuple[int, int]]) -> None:
         self._blob = blob
@@ -326,7 +323,8 @@ class _Excerpt:
 
 
 class _SourceFile(io.BufferedReader):
-    """What Pillow reads. It counts until the picture `is_open`: each turn of a reader's loop over a header reads."""
+    """A blob for Pillow to read. It counts reads until the image `is_open`, because each turn of a loop over a header
+    reads."""
 
     def __init__(self, blob: Blob) -> None:
         super().__init__(_BlobFile(blob), _BUFFER)
@@ -341,7 +339,7 @@ class _SourceFile(io.BufferedReader):
             if whole > MOST_WHOLE:
                 raise Undrawable(f"it is {whole:,} bytes, and at most {MOST_WHOLE:,} of its format are taken")
             return super().read(size)
-        size = min(size, whole)  # for so many bytes room is made before they are read
+        size = min(size, whole)  # Pillow makes room for all of `size` before it reads
         if not self.is_open:
             self._reads += 1
             self._read += size
@@ -378,7 +376,7 @@ class _BlobFile(io.RawIOBase):
 
 
 class _SinkFile:
-    """What Pillow's encoders need of a file, in few writes."""
+    """A sink for Pillow's encoders. It writes seldom."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -397,7 +395,5 @@ class _SinkFile:
         try:
             self._sink.write(self._pending)
         except OSError as error:
-            raise Unavailable(
-                f"The server has no room to keep a picture ({error.strerror}).", retry_after=30
-            ) from error
+            raise Unavailable(f"The server has no room for the image ({error.strerror}).", retry_after=30) from error
         self._pending = bytearray()

@@ -1,5 +1,5 @@
-"""Where pixels are worked on: a few threads, a short queue that is fair between keys, and a bound on all pixels in work
-together. Pillow is loaded when the first picture needs it. Knows nothing of requests."""
+"""The threads that work on pixels, a short queue that is fair between keys, and a bound on all pixels in work. Loads
+Pillow when the first image needs it. Knows nothing of requests."""
 
 from __future__ import annotations
 
@@ -13,225 +13,223 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from app.errors import ApiError, Unavailable
 from app.images import Blob, Size
 from app.imaging.formats import ENOUGH, dimensions
-from app.imaging.operations import Look, Redraw, RedrawMask, Undrawable
-from app.storage.spool import Spool
+from app.imaging.operations import Look, Redraw, RedrawMask, Sink, Undrawable
 
 # Memory: all work together takes at most BYTES_PER_PIXEL for each pixel in work. A key has up to `max_pixels` of them
 # in work, and all keys a quarter more. Measured: up to 12 for PNG, JPEG and masks, 18 for reading WebP. Writing WebP
-# takes up to 55, so there each pixel counts as three; a picture above a third of `max_pixels` counts as all that a key
-# may have, and takes more: 41 for each pixel of a large one. MOST_MEMORY is the worst of it, beside the compressed
-# bytes of the files in work (those of a WebP twice); a test measures it.
+# takes up to 55, so there each pixel counts as three; an image above a third of `max_pixels` counts as all that a key
+# may have, and takes more: 41 for each pixel of a large one. MOST_MEMORY is the worst case, beside the compressed bytes
+# of the files in work (those of a WebP twice); a test measures it.
 BYTES_PER_PIXEL = 24
 WRITING_WEBP, LARGE_WEBP = 3, 42  # as how many pixels one counts, and the bytes that one takes if it counts no more
 PIXELS = 50_000_000  # a telephone's 48 megapixels
-RESERVE = 4  # the quarter: what a key with `max_pixels` in work leaves to others
+RESERVE = 4  # the quarter that a key with `max_pixels` in work leaves to others
 MOST_MEMORY = PIXELS * LARGE_WEBP + PIXELS // RESERVE * BYTES_PER_PIXEL
 COPIES = 2  # of the compressed bytes, that decoders keep
-SECONDS = 120.0  # several times what the largest picture takes that may be converted, on one core
+SECONDS = 120.0  # several times what the largest image takes on one core
 
 T = TypeVar("T")
 
 
-class Workers:
-    """At most `threads` pictures of a key, and `max_pixels` of them all, are in work at once; `waiting` may stand in
-    line. One picture more, and a quarter more pixels, are in work if they are another key's: no key has them all.
+class WorkFile(Blob, Sink, Protocol):
+    """A file that is written to its end and then read, by one thread at a time."""
 
-    The pixels of a picture are those of the largest of what it was, what it becomes, and what is between.
+    def close(self) -> None: ...
+
+
+class Workers:
+    """At most `threads` images of a key, and `max_pixels` of them all, are in work at once; `waiting` may wait. One
+    image more, and a quarter more pixels, are in work if they belong to another key, so that no key takes all.
+
+    An image counts as the most pixels that it has before, after, or between.
     """
 
     def __init__(
         self,
-        spool: Callable[[], Spool],
+        spool: Callable[[], WorkFile],
         *,
         threads: int = 2,
         waiting: int = 32,
         max_pixels: int = PIXELS,
         seconds: float = SECONDS,
     ) -> None:
-        """`spool` makes one for pictures that belong to no request. Work may take up to `seconds`."""
+        """`spool` makes a file for an image that belongs to no request. Work may take up to `seconds`."""
         self.spool = spool
         self.max_pixels = max_pixels
-        self._pool = ThreadPoolExecutor(threads + 1, "studio", initializer=_quieten)
+        self._pool = ThreadPoolExecutor(threads + 1, "imaging", initializer=_silence_warnings)
         self._threads = threads
         self._waiting = waiting
         self._seconds = seconds
         self._working: Counter[str] = Counter()  # threads, by key
         self._pixels: Counter[str] = Counter()  # in work, by key
-        self._line: list[_Place] = []
-        self._turns: dict[str, int] = {}  # the number of a key's last, while it has others in line or in work
+        self._queue: list[_Job] = []
+        self._turns: dict[str, int] = {}  # the number of a key's last turn, while it has jobs in the queue or in work
         self._closed = False
 
     async def redraw(
-        self, source: Blob, target: Spool, order: Redraw | RedrawMask, *, key: str = "", paid: bool = False
+        self, source: Blob, target: Sink, order: Redraw | RedrawMask, *, key: str = "", paid: bool = False
     ) -> Size:
-        """Writes the picture to `target` as ordered; gives its size.
+        """Write the image to `target` as ordered, and return its size.
 
-        `key`: the name of the caller's. `paid`: the picture has cost money, so it stands in line however long that is.
-        Raises Undrawable (WithoutAlpha for a mask; also if it takes too long), and Unavailable when the line or the
-        disk is full.
+        `key` is the name of the caller's key. A `paid` image waits however long the queue is. Raises Undrawable
+        (WithoutAlpha for a mask; also if it takes too long), and Unavailable when the queue or the disk is full.
         """
         most = self._pixels_of(source, order.size)
         weight = WRITING_WEBP if isinstance(order, Redraw) and order.format == "webp" else 1
 
-        def work(leash: _Leash) -> Size:
-            from app.imaging import (
-                pillow,  # in the thread: it takes memory that a gateway without such work never needs
-            )
+        def work(switch: _Switch) -> Size:
+            # In the thread: Pillow takes memory that a gateway without such work never needs.
+            from app.imaging import pillow
 
-            picture, file = _Source(source, leash), _Target(target, leash)
+            blob, sink = _SwitchedBlob(source, switch), _SwitchedSink(target, switch)
             if isinstance(order, RedrawMask):
-                return pillow.redraw_mask(picture, file, order, most)
-            return pillow.redraw(picture, file, order, most)
+                return pillow.redraw_mask(blob, sink, order, most)
+            return pillow.redraw(blob, sink, order, most)
 
-        return await self._work(_Place(key, self._weight(most * weight, source), patient=paid), work)
+        return await self._work(_Job(key, self._weight(most * weight, source), patient=paid), work)
 
     async def look(self, source: Blob, *, key: str = "") -> Look:
         """Raises Undrawable, Unavailable."""
         most = self._pixels_of(source, None)
 
-        def work(leash: _Leash) -> Look:
+        def work(switch: _Switch) -> Look:
             from app.imaging import pillow
 
-            return pillow.look(_Source(source, leash), most)
+            return pillow.look(_SwitchedBlob(source, switch), most)
 
-        return await self._work(_Place(key, self._weight(most, source)), work)
+        return await self._work(_Job(key, self._weight(most, source)), work)
 
     def close(self) -> None:
-        """Sends those in line away and waits for what is in work."""
+        """Refuse the jobs in the queue and wait for those in work."""
         self._closed = True
-        for place in self._line:
-            place.refuse(_closing())
-        self._line = []
+        for job in self._queue:
+            job.refuse(_closing())
+        self._queue = []
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _pixels_of(self, source: Blob, target: Size | None) -> int:
-        """How many there may be at the most. Raises Undrawable for more than are taken."""
+        """Return the most pixels that the work may hold. Raises Undrawable for more than `max_pixels`."""
         size = dimensions(source.read(0, ENOUGH))
         if size is None:
             return self.max_pixels  # it may be anything up to that
         between = target and Size(target.width, size.height)  # resizing goes along one edge, then along the other
         most = max((size, target or size, between or size), key=lambda s: s.pixels)
         if most.pixels > self.max_pixels:
-            raise Undrawable(f"it is {most} pixels, and pictures of up to {self.max_pixels:,} pixels can be converted")
+            raise Undrawable(f"it is {most} pixels, and images of up to {self.max_pixels:,} pixels can be converted")
         return most.pixels
 
     def _weight(self, pixels: int, source: Blob) -> int:
-        """In pixels, the file's bytes included. No more than one key may have, so that each picture's turn comes."""
+        """Return the pixels that a job counts for, its file's bytes included. No more than one key may have, so that
+        each job gets a turn."""
         return min(pixels + COPIES * source.size // BYTES_PER_PIXEL, self.max_pixels)
 
-    async def _work(self, place: _Place, work: Callable[[_Leash], T]) -> T:
-        """Does the work in a thread. That cannot be stopped: if it takes too long, or its caller leaves, it ends at the
+    async def _work(self, job: _Job, work: Callable[[_Switch], T]) -> T:
+        """Do the work in a thread, which cannot be stopped: if it takes too long, or its caller leaves, it ends at the
         next byte that it reads or writes, and is busy until then."""
-        await self._enter(place)
-        leash = _Leash()
+        await self._enter(job)
+        switch = _Switch()
         try:
             if self._closed:
                 raise _closing()
-            running = asyncio.wrap_future(self._pool.submit(_alone, partial(work, leash)))
+            running = asyncio.wrap_future(self._pool.submit(_run_clean, partial(work, switch)))
         except BaseException:
-            self._leave(place)
+            self._leave(job)
             raise
-        running.add_done_callback(partial(self._end, place))
+        running.add_done_callback(partial(self._end, job))
         try:
             await asyncio.wait([running], timeout=self._seconds)
             if not running.done():
                 raise Undrawable(f"it takes more than {self._seconds:g} s to convert")
             return running.result()
         except MemoryError as error:
-            raise Unavailable("The server has too little memory for this picture now.", retry_after=30) from error
+            raise Unavailable("The server has too little memory for this image now.", retry_after=30) from error
         finally:
-            leash.cut()
+            switch.turn_off()
 
-    async def _enter(self, place: _Place) -> None:
-        """Returns with the place taken. Raises Unavailable."""
+    async def _enter(self, job: _Job) -> None:
+        """Wait for the job's turn. Raises Unavailable."""
         if self._closed:
             raise _closing()
-        self._line.append(place)
-        self._call()
-        if len(self._line) > self._waiting and not place.patient and place in self._line:
-            self._crowd_out(place.key)
+        self._queue.append(job)
+        self._start_jobs()
+        if len(self._queue) > self._waiting and not job.patient and job in self._queue:
+            self._evict(job.key)
         try:
-            await place.turn
+            await job.turn
         except asyncio.CancelledError:
-            if place in self._line:
-                self._line.remove(place)
-                self._call()
-            elif place.turn.done() and not place.turn.cancelled() and not place.turn.exception():
-                self._leave(place)  # the turn came just now
+            if job in self._queue:
+                self._queue.remove(job)
+                self._start_jobs()
+            elif job.turn.done() and not job.turn.cancelled() and not job.turn.exception():
+                self._leave(job)  # the turn came just now
             raise
 
-    def _crowd_out(self, key: str) -> None:
-        """Sends the last away of the key that has most in line; of two that have as many, the one that came now."""
-        impatient = [place for place in self._line if not place.patient]
-        counts = Counter(place.key for place in impatient)
-        most = max(counts, key=lambda other: (counts[other], other == key))
-        last = next(place for place in reversed(impatient) if place.key == most)
-        self._line.remove(last)
-        last.refuse(
+    def _evict(self, key: str) -> None:
+        """Refuse the newest job of the key with the longest queue; of two equal ones, of `key`."""
+        impatient = [job for job in self._queue if not job.patient]
+        counts = Counter(job.key for job in impatient)
+        longest = max(counts, key=lambda other: (counts[other], other == key))
+        newest = next(job for job in reversed(impatient) if job.key == longest)
+        self._queue.remove(newest)
+        newest.refuse(
             Unavailable(
-                f"The server has {len(self._line)} pictures waiting to be converted and takes no more. Try again "
+                f"The server has {len(self._queue)} images waiting to be converted and takes no more. Try again "
                 "later, or send PNG or JPEG files that need no conversion.",
                 code="media_queue_full",
                 retry_after=5,
             )
         )
 
-    def _call(self) -> None:
-        """Gives places away while there are some."""
-        while place := self._next():
-            self._line.remove(place)
-            self._turns[place.key] = max(self._turns.values(), default=0) + 1
-            self._working[place.key] += 1
-            self._pixels[place.key] += place.pixels
-            place.turn.set_result(None)
+    def _start_jobs(self) -> None:
+        while job := self._next():
+            self._queue.remove(job)
+            self._turns[job.key] = max(self._turns.values(), default=0) + 1
+            self._working[job.key] += 1
+            self._pixels[job.key] += job.pixels
+            job.turn.set_result(None)
 
-    def _next(self) -> _Place | None:
-        """The first in line of the key that has the fewest in work, and of several the one whose last turn is longest
-        ago. No other overtakes it, unless it is its own key that has no room for it: a large picture does not wait for
-        ever behind small ones."""
-        firsts: dict[str, _Place] = {}
-        for place in self._line:
-            firsts.setdefault(place.key, place)
-        for place in sorted(
-            firsts.values(), key=lambda first: (self._working[first.key], self._turns.get(first.key, 0))
-        ):
-            if self._working[place.key] < self._threads and self._pixels[place.key] + place.pixels <= self.max_pixels:
+    def _next(self) -> _Job | None:
+        """Return the first job of the key that has the fewest in work, and of equal keys the one whose last turn is
+        longest ago. None if that job has no room yet, so that a large image does not wait for ever behind small ones;
+        a key that has all it may have is passed over."""
+        firsts: dict[str, _Job] = {}
+        for job in self._queue:
+            firsts.setdefault(job.key, job)
+        for job in sorted(firsts.values(), key=lambda first: (self._working[first.key], self._turns.get(first.key, 0))):
+            if self._working[job.key] < self._threads and self._pixels[job.key] + job.pixels <= self.max_pixels:
                 room = self.max_pixels + self.max_pixels // RESERVE - self._pixels.total()
-                return place if self._working.total() <= self._threads and place.pixels <= room else None
+                return job if self._working.total() <= self._threads and job.pixels <= room else None
         return None
 
-    def _end(self, place: _Place, running: asyncio.Future[T]) -> None:
-        self._leave(place)
+    def _end(self, job: _Job, running: asyncio.Future[T]) -> None:
+        self._leave(job)
         if not running.cancelled():
             running.exception()  # without this look, asyncio would log those that came too late
 
-    def _leave(self, place: _Place) -> None:
-        self._working[place.key] -= 1
-        self._pixels[place.key] -= place.pixels
-        if not self._working[place.key]:
-            del self._working[place.key], self._pixels[place.key]
-        self._call()
-        if place.key not in self._working and all(other.key != place.key for other in self._line):
-            self._turns.pop(place.key, None)
+    def _leave(self, job: _Job) -> None:
+        self._working[job.key] -= 1
+        self._pixels[job.key] -= job.pixels
+        if not self._working[job.key]:
+            del self._working[job.key], self._pixels[job.key]
+        self._start_jobs()
+        if job.key not in self._working and all(other.key != job.key for other in self._queue):
+            self._turns.pop(job.key, None)
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
-    """One picture's place, in line or in work."""
+class _Job:
+    """One image, in the queue or in work."""
 
     key: str
     pixels: int
@@ -243,77 +241,67 @@ class _Place:
             self.turn.set_exception(error)
 
 
-class _Leash:
-    """Ends work in a thread from outside. It is entered for each read and write, and raises Undrawable once it is cut.
-    Then no write is under way, so the file may be closed."""
+class _Switch:
+    """Ends work in a thread from outside. The work enters it for each read and write, which raises Undrawable once it
+    is off. No write is under way then, so the file may be closed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._is_cut = False
+        self._is_off = False
 
-    def cut(self) -> None:
+    def turn_off(self) -> None:
         with self._lock:
-            self._is_cut = True
+            self._is_off = True
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        if self._is_cut:
+        if self._is_off:
             self._lock.release()
             raise Undrawable("its caller waits for it no more")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 
-class _Source:
-    """A blob on a leash."""
-
-    def __init__(self, blob: Blob, leash: _Leash) -> None:
+class _SwitchedBlob:
+    def __init__(self, blob: Blob, switch: _Switch) -> None:
         self._blob = blob
-        self._leash = leash
+        self._switch = switch
         self.size = blob.size
 
     def read(self, offset: int, length: int) -> bytes:
-        with self._leash:
+        with self._switch:
             pass
         return self._blob.read(offset, length)  # a file that is closed meanwhile raises, and gives nothing
 
 
-class _Target:
-    """A spool on a leash."""
-
-    def __init__(self, spool: Spool, leash: _Leash) -> None:
-        self._spool = spool
-        self._leash = leash
+class _SwitchedSink:
+    def __init__(self, sink: Sink, switch: _Switch) -> None:
+        self._sink = sink
+        self._switch = switch
 
     def write(self, data: bytes | bytearray) -> None:
-        with self._leash:
-            self._spool.write(data)
+        with self._switch:
+            self._sink.write(data)
 
 
-def _alone(work: Callable[[], T]) -> T:
-    """In a thread. Leaves nothing in memory but the result."""
+def _run_clean(work: Callable[[], T]) -> T:
+    """Run work in a thread, and leave nothing in memory but the result."""
     try:
         return work()
     except (Undrawable, ApiError, MemoryError) as error:
-        error.__cause__ = error.__context__ = None  # their frames hold pictures
+        error.__cause__ = error.__context__ = None  # their frames hold images
         raise error.with_traceback(None) from None
     finally:
-        _trim()
-
-
-def _trim() -> None:
-    """glibc's heaps, of which each thread has one, keep what libwebp gave back. Nothing where there is no glibc."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        # Each thread has a heap of glibc's, which keeps the memory that libwebp freed. Other systems have no such call.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _closing() -> Unavailable:
     return Unavailable("The server is going down.", retry_after=5)
 
 
-def _quieten() -> None:
-    """What Pillow finds odd in a picture's metadata is no news for the operator."""
+def _silence_warnings() -> None:
+    """Pillow's complaints about metadata are no news for the operator."""
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

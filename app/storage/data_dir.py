@@ -1,4 +1,4 @@
-"""The data directory: one process at a time, and the secret that signs URLs. Knows nothing of what is kept in it."""
+"""The data directory: one process at a time, and the secret that signs URLs. Knows nothing of its contents."""
 
 from __future__ import annotations
 
@@ -26,56 +26,42 @@ class DataDir:
     url_secret: bytes = field(repr=False)
 
     def folder(self, name: str) -> Path:
-        """A private directory within, made if it is missing. Raises DataDirError."""
+        """Return a private directory within, made if it is missing. Raises DataDirError."""
         path = self.path / name
-        try:
+        with _usable(path):
             path.mkdir(mode=_PRIVATE_DIRECTORY, exist_ok=True)
-        except OSError as error:
-            raise _unusable(path, error) from error
-        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-            raise _unusable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return path
 
 
 @contextlib.contextmanager
 def open_data_dir(path: Path, *, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> Iterator[DataDir]:
-    """Creates what is missing, and holds the directory until the block is left. Raises DataDirError.
+    """Create what is missing, and lock the directory until the block is left. Raises DataDirError.
 
-    The lock is the kernel's, so it ends with the process, however that ends.
+    The kernel's lock ends with the process, however that ends. Nothing is written before the lock is held, and the lock
+    file itself is never changed.
     """
-    with _locked(path):
-        try:
-            secret = _secret(path / _SECRET, random_bytes)
-        except OSError as error:
-            raise _unusable(path, error) from error
-        yield DataDir(path, secret)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Nothing is written before the lock is held, and the lock file itself is never changed."""
-    try:
+    with _usable(path):
         path.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
-    except OSError as error:
-        raise _unusable(path, error) from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataDirError(
-                f"Another gateway uses the data directory {str(path)!r}. Stop it, or give this one a directory of its "
-                "own: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
-            ) from None
-        except OSError as error:
-            raise _unusable(path, error) from error
-        yield
+        with _usable(path):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataDirError(
+                    f"Another gateway uses the data directory {str(path)!r}. Stop it, or give this one a directory of "
+                    "its own: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
+                ) from None
+            secret = _secret(path / _SECRET, random_bytes)
+        yield DataDir(path, secret)
     finally:
         os.close(lock)
 
 
 def _secret(path: Path, random_bytes: Callable[[int], bytes]) -> bytes:
-    """Kept over restarts, so that links which were handed out stay good."""
+    """Return the secret in the file, or a new one. It stays over restarts, so that links stay good."""
     try:
         found = path.read_bytes()
     except FileNotFoundError:
@@ -85,15 +71,15 @@ def _secret(path: Path, random_bytes: Callable[[int], bytes]) -> bytes:
             f"{str(path)!r} holds {len(found)} bytes where a secret of {SECRET_BYTES} is expected. Delete it and start "
             "again: links that were handed out before are then no longer good."
         )
-    with contextlib.suppress(OSError):  # somebody else's file, or a file system without modes
+    with contextlib.suppress(OSError):  # a file of another user, or a file system without modes
         path.chmod(_PRIVATE_FILE)
     return found
 
 
 def _new_secret(path: Path, secret: bytes) -> bytes:
-    """Under a temporary name until it is whole and on the disk; what a crash left under that name is written over."""
+    """Write the secret under a temporary name, and rename the file once it is on the disk."""
     unfinished = path.with_suffix(".new")
-    unfinished.unlink(missing_ok=True)  # so that its mode is ours
+    unfinished.unlink(missing_ok=True)  # an earlier crash may have left it, with another mode
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE)
     with os.fdopen(descriptor, "wb") as file:
         file.write(secret)
@@ -103,8 +89,13 @@ def _new_secret(path: Path, secret: bytes) -> bytes:
     return secret
 
 
-def _unusable(path: Path, error: OSError) -> DataDirError:
-    return DataDirError(
-        f"The data directory {str(path)!r} cannot be used ({error.strerror or error}). Make it writable for the user "
-        "that the gateway runs as, or name another: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
-    )
+@contextlib.contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Raise OSError as DataDirError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataDirError(
+            f"The data directory {str(path)!r} cannot be used ({error.strerror or error}). Make it writable for the "
+            "user that the gateway runs as, or name another: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
+        ) from error

@@ -1,12 +1,11 @@
-"""Where finished images are kept to be handed out as URLs: what a store does for the rest, as protocols. Each module
-here is a store, or about the links to what is in one; none knows requests or providers."""
+"""Finished images that are handed out as URLs: the protocols of a store. Knows neither requests nor providers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
-# What images are handed out as. Anything else is a lump of bytes, so that no browser takes it for a page.
+# The types under which images are handed out. Anything else is plain bytes, so that no browser takes it for a page.
 EXTENSIONS = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -27,8 +26,8 @@ MEDIA_TYPES = {extension: media_type for media_type, extension in EXTENSIONS.ite
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A finished image. It is there until `expires` (seconds since 1970), unless room had to be made before, which is
-    not done while it is held."""
+    """A finished image. It exists until `expires` (seconds since 1970), unless the store needs its room before. A file
+    that is held never makes room."""
 
     id: str
     extension: str
@@ -42,23 +41,23 @@ class StoredFile:
 
 
 class Writer(Protocol):
-    """An image on its way into a store, which shows nothing of it before `commit`."""
+    """An image on its way into a store. The store shows nothing of it before `commit`."""
 
     async def write(self, data: bytes) -> None:
         """Raises Unavailable when the disk takes no more."""
         ...
 
     async def commit(self, media_type: str) -> StoredFile:
-        """The image is whole, and held until it is released. Raises Unavailable when it cannot be kept."""
+        """End the image, and hold it until it is released. Raises Unavailable when it cannot be stored."""
         ...
 
     def abort(self) -> None:
-        """Forgets it. May be called at any time, and again; does nothing after `commit`."""
+        """Forget it. May be called at any time, and again; does nothing after `commit`."""
         ...
 
 
 class OpenFile(Protocol):
-    """A stored file that can be read to its end whatever becomes of it in the store. To be closed."""
+    """A stored file that is open: it stays readable when the store removes it. To be closed."""
 
     @property
     def file(self) -> StoredFile: ...
@@ -70,7 +69,7 @@ class OpenFile(Protocol):
 
 class Store(Protocol):
     def check_room(self) -> None:
-        """Before anything is drawn. Raises Unavailable while files that are held or unfinished take all the room."""
+        """Check before a drawing. Raises Unavailable while held or unfinished files take all the room."""
         ...
 
     async def begin(self) -> Writer:
@@ -78,9 +77,9 @@ class Store(Protocol):
         ...
 
     async def open(self, name: str) -> OpenFile | None:
-        """The file of that name; None if there is none, or none any more."""
+        """Return the file of that name; None if there is none, or none any more."""
         ...
 
     def release(self, file: StoredFile) -> None:
-        """From now on the file may make room for others. May be called again, and when the file is gone."""
+        """Let the file make room for others. May be called again, and when the file is gone."""
         ...

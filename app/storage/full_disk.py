@@ -1,4 +1,4 @@
-"""Which errors say that a disk is full, and a word to the operator when it is. Alone in knowing both."""
+"""Recognise a full disk, and warn the operator of it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def no_space() -> OSError:
 
 
 def free_bytes(path: Path) -> int:
-    """What the disk has left."""
+    """Return the free bytes of the disk."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
 
 
 class DiskAlarm:
-    """Tells that something could not be written, once each time that it begins. `tell` gets what happened, the folder
-    and the reason; `clock` gives seconds. For any number of threads."""
+    """Warns when something cannot be written: once, until `QUIET_SECONDS` pass without a failure. `warn` gets the
+    event, the folder and the reason; `clock` gives seconds. For any number of threads."""
 
-    def __init__(self, tell: Callable[..., None], clock: Callable[[], float]) -> None:
-        self._tell = tell
+    def __init__(self, warn: Callable[..., None], clock: Callable[[], float]) -> None:
+        self._warn = warn
         self._clock = clock
-        self._quiet_until = dict[str, float]()  # by what is told
+        self._quiet_until = dict[str, float]()  # by event
 
     def failed(self, folder: str, error: OSError) -> None:
-        what = "the disk is full" if is_full(error) else "the disk cannot be written to"
+        event = "the disk is full" if is_full(error) else "the disk cannot be written to"
         now = self._clock()
-        known, self._quiet_until[what] = now < self._quiet_until.get(what, now), now + QUIET_SECONDS
-        if not known:
-            self._tell(what, folder=folder, reason=error.strerror)
+        is_known, self._quiet_until[event] = now < self._quiet_until.get(event, now), now + QUIET_SECONDS
+        if not is_known:
+            self._warn(event, folder=folder, reason=error.strerror)

@@ -1,5 +1,5 @@
-"""The events of a drawing, kept while they pass, so that whoever comes later reads them from the start. Small events
-stay in memory; image data lies in memory or, once told to, in a nameless or a named file. Knows nothing of runs."""
+"""The events of a drawing, recorded while they pass, so that later readers get them from the start. Small events stay
+in memory; image data lies in memory or in a file. Knows nothing of runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.events import Event, ImageData
 
 
 class Blobs(Protocol):
-    """What image data lies in once it is no longer in memory."""
+    """The file that takes image data out of memory."""
 
     @property
     def size(self) -> int: ...
@@ -36,8 +36,8 @@ class Span:
     length: int
 
 
-# Bytes. A caller who is too slow cannot be told from one who keeps up until the buffers of two kernels are full, which
-# takes megabytes; so what all recordings hold is bounded by what a few fast ones need, and shared among many.
+# Bytes. A slow caller cannot be told from a fast one until the buffers of two kernels are full, which takes megabytes.
+# So the bound for all recordings is what a few fast callers need, and many share it.
 WORKING_SET = 16 * 1_048_576
 FREE_FOR_FEW = 44 * 1_048_576
 FEW = 2
@@ -46,7 +46,7 @@ READ_BACK = 65_536
 
 
 class Meter:
-    """How much image data all recordings together hold, and how much of it memory may hold at the most; bytes."""
+    """Counts the image data of all recordings together, and says how much of it memory may hold; bytes."""
 
     __slots__ = ("disk", "growing", "memory", "memory_limit")
 
@@ -57,7 +57,7 @@ class Meter:
         self.growing = 0  # recordings that have not ended
 
     def allows(self, held: int) -> bool:
-        """Whether a recording may go on holding so much in memory."""
+        """True if a recording may go on holding so much in memory."""
         if self.memory <= (FREE_FOR_FEW if self.growing <= FEW else WORKING_SET):
             return self.memory <= self.memory_limit
         share = max(SMALLEST_SHARE, WORKING_SET // max(1, self.growing))
@@ -65,10 +65,10 @@ class Meter:
 
 
 class Recording:
-    """Written by one, read by any number, each at its own pace.
+    """One writes, any number read, each at its own pace.
 
-    `spool` makes the file, which there is once `spill` was called, or more than `memory_bytes` are kept here or more
-    than `meter` allows everywhere. A disk that is full loses nothing while memory may take more.
+    `spool` makes the file. Data goes there once `spill` is called, or this recording holds more than `memory_bytes` or
+    than `meter` allows. A full disk loses nothing while memory may take more.
     """
 
     def __init__(self, spool: Callable[[], Blobs], meter: Meter, memory_bytes: int) -> None:
@@ -87,71 +87,78 @@ class Recording:
 
     def append(self, event: Event) -> None:
         """Raises OSError when neither disk nor memory has room."""
-        if type(event) is ImageData:
-            if self._spool is None or self._disk_full:
-                size = len(event.base64)
-                self.in_memory += size
-                self._meter.memory += size
-                self._log.append(event)
-                if self.in_memory > self._memory_bytes or not self._meter.allows(self.in_memory):
-                    self._relieve_memory()
-            else:
-                self._to_disk(self._spool, event)
-        else:
+        if type(event) is not ImageData:
             self._log.append(event)
+        elif self._spool is None or self._disk_full:
+            self._keep_in_memory(event)
+        else:
+            try:
+                span = _write(event, self._spool)
+            except OSError:
+                self._disk_full = True
+                self._keep_in_memory(event)
+            else:
+                self._log.append(span)
+                self._meter.disk += span.length
+                self.on_disk += span.length
         if self._readers:
             self._wake()
 
     def end(self, error: ApiError | None = None) -> None:
-        """The first end counts."""
+        """Only the first end counts."""
         if not self.ended:
             self._meter.growing -= 1
             self.ended, self.error = True, error.alone() if error else None
             self._wake()
 
     def spill(self) -> None:
-        """From now on image data lies in a file, what there is of it included. Raises OSError when the disk is full,
-        and all is as it was."""
+        """Move image data to the file, what comes later too. Raises OSError when the disk is full, and changes nothing
+        then."""
         if self._spool is not None or self._disk_full or self.closed:
             return
         try:
             spool = self._make_spool()
             try:
-                moved = [_moved(event, spool) for event in self._log]
+                log = [_write(event, spool) if type(event) is ImageData else event for event in self._log]
             except OSError:
                 spool.close()
                 raise
         except OSError:
             self._disk_full = True
             raise
-        self._lie_in(spool, moved)
+        self._use_file(spool, log)
 
     def move(self, blobs: Blobs) -> None:
-        """All image data lies in `blobs` from now on, in the order of its coming, without gaps; also for those who are
-        reading. For a recording that has ended."""
-        offset, moved = 0, list[Event | Span]()
+        """Use `blobs`, which holds all image data in its order and without gaps, also for readers under way. For a
+        recording that has ended."""
+        offset, log = 0, list[Event | Span]()
         for event in self._log:
             if type(event) is ImageData or type(event) is Span:
                 length = event.length if isinstance(event, Span) else len(event.base64)
-                moved.append(Span(offset, length))
+                log.append(Span(offset, length))
                 offset += length
             else:
-                moved.append(event)
+                log.append(event)
         before = self._spool
-        self._lie_in(blobs, moved)
+        self._use_file(blobs, log)
         if before is not None:
             before.close()
 
     def fresh(self) -> Recording:
-        """An empty one with the same room."""
+        """Return an empty one with the same room."""
         return Recording(self._make_spool, self._meter, self._memory_bytes)
 
     @property
     def length(self) -> int:
         return len(self._log)
 
+    @property
+    def waiting(self) -> int:
+        """The number of readers that wait for more."""
+        return len(self._readers)
+
     def at(self, index: int) -> Iterable[Event]:
-        """One event; image data that lies on disk in several small ones, so that a slow reader holds little."""
+        """Return one event; image data on disk in several small ones, so that a slow reader holds little."""
         item = self._log[index]
         if isinstance(item, Span):
             end = item.offset + item.length
@@ -160,12 +167,12 @@ class Recording:
         return (item,)
 
     def check(self) -> None:
-        """Raises the ApiError that ended it."""
+        """Raise the ApiError that ended it."""
         if self.error:
             raise self.error.alone()
 
     async def changed(self) -> None:
-        """Waits until something is appended or the end is known."""
+        """Wait until an event is appended or the end is known."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._readers.append(waiter)
         try:
@@ -175,7 +182,7 @@ class Recording:
                 self._readers.remove(waiter)
 
     async def follow(self) -> AsyncGenerator[Event, None]:
-        """From the start to the end, waiting where there is nothing yet. Raises the ApiError that ended it."""
+        """Yield all events, and wait for those to come. Raises the ApiError that ended it."""
         index = 0
         while True:
             while index < len(self._log):
@@ -188,7 +195,7 @@ class Recording:
             await self.changed()
 
     def log(self) -> list[Event | Span]:
-        """All there is, to be stored; what lies in the file by its place there."""
+        """Return all there is, to be stored: image data in the file as its span."""
         return list(self._log)
 
     def read(self, span: Span) -> bytes:
@@ -199,14 +206,14 @@ class Recording:
 
     @classmethod
     def stored(cls, log: list[Event | Span], spool: Blobs, meter: Meter, error: ApiError | None) -> Recording:
-        """One that has ended, from a store."""
+        """Return a recording that has ended, from a store."""
         recording = cls(lambda: spool, meter, 0)
-        recording._lie_in(spool, log)
+        recording._use_file(spool, log)
         recording.end(error)
         return recording
 
     def close(self) -> None:
-        """Forgets everything. Whoever is still reading is told so, lest half of it look like all."""
+        """Forget everything. Readers under way get an error, so that none takes a half for the whole."""
         self.end()
         if self.error is None:
             self.error = Unavailable("The images are not kept any more.", code="run_not_kept", should_retry=False)
@@ -219,33 +226,22 @@ class Recording:
             self._spool.close()
             self._spool = None
 
-    def _lie_in(self, spool: Blobs, log: list[Event | Span]) -> None:
+    def _use_file(self, spool: Blobs, log: list[Event | Span]) -> None:
         self._meter.memory -= self.in_memory
         self._meter.disk += spool.size - self.on_disk
         self._log, self._spool = log, spool
         self.in_memory, self.on_disk = 0, spool.size
 
-    def _relieve_memory(self) -> None:
-        with suppress(OSError):  # memory goes on as far as it may
-            self.spill()
-        if self._disk_full and self._meter.memory > self._meter.memory_limit:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _to_disk(self, spool: Blobs, event: ImageData) -> None:
+    def _keep_in_memory(self, event: ImageData) -> None:
         size = len(event.base64)
-        try:
-            span = Span(spool.size, size)
-            spool.write(event.base64)
-        except OSError:
-            self._disk_full = True
-            self.in_memory += size
-            self._meter.memory += size
-            self._log.append(event)
-            self._relieve_memory()
-            return
-        self._log.append(span)
-        self._meter.disk += size
-        self.on_disk += size
+        self.in_memory += size
+        self._meter.memory += size
+        self._log.append(event)
+        if self.in_memory > self._memory_bytes or not self._meter.allows(self.in_memory):
+            with suppress(OSError):  # memory goes on as far as it may
+                self.spill()
+            if self._disk_full and self._meter.memory > self._meter.memory_limit:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _wake(self) -> None:
         readers, self._readers = self._readers, []
@@ -254,9 +250,7 @@ class Recording:
                 reader.set_result(None)
 
 
-def _moved(event: Event | Span, spool: Blobs) -> Event | Span:
-    if type(event) is not ImageData:
-        return event
+def _write(event: ImageData, spool: Blobs) -> Span:
     span = Span(spool.size, len(event.base64))
     spool.write(event.base64)
     return span

@@ -1,5 +1,5 @@
-"""Links to stored files: signed and expiring, so that a link alone is enough to read its file and nothing else. Knows
-no file and no request."""
+"""Links to stored files: signed and expiring, so that a link alone suffices to read its file and nothing else. Knows no
+file and no request."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from app.errors import ApiError
 from app.storage.files import StoredFile
 
 PATH = "/files/"
-# Exactly what `Signer.url` writes: one spelling of each link, so that nothing in it can be said twice or otherwise.
+# Exactly what `Signer.url` writes: each link has one spelling only.
 _QUERY = re.compile(r"key=([0-9a-f]{16})&expires=([0-9]{1,15})&signature=([0-9a-f]{64})")
-_PURPOSE = "image-gateway link 1"  # the secret may serve others some day
+_PURPOSE = "image-gateway link 1"  # the secret may get other purposes
 
 
-def named(url: str) -> str:
-    """The name of the file to which a link of ours leads; of another address, something that is no name of a file."""
+def file_name(url: str) -> str:
+    """Return the name of the file that a link of ours leads to; for other URLs, a text that names no file."""
     return url.partition("?")[0].rpartition(PATH)[2]
 
 
@@ -29,21 +29,21 @@ class Signer:
         self._clock = clock
 
     def url(self, base_url: str, key: str, file: StoredFile) -> str:
-        """The address of `file` under `base_url` (no trailing slash), handed out to the virtual key named `key`."""
+        """Return the link to `file` under `base_url` (no trailing slash) for the API key named `key`."""
         digest = self.key_digest(key)
         signature = self._signature(file.name, digest, str(file.expires))
         return f"{base_url}{PATH}{file.name}?key={digest}&expires={file.expires}&signature={signature}"
 
     def check(self, name: str, query: str) -> None:
-        """Whether the link leads to the file `name`, still. Raises ApiError, 403: `url_invalid` or `url_expired`."""
-        said = _QUERY.fullmatch(query)
-        if not said or not hmac.compare_digest(self._signature(name, said[1], said[2]), said[3]):
-            raise _refused("This link is not one that this server has signed. Use it exactly as it came.", "invalid")
-        if int(said[2]) <= self._clock():
-            raise _refused("This link has expired. Ask for the image again, or download images sooner.", "expired")
+        """Check that the link leads to the file `name`, still. Raises ApiError, 403: `url_invalid` or `url_expired`."""
+        match = _QUERY.fullmatch(query)
+        if not match or not hmac.compare_digest(self._signature(name, match[1], match[2]), match[3]):
+            raise _refusal("This link is not one that this server has signed. Use it exactly as it came.", "invalid")
+        if int(match[2]) <= self._clock():
+            raise _refusal("This link has expired. Ask for the image again, or download images sooner.", "expired")
 
     def key_digest(self, key: str) -> str:
-        """Tells nothing of the key but whether two are the same."""
+        """Return a text that reveals nothing of the key but whether two are the same."""
         return self._mac("key", key)[:16]
 
     def _signature(self, name: str, key: str, expires: str) -> str:
@@ -54,5 +54,5 @@ class Signer:
         return hmac.digest(self._secret, message, "sha256").hex()
 
 
-def _refused(message: str, how: str) -> ApiError:
+def _refusal(message: str, how: str) -> ApiError:
     return ApiError(message, status=403, type="invalid_request_error", code=f"url_{how}", should_retry=False)

@@ -1,5 +1,5 @@
-"""Bytes kept until a request is over: in memory while they are few, in a nameless file beyond, and all together within
-a budget. No HTTP here."""
+"""Bytes that live as long as a request: in memory while they are few, in a nameless file beyond, and all together
+within a budget. No HTTP here."""
 
 from __future__ import annotations
 
@@ -9,55 +9,54 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import IO, Self
 
 Bytes = bytes | bytearray | memoryview
 
-
-KEPT_FILES, KEPT_BYTES = 8, 16 * 1_048_576  # how many, and how large each may be
+KEPT_FILES, KEPT_BYTES = 8, 16 * 1_048_576  # spare files: how many, and how large each may be
 
 
 class Files:
     """Files without a name (`O_TMPFILE` where the system has it), so that not even SIGKILL leaves one behind.
 
-    Some are kept and written again: to make new ones, and to free their pages, takes longer than the bytes do. What an
-    earlier user wrote is beyond reach, since nobody reads further than it has written. For any number of threads.
+    Some stay as spares and are written again: to make new ones, and to free their pages, takes longer than to write the
+    bytes. The bytes of an earlier user are beyond reach, since a spool reads no further than it wrote. For any number
+    of threads.
     """
 
     def __init__(
         self, directory: str | None = None, keep: int = 0, report: Callable[[OSError], None] = lambda _: None
     ) -> None:
-        """They lie in `directory`, or in the system's own place (None); up to `keep` are kept for later. `report` is
-        told of what cannot be written."""
+        """They lie in `directory`, or in the system's own place (None); up to `keep` are spares. `report` gets each
+        error of a file that cannot be written."""
         self._directory = directory
         self._keep = keep
         self.report = report
-        self._kept: list[IO[bytes]] = []
+        self._spares: list[IO[bytes]] = []
 
     def take(self) -> IO[bytes]:
         """Raises OSError."""
         try:
-            return self._kept.pop()
+            return self._spares.pop()
         except IndexError:
             return tempfile.TemporaryFile(buffering=0, dir=self._directory)
 
     def give_back(self, file: IO[bytes], size: int) -> None:
         """`size`: bytes that were written."""
-        if size <= KEPT_BYTES and len(self._kept) < self._keep:
-            self._kept.append(file)
+        if size <= KEPT_BYTES and len(self._spares) < self._keep:
+            self._spares.append(file)
         else:
             file.close()
 
     def close(self) -> None:
-        """Whatever is given back from now on is not kept."""
+        """Close the spares, and from now on each file that is given back."""
         self._keep = 0
-        while self._kept:
-            self._kept.pop().close()
+        while self._spares:
+            self._spares.pop().close()
 
 
 class Budget:
-    """The most bytes that all uploads may hold, and what they hold now. For any number of threads."""
+    """The most bytes that all uploads may hold, and those that they hold now. For any number of threads."""
 
     def __init__(self, disk_bytes: int = sys.maxsize, memory_bytes: int = sys.maxsize) -> None:
         self.disk_bytes = disk_bytes
@@ -67,7 +66,7 @@ class Budget:
         self._lock = threading.Lock()
 
     def take(self, disk: int, memory: int, memory_bytes: int) -> bool:
-        """Takes so much more (or less) of both, unless more of one would exceed the budget. `memory_bytes`: the most
+        """Take so much more (or less) of both, unless more of one would exceed the budget. `memory_bytes`: the most
         that memory may hold afterwards."""
         with self._lock:
             if (disk > 0 and self.disk + disk > self.disk_bytes) or (
@@ -80,32 +79,33 @@ class Budget:
 
 
 class Share:
-    """What one request takes of the budget, until it is closed."""
+    """The part of the budget that one request takes, until it is closed."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._disk = self._memory = 0
 
     def hold(self, count: int) -> bool:
-        """Takes memory for what cannot go to disk; False if there is none left."""
+        """Take memory for bytes that cannot go to disk; False if there is none left."""
         return self._take(0, count, self._budget.memory_bytes)
 
     def hold_for_now(self, count: int) -> bool:
-        """Takes memory for what may go to disk; False if half of all is taken: the rest is for what cannot."""
+        """Take memory for bytes that may go to disk; False if half of all is taken: the rest is for those that
+        cannot."""
         return self._take(0, count, self._budget.memory_bytes // 2)
 
     def store(self, count: int, moved: int = 0) -> None:
-        """Takes room on disk for `count` bytes more, and for `moved` that leave memory. Raises OSError."""
+        """Take room on disk for `count` bytes more, and for `moved` that leave memory. Raises OSError."""
         if not self._take(count + moved, -moved, 0):
             raise OSError(errno.EDQUOT, "the uploads under way take all of 'server.max_uploads_mb'")
 
     @property
     def left(self) -> int:
-        """Bytes on disk."""
+        """The bytes on disk that all uploads have left."""
         return self._budget.disk_bytes - self._budget.disk
 
     def close(self) -> None:
-        """Gives everything back. May be called again."""
+        """Give everything back. May be called again."""
         self._take(-self._disk, -self._memory, 0)
 
     def _take(self, disk: int, memory: int, memory_bytes: int) -> bool:
@@ -120,7 +120,7 @@ class Spool:
     """A Blob that grows at its end. Read from any thread, once nothing is written any more."""
 
     def __init__(self, memory_bytes: int, files: Files | None = None, share: Share | None = None) -> None:
-        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`; all of it counts as of `share`."""
+        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`; all of it counts against `share`."""
         self._share = share
         self._memory = bytearray()
         self._memory_bytes = memory_bytes
@@ -139,7 +139,7 @@ class Spool:
         return self._file is not None
 
     def write(self, data: Bytes) -> None:
-        """Appends. Raises OSError when the disk is full or the budget used up, ValueError when closed."""
+        """Append. Raises OSError when the disk is full or the budget used up, ValueError when closed."""
         if self._closed:
             raise ValueError("the spool is closed")
         length, share = len(data), self._share
@@ -159,20 +159,20 @@ class Spool:
         self._size += length
 
     def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`, fewer at the end. Raises ValueError when closed."""
+        """Return `length` bytes from `offset`, fewer at the end. Raises ValueError when closed."""
         if self._closed:
             raise ValueError("the spool is closed")
-        length = max(0, min(length, self._size - offset))
+        length = max(0, min(length, self._size - offset))  # the file may hold bytes of an earlier user
         if self._file is None:
             data = bytes(memoryview(self._memory)[offset : offset + length])
         else:
-            data = _read_all(self._descriptor, length, offset)
-        if self._closed:  # meanwhile, by another thread: the file may be another's already
+            data = os.pread(self._descriptor, length, offset)
+        if self._closed:  # meanwhile, by another thread: the file may belong to another spool already
             raise ValueError("the spool is closed")
         return data
 
     def close(self) -> None:
-        """Forgets the bytes. May be called again."""
+        """Forget the bytes. May be called again."""
         self._closed = True
         self._memory = bytearray()
         if self._file is not None:
@@ -187,8 +187,7 @@ class Spool:
 
 
 class Uploads:
-    """Owns the spools of one request, and its share of the budget: leaving the `with` block closes them all, however it
-    is left."""
+    """The spools of one request, and its share of the budget. The end of the `with` block closes them all."""
 
     def __init__(self, files: Files | None = None, budget: Budget | None = None) -> None:
         self.share = Share(budget or Budget())
@@ -208,20 +207,8 @@ class Uploads:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _read_all(descriptor: int, length: int, offset: int) -> bytes:
-    data = os.pread(descriptor, length, offset)
-    while len(data) < length:  # a signal cut it short
-        more = os.pread(descriptor, length - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
-    return data
 
 
 def _write_all(descriptor: int, data: Bytes, offset: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from app.upstream.addresses import FetchError, address_of
+from app.upstream.addresses import FetchError, parse_url
 
 if TYPE_CHECKING:
     from tldextract import TLDExtract
@@ -18,7 +18,7 @@ async def own_address(text: str, base_url: str) -> URL | None:
     """The address that an answer names, if it is its provider's own: same scheme, host and port as `base_url`, or https
     at a host of the same registrable domain (`bfl.ai`, `example.co.uk`). None for any other."""
     try:
-        address, home = address_of(text), address_of(base_url)
+        address, home = parse_url(text), parse_url(base_url)
     except FetchError:
         return None
     if address.origin() == home.origin():

@@ -41,7 +41,7 @@ def misfit(request: ImageRequest, profile: Profile) -> Misfit:
     return found
 
 
-def test_the_table_of_parameters_is_what_the_code_does() -> None:
+def test_the_table_of_parameters_describes_the_code() -> None:
     command = [sys.executable, "scripts/parameter_table.py"]
     rendered = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert (ROOT / "docs/parameters.md").read_text(encoding="utf-8") == rendered, f"run {command} > docs/parameters.md"
@@ -62,9 +62,9 @@ def test_a_host_that_knows_no_count_draws_one_at_a_time() -> None:
 
 @pytest.mark.parametrize(
     ("name", "works"),
-    [("num_images", "say 'n'"), ("inference_steps", "say 'steps'"), ("picture", "send the pictures as files")],
+    [("num_images", "say 'n'"), ("inference_steps", "say 'steps'"), ("picture", "send the images as files")],
 )
-def test_what_the_gateway_says_by_another_name_cannot_be_said_beside_it(name: str, works: str) -> None:
+def test_a_field_that_the_gateway_sets_cannot_be_set_by_the_providers_name(name: str, works: str) -> None:
     """Or fifty images would be drawn, and one of them kept."""
     can = Profile(parameters={"n": "num_images", "steps": "inference_steps"}, image_field="picture", extra="pass")
     found = misfit(asked(GENERATIONS, parameters={"steps": 4}, extra=((name, 50),)), can)
@@ -118,7 +118,7 @@ PRESET_DEPLOYMENTS = [
 
 
 @given(requests, profiles.map(at) | st.sampled_from(PRESET_DEPLOYMENTS))
-def test_what_is_asked_is_sent_done_here_reported_or_refused(request: ImageRequest, deployment: Deployment) -> None:
+def test_each_wish_is_sent_done_here_reported_or_refused(request: ImageRequest, deployment: Deployment) -> None:
     found, can = fit(request, deployment), deployment.profile
     if isinstance(found, Misfit):
         assert found.reason
@@ -148,7 +148,7 @@ def test_what_is_asked_is_sent_done_here_reported_or_refused(request: ImageReque
 
 
 @pytest.mark.parametrize("deployment", PRESET_DEPLOYMENTS, ids=lambda deployment: deployment.name)
-def test_every_model_of_the_presets_does_what_it_is_for(deployment: Deployment) -> None:
+def test_every_model_of_the_presets_serves_its_operations(deployment: Deployment) -> None:
     for operation in deployment.profile.operations:
         more = {"mask": upload()} if deployment.profile.mask_required else {}
         assert isinstance(fit(asked(operation, **more), deployment), Fitted)
@@ -181,7 +181,7 @@ SOME = Profile(parameters={"size": "size"}, max_images=2)
         (asked(parameters={"output_format": "svg"}), SOME, "output_format", "unsupported_parameter", "png, jpeg, webp"),
     ],
 )  # fmt: skip
-def test_a_misfit_names_its_field_and_what_would_work(
+def test_a_misfit_names_its_field_and_a_remedy(
     request_: ImageRequest, profile: Profile, param: str, code: str, works: str
 ) -> None:
     found = misfit(request_, profile)
@@ -206,7 +206,7 @@ def test_dropped_hints_are_reported_as_the_caller_spelt_them() -> None:
     assert fitted(request, Profile()).dropped == ()
 
 
-def test_without_a_picture_nobody_who_is_known_is_told_how_closely_to_keep_to_it() -> None:
+def test_without_an_image_no_known_host_gets_the_input_fidelity() -> None:
     profile, hint = Profile(parameters={"input_fidelity": "input_fidelity"}), {"input_fidelity": "high"}
     assert fitted(asked(parameters=hint), profile).request.parameters == {}
     assert fitted(asked(parameters=hint), profile).dropped == ("input_fidelity",)
@@ -231,7 +231,7 @@ def test_a_prompt_of_a_variation_is_a_hint() -> None:
 # --- sizes ---
 
 
-def test_a_size_that_follows_the_input_is_left_to_who_looks_into_it() -> None:
+def test_a_size_that_follows_the_input_is_left_to_the_inputs() -> None:
     picture = replace(upload(), size=Size(641, 479))
     found = fitted(asked(EDITS, images=(picture,)), Profile(default_size="input", size=SizeRule(multiple_of=16)))
     assert (found.request.size, found.mapped) == (None, ())
@@ -243,7 +243,7 @@ def test_a_size_that_was_asked_for_is_not_derived(default: Any) -> None:
     assert (found.request.size, found.mapped) == (Size(320, 320), ())
 
 
-def test_a_default_size_is_sent_where_nobody_asks_and_told_where_it_is_not_the_inputs() -> None:
+def test_a_default_size_is_sent_unless_one_is_asked_for_and_reported_unless_it_is_the_inputs() -> None:
     profile = Profile(default_size=Size(512, 512))
     assert fitted(asked(), profile).request.size == Size(512, 512)
     for size, mapped in ((Size(512, 512), ()), (Size(640, 480), ("size=512x512",))):
@@ -251,7 +251,7 @@ def test_a_default_size_is_sent_where_nobody_asks_and_told_where_it_is_not_the_i
         assert (found.request.size, found.mapped) == (Size(512, 512), mapped)
 
 
-def test_a_default_size_is_neither_sent_nor_told_where_no_size_can_be_said() -> None:
+def test_a_default_size_is_neither_sent_nor_reported_if_no_size_can_be_chosen() -> None:
     found = fitted(asked(EDITS), Profile(parameters={}, default_size=Size(512, 512)))
     assert (found.request.size, found.mapped) == (None, ())
 

@@ -52,7 +52,7 @@ def refused(
 @pytest.mark.parametrize("name", ["black-forest-labs/FLUX.1-schnell", "flux", "fast"])
 def test_a_model_answers_to_its_name_and_its_aliases(name: str) -> None:
     assert CATALOG.find(name, ANONYMOUS) is FLUX
-    assert CATALOG.described(name, ANONYMOUS) is FLUX
+    assert CATALOG.get(name, ANONYMOUS) is FLUX
     assert [each.deployment for each in CATALOG.candidates(ask(name), ANONYMOUS)] == list(FLUX.deployments)
 
 
@@ -83,11 +83,11 @@ def test_models_are_listed_in_the_order_of_the_configuration() -> None:
         (("nothing",), []),
     ],
 )
-def test_a_key_sees_what_its_globs_name(globs: tuple[str, ...], seen: list[Model]) -> None:
+def test_a_key_sees_the_models_that_its_globs_name(globs: tuple[str, ...], seen: list[Model]) -> None:
     assert CATALOG.visible(key(*globs)) == seen
 
 
-def test_who_may_use_a_model_by_one_name_may_use_it_by_all() -> None:
+def test_a_key_that_may_use_a_model_by_one_name_may_use_it_by_all() -> None:
     for name in ("flux", "fast", FLUX.name):
         assert CATALOG.find(name, key("fast")) is FLUX
 
@@ -104,7 +104,7 @@ def test_a_model_outside_the_keys_list_does_not_exist_for_it() -> None:
 @pytest.mark.parametrize("name", ["fill", "no-such-model"])
 def test_under_the_list_of_models_it_is_not_found(name: str) -> None:
     with pytest.raises(NotFound) as caught:
-        CATALOG.described(name, key("flux"))
+        CATALOG.get(name, key("flux"))
     assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", None)
     assert repr(name) in caught.value.message
 
@@ -119,7 +119,7 @@ def test_only_those_that_can_are_asked_in_their_order() -> None:
     assert only.deployment.model == "both-1"
 
 
-def test_when_none_can_the_field_is_named_and_what_would_work() -> None:
+def test_a_refusal_names_the_field_and_a_remedy() -> None:
     error = refused("flux", parameters={"seed": 1})
     assert (error.type, error.param, error.code) == ("invalid_request_error", "seed", "unsupported_parameter")
     assert error.message == (
@@ -127,7 +127,7 @@ def test_when_none_can_the_field_is_named_and_what_would_work() -> None:
     )
 
 
-def test_of_several_deployments_the_one_that_comes_nearest_is_told_of() -> None:
+def test_a_refusal_speaks_of_the_deployment_that_comes_nearest() -> None:
     knows_seeds = Profile(parameters={"seed": "seed"})
     catalog = Catalog([model("flux", Profile(parameters={}), knows_seeds), model("fill", EDITOR, knows_seeds)])
     asked_for = {"seed": 1, "negative_prompt": "x"}
@@ -137,7 +137,7 @@ def test_of_several_deployments_the_one_that_comes_nearest_is_told_of() -> None:
         assert caught.value.param == "negative_prompt"
 
 
-def test_of_deployments_that_come_equally_near_the_first_is_told_of() -> None:
+def test_a_refusal_speaks_of_the_first_of_equally_near_deployments() -> None:
     catalog = Catalog(
         [model("flux", Profile(parameters={"seed": "seed"}), Profile(parameters={"negative_prompt": ""}))]
     )
@@ -156,7 +156,7 @@ def test_a_size_that_does_not_fit_is_refused_with_the_nearest_that_would() -> No
     assert "Models that can" not in error.message
 
 
-def test_an_operation_that_the_model_does_not_do_is_refused_with_what_it_does() -> None:
+def test_an_operation_that_the_model_lacks_is_refused_with_those_that_it_has() -> None:
     error = refused("fill")
     assert (error.param, error.code) == ("model", "unsupported_operation")
     assert "it does edits" in error.message
@@ -168,7 +168,7 @@ def test_no_model_is_proposed_that_the_key_may_not_use() -> None:
     assert "both" in refused("flux", key("flux", "b*"), parameters={"seed": 1}).message
 
 
-def test_of_many_models_that_can_only_a_few_are_proposed() -> None:
+def test_only_a_few_of_many_able_models_are_proposed() -> None:
     catalog = Catalog([FLUX, *(model(f"m{number}", Profile()) for number in range(20))])
     with pytest.raises(InvalidRequest, match=r"m0, m1, m2, m3, m4\.$"):
         catalog.candidates(ask("flux", parameters={"seed": 1}), ANONYMOUS)

@@ -34,7 +34,7 @@ def test_the_nearest_size_is_always_allowed(rule: SizeRule, size: Size) -> None:
 
 
 @given(rules(), sizes)
-def test_what_is_allowed_is_its_own_nearest(rule: SizeRule, size: Size) -> None:
+def test_an_allowed_size_is_its_own_nearest(rule: SizeRule, size: Size) -> None:
     nearest = rule.nearest(size)
     assert rule.nearest(nearest) == nearest
     if rule.allows(size):
@@ -91,7 +91,7 @@ def test_the_nearest_is_close_in_shape_first(rule: SizeRule, size: str, nearest:
         (SizeRule(list=(Size(8, 16),)), ["8x16"], ["16x8", "8x8"]),
     ],
 )
-def test_a_rule_allows_what_it_says(rule: SizeRule, allowed: list[str], refused: list[str]) -> None:
+def test_a_rule_allows_its_sizes(rule: SizeRule, allowed: list[str], refused: list[str]) -> None:
     def allows(text: str) -> bool:
         size = Size.parse(text)
         return size is not None and rule.allows(size)
@@ -136,5 +136,5 @@ def test_a_size_is_read_as_people_write_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "auto", "1024", "x", "0x0", "0x1", "1x0", "01x1", "-1x1", "1.5x2", "1x1x1",
                                   "100000x1", "1 x 1", "1*1", "\u0661x\u0661", "1x1\n2"])  # fmt: skip
-def test_what_names_no_size_is_none(text: str) -> None:
+def test_a_text_that_names_no_size_is_none(text: str) -> None:
     assert Size.parse(text) is None

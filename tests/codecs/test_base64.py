@@ -15,16 +15,16 @@ def test_however_text_is_cut_it_reads_the_same(data: bytes, cuts: list[int]) -> 
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     read = b"".join(groups.decode(text[start:end]) for start, end in pairwise(edges))
     assert read == data
-    assert not groups.cut
+    assert not groups.is_cut
 
 
 def test_half_a_group_is_kept_back() -> None:
     groups = Base64Carry()
     assert groups.decode(b"AAAAA") == bytes(3)
-    assert groups.cut
+    assert groups.is_cut
 
 
 @pytest.mark.parametrize("text", [b"AA*A", b"A=AA", b"\xff\xff\xff\xff"])
-def test_what_is_no_base64_is_refused(text: bytes) -> None:
+def test_text_that_is_no_base64_is_refused(text: bytes) -> None:
     with pytest.raises(binascii.Error):
         Base64Carry().decode(text)

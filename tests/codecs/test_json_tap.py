@@ -235,7 +235,7 @@ def test_bad_escapes_and_lone_surrogates_in_a_tapped_string_are_errors(spelt: by
     fails(b'{"b64_json":"AAAA' + spelt + b'"}', "escape or half of a surrogate")
 
 
-def test_what_the_object_around_a_string_says_can_be_asked_for_without_the_rest() -> None:
+def test_the_object_around_a_string_can_be_parsed_without_the_rest() -> None:
     document = b'{"a":1,"data":[{"b64_json":"AAAA","seed":7},{"x":[1,{"y":2}],"b64_json":"BBBB"}],"z":3}'
     for size in (1, 7, len(document)):
         tap = JsonTap(frozenset({"b64_json"}))
@@ -296,7 +296,7 @@ def test_a_tapped_string_may_lie_in_a_list_at_the_top() -> None:
     assert tap_everywhere(b'[1,[],"x",{"b64_json":"A"}]')[0] == [((3, "b64_json"), b"A")]
 
 
-def test_of_a_key_that_comes_twice_both_strings_are_tapped_and_the_last_value_is_kept() -> None:
+def test_a_key_that_comes_twice_has_both_strings_tapped_and_the_last_value_in_the_document() -> None:
     found, skeleton = tap_everywhere(b'{"b64_json":"A","b64_json":"B","b64_json":null,"a":1,"a":2}')
     assert [content for _, content in found] == [b"A", b"B"]
     assert skeleton == {"b64_json": None, "a": 2}
@@ -312,7 +312,7 @@ def test_a_chunk_wholly_inside_a_tapped_string_is_passed_on_without_a_copy() -> 
     assert parser.feed(b'"}') == [StringEnds()]
 
 
-def test_what_flows_through_is_not_kept() -> None:
+def test_tapped_strings_are_not_in_the_skeleton() -> None:
     parser = JsonTap(KEYS, max_skeleton=100)
     parser.feed(b'{"b64_json":"')
     for _ in range(100):

@@ -62,7 +62,7 @@ def test_the_callers_word_counts_before_its_keys_the_models_and_the_gateways(
 
 
 @pytest.mark.parametrize("where", ["key", "model", "gateway"])
-def test_a_default_does_not_change_what_is_streamed(store: DiskStore, where: str) -> None:
+def test_a_default_does_not_change_a_stream(store: DiskStore, where: str) -> None:
     """The SDKs' types of events know `b64_json` alone."""
     delivery = Delivery(store, "url" if where == "gateway" else "b64_json")
     key: Result | None = "url" if where == "key" else None
@@ -84,7 +84,7 @@ async def test_links_are_refused_before_anything_is_drawn_while_there_is_no_room
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_what_is_linked_is_held_unless_nobody_is_told_of_it(store: DiskStore, stream: bool) -> None:
+async def test_linked_files_are_held_unless_the_caller_gets_no_link(store: DiskStore, stream: bool) -> None:
     async def drawn(*last: Event | Exception) -> AsyncGenerator[Event, None]:
         for event in (Served("p", "m", 1), *IMAGE, *last):
             if isinstance(event, Exception):

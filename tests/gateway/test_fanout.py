@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.errors import ApiError
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served
-from app.gateway.fanout import FinishedImages, in_a_row, parts, together
+from app.gateway.fanout import FinishedImages, draw_in_a_row, draw_together, missing_parts
 from app.storage.recording import Meter, Recording
 from app.storage.spool import Spool
 
@@ -61,7 +61,7 @@ class Workers:
     def together(
         self, n: int, at_a_time: int, drawn: FinishedImages, *, at_once: int = 10, stream: bool = False
     ) -> AsyncGenerator[Event, None]:
-        return together(n, at_a_time, self.draw, self.recording, drawn, at_once=at_once, as_they_land=stream)
+        return draw_together(n, at_a_time, self.draw, self.recording, drawn, at_once=at_once, as_they_land=stream)
 
 
 def data(index: int) -> bytes:
@@ -106,8 +106,8 @@ def expected(n: int) -> dict[int, bytes]:
 
 
 @given(n=st.integers(1, 10), at_a_time=st.integers(1, 10), have=st.sets(st.integers(0, 9)))
-def test_parts_are_what_is_missing_in_rows_that_are_not_too_long(n: int, at_a_time: int, have: set[int]) -> None:
-    found = parts(n, at_a_time, have)
+def test_parts_are_the_missing_images_in_rows_that_are_not_too_long(n: int, at_a_time: int, have: set[int]) -> None:
+    found = missing_parts(n, at_a_time, have)
     assert [index for first, count in found for index in range(first, first + count)] == [
         index for index in range(n) if index not in have
     ]
@@ -134,13 +134,13 @@ async def test_an_upstream_that_gives_fewer_than_asked_is_asked_for_the_rest() -
     assert workers.calls == [(0, 3), (3, 2), (1, 2), (4, 1), (2, 1)]
     drawn.close()
     workers = Workers(most=2)
-    assert images(await collected(in_a_row(5, workers.draw))) == expected(5)
+    assert images(await collected(draw_in_a_row(5, workers.draw))) == expected(5)
     assert workers.calls == [(0, 5), (2, 3), (4, 1)]
 
 
 async def test_an_upstream_that_gives_none_may_have_been_paid() -> None:
     with pytest.raises(ApiError, match="without an image") as first:
-        await collected(in_a_row(2, Workers(most=0).draw))
+        await collected(draw_in_a_row(2, Workers(most=0).draw))
     with pytest.raises(ApiError, match="without an image") as second:
         await collected(Workers(most=0).together(2, 1, FinishedImages()))
     for error in (first.value, second.value):
@@ -186,7 +186,7 @@ async def test_when_a_part_has_failed_no_other_is_begun() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 3), (3, 0)])
-async def test_a_failure_that_may_have_been_paid_is_told_before_one_that_was_not(order: tuple[int, int]) -> None:
+async def test_a_failure_that_may_have_been_paid_is_raised_before_one_that_was_not(order: tuple[int, int]) -> None:
     workers, drawn = Workers(), FinishedImages()
     workers.fails = {order[0]: unpaid(), order[1]: paid()}
     with pytest.raises(ApiError, match="cut"):
@@ -208,7 +208,7 @@ async def test_an_image_that_lands_is_not_held_up_by_one_that_does_not() -> None
 
 @pytest.mark.parametrize("after", range(12))
 @pytest.mark.parametrize("failure", [None, unpaid])
-async def test_whoever_stops_reading_leaves_nothing_behind(after: int, failure: Callable[[], ApiError] | None) -> None:
+async def test_a_reader_that_stops_leaves_nothing_behind(after: int, failure: Callable[[], ApiError] | None) -> None:
     workers, drawn = Workers(partials=1), FinishedImages()
     if failure:
         workers.fails[2] = failure()
@@ -227,7 +227,7 @@ async def test_the_whole_images_of_a_drawing_in_a_row_that_broke_off_can_be_kept
     workers.fails[2] = unpaid()
     passed = workers.recording()
     with pytest.raises(ApiError, match="busy"):
-        async for event in in_a_row(4, workers.draw):
+        async for event in draw_in_a_row(4, workers.draw):
             passed.append(event)
     passed.append(ImageBegins(2))
     passed.append(ImageData(b"half"))
@@ -252,7 +252,7 @@ async def test_an_image_that_comes_twice_counts_once() -> None:
         yield Done()
 
     workers, drawn = Workers(), FinishedImages()
-    events = await collected(together(3, 3, confused, workers.recording, drawn, at_once=3, as_they_land=True))
+    events = await collected(draw_together(3, 3, confused, workers.recording, drawn, at_once=3, as_they_land=True))
     assert images(events) == expected(3)
     drawn.close()
     assert (workers.meter.memory, workers.meter.growing) == (0, 0)

@@ -94,7 +94,7 @@ ODD = {
 
 @pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("profile", [UNKNOWN, PRESET])
-async def test_what_needs_nothing_is_not_touched(
+async def test_an_image_that_fits_is_not_touched(
     kind: str, profile: Profile, uploads: Uploads, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "redraw", None)
@@ -236,7 +236,7 @@ MASKS = {
 
 @pytest.mark.parametrize("said", MASKS)
 @pytest.mark.parametrize("meant", MASKS)
-async def test_every_mask_is_told_in_the_deployments_convention(
+async def test_every_mask_is_sent_in_the_deployments_convention(
     said: Any, meant: Any, uploads: Uploads, workers: Workers
 ) -> None:
     asked = request(PLAIN["PNG"], mask=MASKS[said], mask_convention=said)
@@ -354,7 +354,7 @@ async def test_a_mask_whose_header_hides_that_it_is_opaque_is_refused(uploads: U
         await prepared(request(PLAIN["PNG"], mask=deep), FILL, uploads, workers)
 
 
-async def test_a_full_line_is_told_as_503(uploads: Uploads) -> None:
+async def test_a_full_queue_is_a_503(uploads: Uploads) -> None:
     with Workers(spool, threads=1, waiting=0) as workers:
         asked = [request(ODD["palette"]) for _ in range(3)]
         results = await asyncio.gather(

@@ -12,7 +12,7 @@ import pytest
 
 from app.errors import ApiError, UpstreamFailed
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
-from app.gateway.links import linked
+from app.gateway.links import link_images
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
 
@@ -74,7 +74,7 @@ async def content(store: DiskStore, event: Event) -> bytes:
 
 async def collected(store: DiskStore, events: list[Event | Exception]) -> list[Event]:
     source = Source(events)
-    async with aclosing(linked(source.run(), store, url_for, ExitStack())) as out:
+    async with aclosing(link_images(source.run(), store, url_for, ExitStack())) as out:
         found = [event async for event in out]
     assert source.closed
     return found
@@ -108,11 +108,11 @@ async def test_an_upstreams_own_link_and_an_image_without_data_pass_unchanged(st
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_nothing_is_told_before_the_first_image_is_kept(store: DiskStore, tmp_path: Path) -> None:
+async def test_nothing_comes_before_the_first_image_is_stored(store: DiskStore, tmp_path: Path) -> None:
     source = Source([SERVED, *image(0, PNG)[:-1], UpstreamFailed("broken")])
     told = []
     with pytest.raises(UpstreamFailed, match="broken"):
-        async with aclosing(linked(source.run(), store, url_for, ExitStack())) as out:
+        async with aclosing(link_images(source.run(), store, url_for, ExitStack())) as out:
             async for event in out:
                 told.append(event)  # noqa: PERF401, what came before the error is looked at
     assert told == []
@@ -132,9 +132,11 @@ async def test_text_that_is_no_base64_breaks_the_answer_and_leaves_no_file(
     assert store.writing == 0
 
 
-async def test_whoever_leaves_in_the_middle_leaves_no_file_but_the_whole_ones(store: DiskStore, tmp_path: Path) -> None:
+async def test_a_reader_that_leaves_in_the_middle_leaves_no_file_but_the_whole_ones(
+    store: DiskStore, tmp_path: Path
+) -> None:
     source = Source([SERVED, *image(0, PNG), *image(1, PNG), Done()])
-    out = linked(source.run(), store, url_for, ExitStack())
+    out = link_images(source.run(), store, url_for, ExitStack())
     async for event in out:
         if isinstance(event, ImageBegins) and event.index == 1:
             pytest.fail("the second image is not told before it is kept")
@@ -146,7 +148,7 @@ async def test_whoever_leaves_in_the_middle_leaves_no_file_but_the_whole_ones(st
     assert store.writing == 0
 
 
-async def test_a_disk_without_room_is_told_and_closes_the_source(
+async def test_a_disk_without_room_is_an_error_and_closes_the_source(
     store: DiskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int, data: bytes) -> int:
@@ -163,7 +165,7 @@ async def test_a_disk_without_room_is_told_and_closes_the_source(
 async def test_pictures_of_one_answer_never_make_room_for_each_other(tmp_path: Path) -> None:
     small, held = DiskStore(tmp_path, lifetime=100, max_bytes=len(PNG), clock=lambda: 1000.0), ExitStack()
     source = Source([SERVED, *image(0, PNG), *image(1, PNG), *image(2, PNG), Done()])
-    out = [event async for event in linked(source.run(), small, url_for, held)]
+    out = [event async for event in link_images(source.run(), small, url_for, held)]
     links = [event for event in out if isinstance(event, ImageLink)]
     assert [await content(small, link) for link in links] == [PNG] * 3
     with pytest.raises(ApiError):

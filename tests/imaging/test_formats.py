@@ -38,12 +38,12 @@ def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (37, 21), **op
 
 
 @pytest.mark.parametrize("kind", BEGINNINGS)
-def test_a_media_type_is_told_by_the_first_bytes(kind: str) -> None:
+def test_the_first_bytes_tell_the_media_type(kind: str) -> None:
     assert media_type(BEGINNINGS[kind]) == kind
 
 
 @pytest.mark.parametrize("head", [b"", b"P", b"hello", b"<?xml version='1.0'?><rss>", b"BMW is a car", b"\0" * 64])
-def test_what_is_not_known_has_no_media_type(head: bytes) -> None:
+def test_unknown_bytes_have_no_media_type(head: bytes) -> None:
     assert media_type(head) is None
 
 
@@ -94,7 +94,7 @@ def test_a_head_that_ends_before_the_header_tells_no_dimensions() -> None:
         ("GIF", "P", {}, None),
     ],
 )
-def test_transparency_is_told_by_the_header(
+def test_the_header_tells_the_transparency(
     kind: str, mode: str, options: dict[str, Any], expected: bool | None
 ) -> None:
     assert has_alpha(encoded(kind, mode, **options)) is expected

@@ -10,7 +10,7 @@ from PIL import Image
 
 from app.images import Size
 from app.imaging import headers
-from app.imaging.headers import ImageHeader, fault, read_header
+from app.imaging.headers import ImageHeader, find_fault, read_header
 from tests.imaging.hostile import HOSTILE, exif_directory, segment
 from tests.pixels import chunk, corners, encoded, exif, mpo, png, spool
 
@@ -49,7 +49,7 @@ def test_the_orientation_is_found_behind_a_pngs_pixels() -> None:
     assert of(data[:-12] + chunk(b"eXIf", exif(8).removeprefix(b"Exif\0\0")) + data[-12:]).orientation == 8
 
 
-def test_what_only_looks_like_exif_behind_the_pixels_is_none() -> None:
+def test_a_chance_find_of_exif_behind_the_pixels_is_none() -> None:
     data = encoded(SOLID)
     fake = chunk(b"tEXt", b"\0\0\0\x20eXIf" + exif(8).removeprefix(b"Exif\0\0"))
     assert of(data[:-12] + fake + data[-12:]).orientation == 1
@@ -82,7 +82,7 @@ def test_the_size_and_orientation_of_a_jpeg_are_found_behind_long_segments() -> 
         ("RGBA", "WEBP", {"lossless": True, "exact": True}, True, False, True),
     ],
 )
-def test_the_kind_of_pixels_is_told_by_the_header(
+def test_the_header_tells_the_kind_of_pixels(
     mode: str, format: str, options: dict[str, Any], plain: bool, grey: bool, alpha: bool
 ) -> None:
     image = Image.new(mode, (12, 8))
@@ -120,7 +120,7 @@ def test_only_the_first_exif_of_a_jpeg_is_read(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("length", [b"\0\1\0\0", b"\xff\xff\xff\xff"])
-def test_what_looks_like_exif_behind_the_pixels_is_looked_at_a_few_times(
+def test_chance_finds_of_exif_behind_the_pixels_are_looked_at_a_few_times(
     length: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look takes a checksum of up to 128 KiB, on the loop."""
@@ -139,7 +139,7 @@ def test_what_looks_like_exif_behind_the_pixels_is_looked_at_a_few_times(
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("jpeg") and "scans" not in name])
 def test_a_header_that_does_not_end_is_a_fault_with_its_remedy(name: str) -> None:
     count = 100_000 if "EXIF" in name or "Photoshop" in name else 5_000
-    reason = fault(spool(HOSTILE[name](count)))
+    reason = find_fault(spool(HOSTILE[name](count)))
     if "EXIF" in name or "Photoshop" in name:
         assert reason is None  # few, and never read
     else:
@@ -149,7 +149,7 @@ def test_a_header_that_does_not_end_is_a_fault_with_its_remedy(name: str) -> Non
 
 
 def test_a_png_of_empty_notes_is_a_fault_with_its_remedy() -> None:
-    reason = fault(spool(HOSTILE["png: empty notes"](5_000)))
+    reason = find_fault(spool(HOSTILE["png: empty notes"](5_000)))
     assert reason == "it has more than 4,096 chunks before its pixels. Save it anew without metadata."
 
 

@@ -17,7 +17,7 @@ from app.gateway.inspection import Picture
 from app.imaging.formats import HeaderSearch, media_type
 from app.imaging.headers import read_header
 from app.imaging.operations import Redraw, Undrawable
-from app.imaging.parts import JPEG, MOST_PARTS, PNG, WEBP, Crowded, Search, parts, without_metadata
+from app.imaging.parts import JPEG, MOST_PARTS, PNG, WEBP, Crowded, Search, parts, pixel_ranges
 from app.imaging.pillow import redraw
 from app.storage.spool import Uploads
 from tests.imaging.hostile import HOSTILE, jpeg, png, segment, webp
@@ -60,7 +60,7 @@ def test_no_more_parts_are_walked_than_there_may_be(most: int) -> None:
 
 
 @pytest.mark.parametrize("fault", [b"\xff", b"\0", b"\xff\x01", segment(0xE1), segment(0xDB)])
-def test_what_fills_a_jpegs_header_counts_as_segments_do(fault: bytes) -> None:
+def test_bytes_that_fill_a_jpegs_header_count_as_segments_do(fault: bytes) -> None:
     assert read_header(spool(jpeg(fault * (MOST_PARTS // 2)))).format == "jpeg"
     with pytest.raises(Crowded):
         list(parts(spool(jpeg(fault * MOST_PARTS)), JPEG))
@@ -73,7 +73,7 @@ def test_a_picture_without_its_metadata_is_the_same_picture(name: str) -> None:
     if name == "PNG":
         noted = png(chunk(b"tEXt", b"a\0b"), chunk(b"tIME", bytes(7)))
     for data in (plain, noted):
-        ranges = without_metadata(spool(data), PNG if name == "PNG" else JPEG)
+        ranges = pixel_ranges(spool(data), PNG if name == "PNG" else JPEG)
         assert all(end <= start for (_, end), (start, _) in pairwise(ranges))
         rest = b"".join(data[start:end] for start, end in ranges)
         assert rest == plain or name == "JPEG"  # whose JFIF segment holds the resolution
@@ -83,14 +83,14 @@ def test_a_picture_without_its_metadata_is_the_same_picture(name: str) -> None:
 
 def test_a_profile_that_is_too_long_is_left_out_and_nothing_else() -> None:
     data = encoded(corners(), "JPEG", icc_profile=bytes(5_000_000))
-    rest = b"".join(data[start:end] for start, end in without_metadata(spool(data), JPEG))
+    rest = b"".join(data[start:end] for start, end in pixel_ranges(spool(data), JPEG))
     assert len(rest) < 4_200_000 + len(encoded(corners(), "JPEG"))
     assert opened(rest).tobytes() == opened(data).tobytes()
 
 
-def test_what_follows_the_only_scan_of_a_jpeg_without_an_end_is_not_walked() -> None:
+def test_bytes_after_the_only_scan_of_a_jpeg_without_an_end_are_not_walked() -> None:
     data = encoded(corners(), "JPEG")[:-2] + segment(0xE1) * 10_000
-    assert without_metadata(spool(data), JPEG)[-1][1] == len(data)
+    assert pixel_ranges(spool(data), JPEG)[-1][1] == len(data)
 
 
 # --- fuzzing ---

@@ -40,7 +40,7 @@ def mask_redrawn(data: bytes, order: RedrawMask) -> Image.Image:
     redraw_mask(spool(data), target, order, ENOUGH)
     image = opened(target)
     assert image.format == "PNG"
-    assert image.mode == ("RGBA" if order.meant == "alpha" else "L")
+    assert image.mode == ("RGBA" if order.wanted == "alpha" else "L")
     return image
 
 
@@ -222,7 +222,7 @@ def test_only_the_first_picture_of_an_album_is_left() -> None:
     assert opened(written).format == "JPEG"
 
 
-def test_what_is_transparent_is_laid_on_white_for_jpeg() -> None:
+def test_transparent_pixels_are_laid_on_white_for_jpeg() -> None:
     image = Image.new("RGBA", (64, 32), (255, 0, 0, 0))
     image.paste((255, 0, 0, 255), (0, 0, 16, 32))
     image.paste((0, 0, 0, 128), (16, 0, 32, 32))
@@ -295,13 +295,13 @@ def test_a_cut_picture_is_undrawable(format: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\xff\x0a"])
-def test_what_is_no_picture_that_is_known_is_undrawable(data: bytes) -> None:
+def test_a_file_of_no_known_format_is_undrawable(data: bytes) -> None:
     with pytest.raises(Undrawable, match="no PNG"):
         redraw(spool(data), spool(), Redraw("png"), ENOUGH)
 
 
 @pytest.mark.parametrize("format", ["AVIF", "BMP", "TIFF"])
-def test_what_no_caller_may_send_and_a_provider_may_draw_is_converted(format: str) -> None:
+def test_formats_that_only_providers_may_send_are_converted(format: str) -> None:
     if format == "AVIF" and not AvifImagePlugin.SUPPORTED:
         leave_out("this Pillow was built without AVIF")
     data = encoded(corners((64, 48)), format)

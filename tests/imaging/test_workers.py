@@ -92,7 +92,7 @@ async def test_beyond_the_line_there_is_no_room_at_once_and_the_line_moves_on(wo
     assert await workers.redraw(spool(PNG), spool(), Redraw("jpeg")) == Size(40, 30)
 
 
-async def test_what_is_paid_for_stands_in_line_however_long_it_is(workers: Workers) -> None:
+async def test_a_paid_image_waits_however_long_the_queue_is(workers: Workers) -> None:
     sources = [Gated() for _ in range(9)]
     tasks = [drawing(workers, source, paid=True) for source in sources]
     await settle()
@@ -101,7 +101,7 @@ async def test_what_is_paid_for_stands_in_line_however_long_it_is(workers: Worke
     assert await asyncio.gather(*tasks) == [Size(40, 30)] * 9
 
 
-async def test_who_leaves_the_line_makes_room_in_it(workers: Workers) -> None:
+async def test_a_caller_that_leaves_the_queue_makes_room_in_it(workers: Workers) -> None:
     sources = [Gated() for _ in range(5)]
     tasks = [drawing(workers, source) for source in sources[:4]]
     await settle()
@@ -115,7 +115,7 @@ async def test_who_leaves_the_line_makes_room_in_it(workers: Workers) -> None:
     assert not sources[2].started.is_set()
 
 
-async def test_who_leaves_just_when_the_turn_comes_gives_it_on(workers: Workers) -> None:
+async def test_a_caller_that_leaves_just_when_its_turn_comes_passes_it_on(workers: Workers) -> None:
     sources = [Gated() for _ in range(4)]
     tasks = [drawing(workers, source) for source in sources]
     await started(sources[1])
@@ -146,7 +146,7 @@ async def test_work_whose_caller_has_left_writes_nothing_more_and_has_its_thread
         assert target.size == 0
 
 
-async def test_a_picture_that_takes_too_long_is_told_at_once_and_its_thread_is_busy_until_it_ends() -> None:
+async def test_an_image_that_takes_too_long_fails_at_once_and_its_thread_is_busy_until_it_ends() -> None:
     with Workers(spool, threads=1, max_pixels=10_000, seconds=0.05) as workers:
         slow, other = Gated(), Gated()
         target = spool()
@@ -161,7 +161,7 @@ async def test_a_picture_that_takes_too_long_is_told_at_once_and_its_thread_is_b
         assert target.size == 0
 
 
-async def test_another_keys_picture_is_in_work_at_once_whatever_one_key_sends(workers: Workers) -> None:
+async def test_another_keys_image_is_in_work_at_once_however_much_one_key_sends(workers: Workers) -> None:
     large = encoded(Image.new("RGB", (100, 100)))  # all the pixels that a key may have
     sources = [Gated(large), Gated(large), *(Gated() for _ in range(6))]
     tasks = [
@@ -276,7 +276,7 @@ async def test_closing_sends_those_in_line_away_and_waits_for_the_rest() -> None
         await workers.redraw(spool(PNG), spool(), Redraw("png"))
 
 
-async def test_too_little_memory_is_told_as_what_it_is(workers: Workers) -> None:
+async def test_too_little_memory_is_an_error_of_its_own(workers: Workers) -> None:
     class Greedy(Spool):
         def read(self, offset: int, length: int) -> bytes:
             if threading.current_thread() is not threading.main_thread():
@@ -295,7 +295,7 @@ from PIL import Image
 from app.images import Size
 from app.imaging.operations import Redraw, RedrawMask
 from app.storage.spool import Spool
-from app.imaging.workers import Studio
+from app.imaging.workers import Workers
 
 def peak():  # getrusage would count what the parent had before exec
     with open("/proc/self/status") as file:
@@ -308,11 +308,11 @@ def stored(path):
     return source
 
 async def main(works):
-    with Studio(lambda: Spool(0), waiting=len(works), seconds=3600) as studio:
+    with Workers(lambda: Spool(0), waiting=len(works), seconds=3600) as workers:
         from app.imaging import pillow
         works = [(stored(path), eval(order), key) for path, order, key in works]
         before = peak()
-        await asyncio.gather(*(studio.redraw(source, Spool(0), order, key=key) for source, order, key in works))
+        await asyncio.gather(*(workers.redraw(source, Spool(0), order, key=key) for source, order, key in works))
         print(peak() - before)
 
 asyncio.run(main(json.loads(sys.argv[1])))

@@ -36,7 +36,7 @@ def state(path: Path) -> dict[str, tuple[int, int, bytes | None]]:
     }
 
 
-def test_what_is_missing_is_made_and_is_private(tmp_path: Path) -> None:
+def test_a_missing_directory_is_made_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "data"
     with open_data_dir(path) as data:
         assert data.path == path
@@ -103,13 +103,13 @@ def test_a_killed_gateway_does_not_keep_the_directory(tmp_path: Path) -> None:
         assert len(data.url_secret) == 32
 
 
-def test_a_file_in_its_place_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_a_file_in_its_place_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"")
     with pytest.raises(DataDirError, match=r"data' cannot be used \(.*writable.*data_dir"):
         open_data_dir(tmp_path / "data").__enter__()
 
 
-def test_a_directory_that_cannot_be_written_to_is_told_with_the_remedy(
+def test_a_directory_that_cannot_be_written_to_is_an_error_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> int:
@@ -121,14 +121,16 @@ def test_a_directory_that_cannot_be_written_to_is_told_with_the_remedy(
             open_data_dir(tmp_path / "data").__enter__()
 
 
-def test_what_lies_in_it_and_is_foreign_does_not_matter(tmp_path: Path) -> None:
+def test_foreign_files_in_it_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir(mode=0)
     (tmp_path / ".snapshot").symlink_to("nowhere")
     with open_data_dir(tmp_path) as data:
         assert data.folder("runs").is_dir()
 
 
-def test_a_folder_that_cannot_be_used_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_used_is_an_error_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_data_dir(tmp_path) as data:
         (tmp_path / "runs").write_bytes(b"")
         with pytest.raises(DataDirError, match=r"runs' cannot be used.*data_dir"):

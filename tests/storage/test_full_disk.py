@@ -1,4 +1,4 @@
-"""What counts as a full disk, and how often it is told."""
+"""Errors that count as a full disk, and how often they are reported."""
 
 import errno
 import os
@@ -17,11 +17,11 @@ def test_a_disk_a_quota_and_a_file_may_be_full(number: int) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "x"), OSError("full"), ValueError("full")])
-def test_what_else_goes_wrong_is_no_full_disk(error: Exception) -> None:
+def test_other_errors_are_no_full_disk(error: Exception) -> None:
     assert not is_full(error)
 
 
-def test_it_is_told_once_each_time_that_it_begins() -> None:
+def test_it_is_reported_once_each_time_that_it_begins() -> None:
     told, now = list[tuple[str, Any]](), 5.0
     alarm = DiskAlarm(lambda what, **facts: told.append((what, facts)), lambda: now)
     for _ in range(4):
@@ -35,7 +35,7 @@ def test_it_is_told_once_each_time_that_it_begins() -> None:
     assert [what for what, _ in told] == ["the disk is full", "the disk cannot be written to", "the disk is full"]
 
 
-def test_a_spool_tells_of_what_it_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spool_reports_bytes_that_it_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = list[OSError]()
     spool = Spool(0, Files(str(tmp_path), report=told.append))
     spool.write(b"fits")
@@ -50,7 +50,7 @@ def test_a_spool_tells_of_what_it_cannot_write(tmp_path: Path, monkeypatch: pyte
     spool.close()
 
 
-def test_no_file_at_all_is_told_too(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_too(tmp_path: Path) -> None:
     told = list[OSError]()
     with pytest.raises(OSError, match="No such file"):
         Spool(0, Files(str(tmp_path / "gone"), report=told.append)).write(b"x")

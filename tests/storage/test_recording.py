@@ -1,5 +1,4 @@
-"""Recordings: whoever reads, at whatever pace, reads all of it, in memory, on disk, or while it moves from one to the
-other."""
+"""Recordings: each reader, at any pace, reads all of it, in memory, on disk, or while it moves between them."""
 
 import asyncio
 import errno
@@ -142,7 +141,7 @@ async def test_little_stays_in_memory_and_more_goes_to_a_file() -> None:
     kept.close()
 
 
-async def test_what_all_hold_together_is_bounded() -> None:
+async def test_the_bytes_of_all_together_are_bounded() -> None:
     meter = Meter(100 * MEGABYTE)
     many = [recording(meter, most=100 * MEGABYTE) for _ in range(64)]
     piece = ImageData(b"a" * 65_536)
@@ -201,7 +200,7 @@ async def test_a_spill_that_fails_changes_nothing() -> None:
     kept.close()
 
 
-async def test_who_reads_what_failed_reads_what_there_is_and_is_told() -> None:
+async def test_a_reader_of_a_failed_recording_reads_its_events_and_gets_the_error() -> None:
     kept = recording()
     kept.append(ImageBegins(0))
     kept.end(ApiError("broken"))
@@ -216,7 +215,7 @@ async def test_who_reads_what_failed_reads_what_there_is_and_is_told() -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("on_disk", [False, True])
-async def test_who_still_reads_what_is_closed_is_told_so_and_does_not_take_half_for_all(
+async def test_a_reader_of_a_closed_recording_gets_an_error_and_takes_no_half_for_the_whole(
     ended: bool, on_disk: bool
 ) -> None:
     kept = recording()
@@ -243,7 +242,7 @@ async def test_waiting_readers_are_woken_by_the_end_and_may_be_cancelled() -> No
     await asyncio.sleep(0)
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
-    assert len(kept._readers) == 1
+    assert kept.waiting == 1
     kept.end()
     assert await first == []
     kept.close()

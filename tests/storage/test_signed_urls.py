@@ -76,7 +76,7 @@ def test_any_left_out_character_is_refused(at: int) -> None:
 
 
 @given(st.text(max_size=40), st.text(max_size=120))
-def test_what_was_never_signed_is_refused(name: str, query: str) -> None:
+def test_a_link_that_was_never_signed_is_refused(name: str, query: str) -> None:
     with pytest.raises(ApiError):
         signer().check(name, query)
 
@@ -96,7 +96,7 @@ def test_nothing_can_be_said_twice_in_another_order_or_beside_the_rest() -> None
         assert refusal(f"https://h/files/{FILE.name}?{'&'.join(parts)}") == (403, "url_invalid")
 
 
-def test_what_belongs_together_cannot_be_mixed() -> None:
+def test_parts_of_different_links_cannot_be_mixed() -> None:
     other = StoredFile("f" * 32, "png", "image/png", 10, FILE.expires)
     query = urlsplit(URL).query
     assert refusal(f"https://h/files/{other.name}?{query}") == (403, "url_invalid")

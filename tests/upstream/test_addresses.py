@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from app.upstream.addresses import (
     FetchError,
     Reason,
-    address_of,
     is_disguised,
     is_local_name,
     is_name,
     is_public,
-    literal,
+    parse_address,
+    parse_url,
     refuse_private,
 )
 
@@ -36,7 +36,7 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("text", PRIVATE)
-def test_what_only_some_can_reach_is_not_public(text: str) -> None:
+def test_an_address_that_only_some_can_reach_is_not_public(text: str) -> None:
     assert not is_public(ip_address(text))
 
 
@@ -99,7 +99,7 @@ def _of_six(address: IPv6Address) -> list[str]:
 
 def is_refused(host: str, *, proxied: bool = False) -> bool:
     try:
-        refuse_private(address_of(f"https://{host}/x"), is_public, proxied=proxied)
+        refuse_private(parse_url(f"https://{host}/x"), is_public, proxied=proxied)
     except FetchError as error:
         assert len(str(error)) < 200
         return True
@@ -108,12 +108,12 @@ def is_refused(host: str, *, proxied: bool = False) -> bool:
 
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize("text", PRIVATE)
-def test_what_only_some_can_reach_is_refused_in_each_spelling(text: str, proxied: bool) -> None:
+def test_an_address_that_only_some_can_reach_is_refused_in_each_spelling(text: str, proxied: bool) -> None:
     assert [host for host in spellings(text) if not is_refused(host, proxied=proxied)] == []
 
 
 @pytest.mark.parametrize("text", PUBLIC)
-def test_what_everybody_can_reach_is_taken_as_it_is_written(text: str) -> None:
+def test_a_public_host_is_taken_as_it_is_written(text: str) -> None:
     assert not is_refused(f"[{text}]" if ":" in text else text)
     assert ":" not in text or is_refused(f"[{text}%25eth0]")
 
@@ -144,7 +144,7 @@ def test_names_that_resolvers_know_are_taken(host: str) -> None:
 @settings(max_examples=300)
 def test_a_host_that_passes_is_a_public_address_or_goes_to_the_resolver(host: str) -> None:
     try:
-        url = address_of(f"https://{host}/x")
+        url = parse_url(f"https://{host}/x")
         refuse_private(url, is_public, proxied=False)
     except FetchError:
         return
@@ -156,7 +156,7 @@ def test_a_host_that_passes_is_a_public_address_or_goes_to_the_resolver(host: st
 
 
 @pytest.mark.parametrize("text", PUBLIC)
-def test_what_everybody_can_reach_is_public(text: str) -> None:
+def test_an_address_that_all_can_reach_is_public(text: str) -> None:
     assert is_public(ip_address(text))
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_public_that_python_itself_knows_as_private(address: object) 
 )  # fmt: skip
 def test_an_address_written_in_another_way_is_a_disguise(host: str) -> None:
     assert is_disguised(host)
-    assert literal(host) is None
+    assert parse_address(host) is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "8.8.8.8", "::1", "example.com", "1e100.net", "a.0xg", "3m.com", "x1"])
@@ -201,21 +201,21 @@ def test_names_of_everybodys_network_are_not(host: str) -> None:
      "https://h\\@evil.test/", "https://h/\x00", "https://u@h/", "https://u:p@h/", "https://:p@h/",
      "https://h/" + "x" * 9000, "gopher://h/", "unix:///var/run/docker.sock"],
 )  # fmt: skip
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_a_text_that_is_no_url_is_refused(text: str) -> None:
     with pytest.raises(FetchError) as refused:
-        address_of(text)
+        parse_url(text)
     assert refused.value.reason is Reason.URL
     assert "p@h" not in str(refused.value)
 
 
 def test_a_signed_address_stays_as_it_is_and_an_unsigned_one_is_spelt_out() -> None:
     signed = "https://h.test/a%2Fb/c%20d?X-Sig=%41%2b+/=&x"
-    assert str(address_of(signed)) == signed
-    assert address_of(" https://h.test/bild ü.png\n").raw_path == "/bild%20%C3%BC.png"
-    assert address_of("https://①②⑦.0.0.1/").host == "127.0.0.1"
-    assert address_of("HTTPS://H.TEST/").scheme == "https"
+    assert str(parse_url(signed)) == signed
+    assert parse_url(" https://h.test/bild ü.png\n").raw_path == "/bild%20%C3%BC.png"
+    assert parse_url("https://①②⑦.0.0.1/").host == "127.0.0.1"
+    assert parse_url("HTTPS://H.TEST/").scheme == "https"
 
 
 def test_a_part_of_an_address_lies_at_its_base() -> None:
-    assert str(address_of("/v1/images/1", "http://10.0.0.1:8000/v1")) == "http://10.0.0.1:8000/v1/images/1"
-    assert str(address_of("//other.test/x", "http://10.0.0.1:8000/v1")) == "http://other.test/x"
+    assert str(parse_url("/v1/images/1", "http://10.0.0.1:8000/v1")) == "http://10.0.0.1:8000/v1/images/1"
+    assert str(parse_url("//other.test/x", "http://10.0.0.1:8000/v1")) == "http://other.test/x"

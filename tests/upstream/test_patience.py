@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Sender:
-    """Takes the seconds that it is told, by a clock of its own."""
+    """Takes the given seconds, by a clock of its own."""
 
     now = 1000.0
 
@@ -22,12 +22,12 @@ class Sender:
 
 
 async def late(patience: Patience, count: int | None = None) -> bool:
-    """Whether nothing more is waited for."""
+    """True if the patience is at its end."""
     try:
         async with asyncio.timeout(0.05):
             await patience.wait(asyncio.Event().wait(), count)
     except TimeoutError:
-        return patience.left <= 0 or patience._lap <= 0
+        return patience.left <= 0 or patience.lap <= 0
     raise AssertionError
 
 
@@ -57,7 +57,7 @@ async def test_a_stall_that_is_shorter_than_the_grace_is_forgiven() -> None:
     assert not await late(patience, 20 * 300)
 
 
-async def test_what_came_fast_is_no_credit_for_being_slow_later() -> None:
+async def test_fast_bytes_are_no_credit_for_slow_ones_later() -> None:
     sender = Sender()
     patience = Patience(1000, 10, sender)
     await patience.wait(sender.after(0.1), 0)

@@ -173,7 +173,7 @@ async def test_a_refused_connection_is_no_connection(transport: AiohttpTransport
         await fetch(transport, f"http://127.0.0.1:{unused()}/")
 
 
-async def test_a_name_that_nobody_knows_is_no_connection(transport: AiohttpTransport) -> None:
+async def test_an_unknown_name_is_no_connection(transport: AiohttpTransport) -> None:
     with pytest.raises(httpx.ConnectError):
         await fetch(transport, "http://no-such-host.invalid/")
 

@@ -19,7 +19,7 @@ async def upload(
     picture's format."""
     spool = uploads.spool(memory_bytes)
     try:
-        async with fetcher.open(url, max_bytes=max_bytes, rate=rate) as fetched, aclosing(fetched.pieces()) as pieces:
+        async with aclosing(fetcher.fetch(url, max_bytes=max_bytes, rate=rate)) as pieces:
             async for piece in pieces:
                 _keep(spool, piece)
     except FetchError as error:

@@ -7,7 +7,7 @@ from app.api.requests.body import Bytes, Limits, megabytes, no_room
 from app.errors import InvalidRequest, TooLarge
 from app.images import Blob, Upload
 from app.imaging.formats import ENOUGH, dimensions, media_type
-from app.imaging.headers import fault
+from app.imaging.headers import find_fault
 from app.storage.spool import Uploads
 
 ACCEPTED = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}  # with the extension of each
@@ -57,7 +57,7 @@ def judge(upload: Upload, name: str, limits: Limits) -> None:
         raise invalid_image(name, "it is empty (0 bytes). Has the file been read to its end before?")
     if upload.media_type not in ACCEPTED:
         raise invalid_image(name, f"{_describe(upload.media_type)}. Images are taken as PNG, JPEG or WebP.")
-    if reason := fault(upload.blob):
+    if reason := find_fault(upload.blob):
         raise invalid_image(name, reason)
     if upload.size and upload.size.pixels > limits.pixels:
         raise invalid_image(

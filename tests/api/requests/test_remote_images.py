@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,15 +17,6 @@ pytestmark = pytest.mark.anyio
 
 
 @dataclass
-class Fetched:
-    data: bytes
-
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        for at in range(0, len(self.data), 10):
-            yield self.data[at : at + 10]
-
-
-@dataclass
 class Fetching:
     """A fetcher that gives this, or fails with it."""
 
@@ -34,12 +24,12 @@ class Fetching:
     max_bytes: int | None = None
     rate: int | None = None
 
-    @asynccontextmanager
-    async def open(self, url: str, *, max_bytes: int, rate: int) -> AsyncIterator[Fetched]:
+    async def fetch(self, url: str, *, max_bytes: int, rate: int) -> AsyncGenerator[bytes, None]:
         self.max_bytes, self.rate = max_bytes, rate
         if isinstance(self.result, FetchError):
             raise self.result
-        yield Fetched(self.result)
+        for at in range(0, len(self.result), 10):
+            yield self.result[at : at + 10]
 
 
 async def upload(result: bytes | FetchError, uploads: Uploads) -> Upload:
