@@ -184,7 +184,7 @@ def make_runtime(resources: Resources, settings: Settings, before: Runtime | Non
         Exchanges(Upstream(resources.transport), resources.fetcher, time.monotonic, asyncio.sleep),
         dialect,
         Policy(resources.health, resources.queues, resources.retry_budget, random.random),
-        Delivery(resources.store, server.default_response_format),
+        Delivery(resources.store, server.default_response_format, resources.signer.url),
         resources.workers,
         recording=resources.recording,
         nonce=lambda: secrets.token_hex(16),

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -76,9 +75,8 @@ class ImageEndpoint:
         fetch = runtime.fetch(uploads) if runtime.fetch else None
         request = await read_request(self._operation, scope, receive, runtime.body_limits, uploads, fetch)
         request = apply_accept(request, header(scope, b"accept"))
-        link = partial(runtime.signer.url, base_url(scope, runtime.public_url), key.name)
         preparation = Preparation(request, uploads, runtime.workers, key.name) if request.images else None
-        return Call(request, key, uploads, preparation, link, id=request_id)
+        return Call(request, key, uploads, preparation, base_url(scope, runtime.public_url), id=request_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from app.access.keyring import Key
 from app.gateway.fanout import FinishedImages
 from app.gateway.inputs import Preparation
 from app.images import ImageRequest
-from app.storage.files import StoredFile
 from app.storage.spool import Uploads
 
 
@@ -35,7 +34,7 @@ class Call:
     key: Key
     uploads: Uploads
     preparation: Preparation | None = None  # of the pictures that were sent; None: there is nothing to prepare
-    link: Callable[[StoredFile], str] | None = None  # the address under which this caller can fetch a stored image
+    base_url: str | None = None  # by which this caller reaches the gateway, for links; None: it wants none
     drawn: FinishedImages = field(default_factory=FinishedImages)
     result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
     files: ExitStack = field(default_factory=ExitStack)  # holds what its links lead to, until the answer has arrived

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
+from functools import partial
 from typing import Literal
 
 from app.catalog.fitting import Fitted
 from app.events import Event
 from app.gateway.call import Call
 from app.gateway.links import link_images
-from app.storage.files import Store
+from app.storage.files import Store, StoredFile
 
 Result = Literal["b64_json", "url"]
 
 
 class Delivery:
-    """`default` is the form of an answer if the request names none and wants no stream."""
+    """`default` is the form of an answer if the request names none and wants no stream. `link` returns the URL of a
+    stored file, from the gateway's base URL and the name of the caller's key."""
 
-    def __init__(self, store: Store, default: Result) -> None:
+    def __init__(self, store: Store, default: Result, link: Callable[[str, str, StoredFile], str]) -> None:
         self._store = store
         self._default = default
+        self._link = link
 
     def result(self, call: Call, candidates: list[Fitted]) -> Result:
         """Return the form in which the images leave. Raises Unavailable if there is no room for the wanted links."""
@@ -31,8 +34,8 @@ class Delivery:
 
     def deliver(self, call: Call, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         """Replace images by links if the call's result is "url". The call holds the files behind them."""
-        if call.result == "url" and call.link is not None:
-            events = link_images(events, self._store, call.link, call.files)
+        if call.result == "url" and call.base_url is not None:
+            events = link_images(events, self._store, partial(self._link, call.base_url, call.key.name), call.files)
             if not call.request.stream:
                 events = _all_or_nothing(events, call.files)
         return events

@@ -84,8 +84,11 @@ class Gateway:
         return self._delivery.deliver(call, self._images(call, candidates))
 
     def resume(self, call: Call, jobs: Sequence[SubmittedJob]) -> AsyncGenerator[Event, None]:
-        """The images of jobs that an earlier process submitted, as base64. Nothing is drawn anew: raises ApiError
-        (perhaps paid) if an image has no job, or its deployment is not there any more."""
+        """Return the images of jobs that an earlier process submitted. They draw nothing anew: they raise ApiError
+        (perhaps paid) if an image has no job, or its deployment is not configured any more."""
+        return self._delivery.deliver(call, self._resumed_images(call, jobs))
+
+    def _resumed_images(self, call: Call, jobs: Sequence[SubmittedJob]) -> AsyncGenerator[Event, None]:
         found = {job.first: job for job in jobs}
         if call.request.n == 1:
             return self._resumed(call, found.get(0))

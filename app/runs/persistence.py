@@ -344,6 +344,8 @@ def _head(entry: RunEntry, error: ApiError | None, log: list[Event | Span], jobs
             "error": None if error is None else {name: getattr(error, name) for name in _ERROR_FIELDS},
             "events": [_event(event) for event in log],
             "jobs": [asdict(job) for job in jobs],
+            "result": run.call.result,
+            "base_url": run.call.base_url,
         }
     ).encode()
     return len(head).to_bytes(_LENGTH, "big") + head
@@ -377,7 +379,9 @@ def _call(head: dict[str, Any]) -> Call:
         size=Size.parse(said["size"] or ""),
         parameters=said["parameters"],
     )
-    return Call(request, Key(head["key"], b""), Uploads(), id=head["ids"][0])
+    call = Call(request, Key(head["key"], b""), Uploads(), base_url=head.get("base_url"), id=head["ids"][0])
+    call.result = head.get("result", "b64_json")
+    return call
 
 
 def _run(

@@ -18,6 +18,7 @@ from app.gateway.call import Call
 from app.gateway.delivery import Delivery, Result
 from app.images import ImageRequest
 from app.storage.disk import DiskStore
+from app.storage.files import StoredFile
 from app.storage.spool import Uploads
 from tests.drawings import wanted
 
@@ -32,7 +33,12 @@ def store(tmp_path: Path) -> DiskStore:
 
 def calling(request: ImageRequest, key: Result | None = None) -> Call:
     who = Key("a", b"", default_response_format=key)
-    return Call(request, who, Uploads(), id="run", link=lambda file: f"https://h/{file.name}")
+    return Call(request, who, Uploads(), id="run", base_url="https://h")
+
+
+def link(base_url: str, key: str, file: StoredFile) -> str:
+    assert key == "a"
+    return f"{base_url}/{file.name}"
 
 
 def fitted(model: Result | None = None, urls: Literal["store", "pass"] = "store") -> Fitted:
@@ -58,13 +64,13 @@ def test_the_callers_word_counts_before_its_keys_the_models_and_the_gateways(
     store: DiskStore, said: Result | None, key: Result | None, model: Result | None, gateway: Result, result: Result
 ) -> None:
     call = calling(wanted(response_format=said), key)
-    assert Delivery(store, gateway).result(call, [fitted(model)]) == result
+    assert Delivery(store, gateway, link).result(call, [fitted(model)]) == result
 
 
 @pytest.mark.parametrize("where", ["key", "model", "gateway"])
 def test_a_default_does_not_change_a_stream(store: DiskStore, where: str) -> None:
     """The SDKs' types of events know `b64_json` alone."""
-    delivery = Delivery(store, "url" if where == "gateway" else "b64_json")
+    delivery = Delivery(store, "url" if where == "gateway" else "b64_json", link)
     key: Result | None = "url" if where == "key" else None
     candidates = [fitted("url" if where == "model" else None)]
     assert delivery.result(calling(wanted(), key), candidates) == "url"
@@ -74,7 +80,7 @@ def test_a_default_does_not_change_a_stream(store: DiskStore, where: str) -> Non
 
 async def test_links_are_refused_before_anything_is_drawn_while_there_is_no_room(store: DiskStore) -> None:
     await fill(store)
-    delivery = Delivery(store, "b64_json")
+    delivery = Delivery(store, "b64_json", link)
     call = calling(wanted(response_format="url"))
     for candidates in ([fitted()], [fitted(urls="pass"), fitted()]):
         with pytest.raises(Unavailable, match="max_mb"):
@@ -91,7 +97,7 @@ async def test_linked_files_are_held_unless_the_caller_gets_no_link(store: DiskS
                 raise event
             yield event
 
-    delivery, call = Delivery(store, "b64_json"), calling(wanted(response_format="url", stream=stream))
+    delivery, call = Delivery(store, "b64_json", link), calling(wanted(response_format="url", stream=stream))
     call.result = "url"
     with pytest.raises(UpstreamFailed):
         async for _ in delivery.deliver(call, drawn(UpstreamFailed("broken"))):

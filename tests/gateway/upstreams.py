@@ -257,7 +257,7 @@ class Scene:
             Exchanges(self, self.links, self.time, self.time.sleep),
             lambda _: dialect or plain(),
             Policy(self.health, Slots(self.time, 10, 10.0), RetryBudget(self.time), lambda: 0.5),
-            Delivery(None, "b64_json"),  # type: ignore[arg-type]
+            Delivery(None, "b64_json", None),  # type: ignore[arg-type]
             Workers(lambda: Spool(0)),
             recording=lambda: Recording(lambda: Spool(0), self.meter, 1 << 20),
             nonce=lambda: "nonce",

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,7 +13,7 @@ from app.sandbox.server import Sandbox
 from tests.live.loops import in_thread
 from tests.live.servers import Config, Process, process, sandbox_providers
 from tests.live.test_runs import GENERATIONS, asking, drawings, only, run_of, until
-from tests.live.wire import Reply, post
+from tests.live.wire import Reply, ask, post, request
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +35,9 @@ def noted(folder: Path) -> bool:
     return any(b"polling_url" in file.read_bytes() for file in (folder / "data" / "runs").glob("*.sent"))
 
 
-def stop_while_pending(sandbox: Sandbox, folder: Path, end: signal.Signals, **more: Any) -> None:
+def stop_while_pending(
+    sandbox: Sandbox, folder: Path, end: signal.Signals, drain_seconds: float = 30, **more: Any
+) -> None:
     """Ask for an image, and end the gateway when its job is known on disk."""
 
     async def leave(port: int, running: Process) -> None:
@@ -43,7 +46,7 @@ def stop_while_pending(sandbox: Sandbox, folder: Path, end: signal.Signals, **mo
             await until(lambda: noted(folder))
             os.kill(running.process.pid, end)
 
-    with process(config(sandbox), folder) as first:
+    with process({**config(sandbox), "server": {"drain_seconds": drain_seconds}}, folder) as first:
         asyncio.run(leave(first.port, first))
         first.process.wait(20)
 
@@ -63,4 +66,16 @@ def test_the_image_of_a_job_outlives_a_killed_process(tmp_path: Path, named: boo
 
             images = [only(reply) for reply in asyncio.run(come_back())]
         assert len(set(images)) == 1
+        assert drawings(sandbox) == 1
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_caller_that_wanted_a_link_gets_one_after_the_restart(tmp_path: Path, end: signal.Signals) -> None:
+    with in_thread(Sandbox) as sandbox:
+        stop_while_pending(sandbox, tmp_path, end, drain_seconds=0.2, response_format="url")
+        with process(config(sandbox), tmp_path) as second:
+            reply = asyncio.run(run_of(second.port, "one"))
+            link = urlsplit(reply.json()["data"][0]["url"])
+            image = asyncio.run(ask(second.port, request("GET", f"{link.path}?{link.query}")))
+        assert (image.status, image.header("content-type")) == (200, "image/jpeg")
         assert drawings(sandbox) == 1
