@@ -201,7 +201,7 @@ def image_ends(entry: Mapping[str, Any], usage: Mapping[str, Any] | None) -> Ima
 
 def facts_of(said: Mapping[str, Any]) -> dict[str, str]:
     """The provider's words on an image, as far as they are words."""
-    return {key: said[key] for key in FACTS if _is_word(said.get(key))}
+    return {key: said[key] for key in FACTS if key in said and _is_word(said[key])}
 
 
 def usage_of(document: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -236,7 +236,7 @@ class Retention:
     def give_up(self, error: Callable[[], ApiError]) -> None:
         """End everything that is under way with an error, since the gateway goes down. The notes of runs with jobs stay
         for the next process."""
-        for entry in self.entries():
+        for entry in (entry for entry in self.entries() if not entry.run.has_ended):
             is_sent = entry.run.state is State.SENT
             entry.is_handed_on = is_sent and entry.note is not None and entry.note.has_jobs
             entry.run.abort(error().paid() if is_sent else error())

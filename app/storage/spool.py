@@ -106,7 +106,8 @@ class Share:
 
     def close(self) -> None:
         """Give everything back. May be called again."""
-        self._take(-self._disk, -self._memory, 0)
+        if self._disk or self._memory:
+            self._take(-self._disk, -self._memory, 0)
 
     def _take(self, disk: int, memory: int, memory_bytes: int) -> bool:
         taken = self._budget.take(disk, memory, memory_bytes)

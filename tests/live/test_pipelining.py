@@ -15,6 +15,7 @@ from tests.live.wire import Reply, line
 
 pytestmark = pytest.mark.anyio
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+DOCUMENT = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
@@ -45,10 +46,11 @@ async def asked(port: int, request: bytes) -> Reply:
 
 
 async def flooding(port: int) -> asyncio.StreamWriter:
-    """A connection on which as many requests were sent as it takes, and no answer is read."""
+    """A connection on which as many requests were sent as it takes, and no answer is read. The answers are long: it is
+    soon full, also where the gateway is slow."""
     _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     for _ in range(60):
-        writer.write(HEALTH * 5000)
+        writer.write(DOCUMENT * 5000)
         try:
             async with asyncio.timeout(0.05):
                 await writer.drain()

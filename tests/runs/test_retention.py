@@ -621,6 +621,7 @@ async def test_a_run_with_a_job_is_left_to_the_next_process_when_the_gateway_goe
     await entry.run.call.remember(SubmittedJob("bfl/flux", 0, {"id": "1"}))
     follower = asyncio.create_task(home.serve(entry, delivered=True))
     await asyncio.sleep(0.01)
+    home.retention.give_up(unpaid)  # the time for drawings is up, and then the process ends
     await home.retention.close()
     await follower
     [note] = home.persistence.notes
