@@ -181,7 +181,7 @@ def make_runtime(resources: Resources, settings: Settings, before: Runtime | Non
     catalog = Catalog(inventory.models(settings, lambda name: dialect(name).profile))
     gateway = Gateway(
         catalog,
-        Exchanges(Upstream(resources.transport), resources.fetcher, time.monotonic, asyncio.sleep),
+        Exchanges(Upstream(resources.transport), resources.fetcher, asyncio.sleep),
         dialect,
         Policy(resources.health, resources.queues, resources.retry_budget, random.random),
         Delivery(resources.store, server.default_response_format, resources.signer.url),

@@ -1,4 +1,4 @@
-"""Dialects: how an upstream spells requests and answers, as pure functions. No I/O, no clock, no logging.
+"""Dialects: how upstreams spell requests and answers, as pure functions without I/O, clock and logging.
 
 `dialect: NAME` in the configuration is the module `app.dialects.NAME`, which offers the three functions of `Dialect`.
 Knows no provider but by its profile. Begin with `openai`.
@@ -123,7 +123,7 @@ class JobDialect(Dialect, Protocol):
 
 
 def json_object(fields: Mapping[str, Any], extra: Iterable[tuple[str, bytes]]) -> bytes:
-    """`fields`, which are not empty, and after them what is JSON already. Of two with one name the last holds."""
+    """Join `fields`, which are not empty, and members that are JSON already. The last of two with one name holds."""
     last = dict(extra)
     known = {name: value for name, value in fields.items() if name not in last} if last else fields
     text = json.dumps(known, ensure_ascii=False, separators=(",", ":")).encode()

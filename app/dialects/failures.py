@@ -217,7 +217,7 @@ def _by_status(status: int, words: ErrorText, wait: float | None) -> Failure:
 
 
 class ErrorText:
-    """Message, type, code and param out of whatever shape an error has."""
+    """Message, type, code and param of an error in any of the known shapes."""
 
     __slots__ = ("code", "details", "message", "param", "type")
 

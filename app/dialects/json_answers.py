@@ -117,7 +117,7 @@ class JsonAnswer:
             raise garbled("an image comes twice")
 
     def _entry(self, index: int, until: StringBegins) -> Any:
-        """What an entry says that is over by then; nothing, if it has no string that could be its image."""
+        """Return the entry `index`, which ended before `until`; None if it has no string that could be its image."""
         last = self._last
         if last is None or last.path[1] != index:
             return None
@@ -151,7 +151,7 @@ def link(entry: Any) -> str | None:
 
 
 class UrlText:
-    """What stands under `url`, while it passes: a link, or, as a data URL, the image itself."""
+    """The text under `url`, while it passes: a link, or, as a data URL, the image itself."""
 
     def __init__(self) -> None:
         self._text = bytearray()  # of a link, or of what may become one
@@ -159,7 +159,7 @@ class UrlText:
         self._tail = b""  # the beginning of a character that is spelt %2B
 
     def feed(self, text: bytes) -> bytes:
-        """What of it is base64 text of an image. Raises UpstreamError for a link without end."""
+        """Return the part that is base64 text of an image. Raises UpstreamError for a link without end."""
         if not self._is_image:
             self._text += text
             prefix = _DATA_URL.match(self._text)
@@ -183,7 +183,7 @@ class UrlText:
 
 
 def behind(address: str) -> ImageLink | ImageData:
-    """What a whole `url` stands for."""
+    """Return the link that a whole `url` is, or the image in it."""
     whole = UrlText()
     text = whole.feed(address.encode(errors="replace"))
     return ImageLink(address) if whole.link is not None else ImageData(text + whole.close())
@@ -205,7 +205,7 @@ def facts_of(said: Mapping[str, Any]) -> dict[str, str]:
 
 
 def usage_of(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Usage in OpenAI's shape, whatever the upstream calls its counts; None if it gives none."""
+    """Translate the upstream's usage into OpenAI's shape; None if it gives none."""
     said = document.get("usage")
     if not isinstance(said, dict):
         return None
@@ -248,7 +248,7 @@ def _is_count(value: Any, largest: int = _LARGEST_COUNT) -> bool:
 
 
 def _details(said: Any, taken: int) -> dict[str, int]:
-    """What the upstream's own split does not count as images, counts as text."""
+    """Split the input's tokens. Those that the upstream does not count as images count as text."""
     said = said if isinstance(said, dict) else {}
     image, text = _count(said, "image_tokens") or 0, _count(said, "text_tokens")
     return {"text_tokens": max(0, taken - image) if text is None else text, "image_tokens": image}

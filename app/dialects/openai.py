@@ -236,7 +236,7 @@ class StreamedImage:
     """One event's data: JSON with the picture under `b64_json`, or its address under `url`.
 
     Whether it is a partial image is said by `event:`, by `type` or by `partial_image_index`, in any order; what comes
-    before the picture decides, and the official order says it in time. What comes later must not contradict it.
+    before the picture decides, and the official order says it in time. The rest must not contradict it.
     """
 
     def __init__(self, index: int, name: str | None, partials: int, room: int) -> None:
@@ -306,7 +306,7 @@ class StreamedImage:
         return self._tap.kept
 
     def _said_before(self, string: StringBegins) -> Mapping[str, Any]:
-        """What the event said before its picture."""
+        """Return the members that came before the picture."""
         try:
             said: Mapping[str, Any] = self._tap.holder_so_far(string)
         except JsonTapError as error:

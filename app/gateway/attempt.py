@@ -1,8 +1,8 @@
 """An attempt: one deployment asked once for one or more images, in one exchange or several. Knows no provider, no HTTP
 and no clock; tells observers what becomes of it.
 
-Its outcome, from the first byte that is about to leave (`attempt_began`) to the end, which comes exactly once
-(`attempt_ended`), whatever ends it and whichever task drives it:
+An attempt begins before its first byte leaves (`attempt_began`). It ends exactly once (`attempt_ended`), also by a
+cancellation or a bug, and in any task:
 
     UNDER_WAY ──┬─ nothing was sent ──────────────────────────▶ NOT_SENT    costs nothing; the next deployment may draw
                 ├─ it says that nothing was drawn ────────────▶ FAILED      the next deployment may draw
@@ -82,15 +82,15 @@ class Attempt:
     outcome: Outcome = Outcome.UNDER_WAY
     error: UpstreamError | ApiError | None = None
     _held: list[Event] = field(default_factory=list, init=False, repr=False)  # until the commit point
-    _partial: bool = field(default=False, init=False)  # the image that is passing is a partial one
-    _done: bool = field(default=False, init=False)  # all images have come
+    _is_partial: bool = field(default=False, init=False)  # the image that is passing is a partial one
+    _is_done: bool = field(default=False, init=False)  # all images have come
 
     @property
     def deployment(self) -> Deployment:
         return self.fitted.deployment
 
     @property
-    def committed(self) -> bool:
+    def is_committed(self) -> bool:
         return self.first_image_at is not None
 
     def __enter__(self) -> Self:
@@ -121,11 +121,11 @@ class Attempt:
         if type(event) is ImageData and self.first_image_at is not None:  # nearly every byte's path
             return (event,)
         if type(event) is ImageBegins:
-            self._partial = event.partial is not None
+            self._is_partial = event.partial is not None
         elif type(event) is ImageEnds:
-            self.images += not self._partial
+            self.images += not self._is_partial
         elif type(event) is Done:
-            self._done, self.usage = True, event.usage
+            self._is_done, self.usage = True, event.usage
         if self.first_image_at is not None:
             return (event,)
         self._held.append(event)
@@ -139,7 +139,7 @@ class Attempt:
 
     def _outcome(self, error: BaseException | None) -> Outcome:
         given_up = error is not None and not isinstance(error, Exception)  # CancelledError, GeneratorExit
-        if error is None or (given_up and self._done):
+        if error is None or (given_up and self._is_done):
             return Outcome.DELIVERED
         if given_up:
             return Outcome.CANCELLED
@@ -147,7 +147,7 @@ class Attempt:
             return Outcome.NOT_SENT
         if not isinstance(error, UpstreamError):
             return Outcome.CRASHED
-        if self.committed or error.is_uncertain:
+        if self.is_committed or error.is_uncertain:
             return Outcome.UNCERTAIN
         return Outcome.REFUSED if error.failure is Failure.REFUSED else Outcome.FAILED
 

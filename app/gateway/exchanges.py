@@ -59,18 +59,11 @@ class Fetcher(Protocol):
 
 
 class Exchanges:
-    """`clock` gives seconds, `sleep` waits for some."""
+    """`sleep` waits seconds."""
 
-    def __init__(
-        self,
-        sender: Sender,
-        fetcher: Fetcher,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
+    def __init__(self, sender: Sender, fetcher: Fetcher, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._sender = sender
         self._fetcher = fetcher
-        self._clock = clock
         self._sleep = sleep
         self._turn = asyncio.Lock()
 
@@ -100,8 +93,10 @@ class Exchanges:
                                 following = event
                             elif type(event) is ImageLink:
                                 has_told = True
-                                async for told in self._linked(event, inspect, deployment, keeps_links=keeps_links):
-                                    yield told
+                                linked = self._linked(event, inspect, deployment, keeps_links=keeps_links)
+                                async with aclosing(linked) as image:
+                                    async for part in image:
+                                        yield part
                             else:
                                 has_told = True
                                 yield event
@@ -111,7 +106,7 @@ class Exchanges:
                 if is_first:
                     attempt.exchanges -= _left_nothing(error)
                     raise
-                failure = _of_a_later_one(error)
+                failure = _later_failure(error)
                 if failure.is_final:
                     raise
                 if has_told or not exchange.is_repeatable or failure.failure not in _PASSING:
@@ -145,7 +140,7 @@ class Exchanges:
         """Pause before a later exchange, and return its timeouts. Raises UpstreamError if the deadline would pass;
         `failure`: of the last exchange."""
         timeouts = attempt.deployment.profile.timeout
-        left = attempt.began + timeouts.total - self._clock() - exchange.after
+        left = attempt.began + timeouts.total - attempt.clock() - exchange.after
         if left <= 0:
             last = f"; the last status call failed: {failure.message}" if failure else ""
             message = f"the job had not ended after {timeouts.total:g} s{last}"
@@ -243,7 +238,8 @@ def _left_nothing(error: UpstreamError | Unavailable) -> bool:
     return isinstance(error, Unavailable) or error.failure is Failure.NOT_SENT
 
 
-def _of_a_later_one(error: UpstreamError | Unavailable) -> UpstreamError:
+def _later_failure(error: UpstreamError | Unavailable) -> UpstreamError:
+    """The failure of an exchange after the first, of which the gateway's own is one."""
     return error.alone() if isinstance(error, UpstreamError) else UpstreamError(Failure.NOT_SENT, error.message)
 
 

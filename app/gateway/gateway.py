@@ -34,7 +34,7 @@ from app.storage.recording import Recording
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What failover goes by, one of each for all requests. `random` gives a number from 0 up to 1."""
+    """Failover's knowledge and limits, one of each for all requests. `random` gives a number from 0 up to 1."""
 
     health: Health
     slots: Slots
@@ -141,11 +141,11 @@ class Gateway:
                         with attempt, policy.health.watching(deployment):
                             async with aclosing(self._drawn(attempt, self._submit(fitted))) as events:
                                 async for event in events:
-                                    for told in attempt.take(event):
-                                        yield told
+                                    for passed in attempt.take(event):
+                                        yield passed
                         return
                     except UpstreamError as error:
-                        if attempt.committed:
+                        if attempt.is_committed:
                             raise _broken_off(attempt, error) from error
                         failure = error.alone()
                     if attempt.outcome is Outcome.NOT_SENT:
@@ -167,10 +167,10 @@ class Gateway:
                 with attempt, self._policy.health.watching(deployment):
                     async with aclosing(self._drawn(attempt, dialect.resume(job.job, fitted.request))) as events:
                         async for event in events:
-                            for told in attempt.take(event):
-                                yield told
+                            for passed in attempt.take(event):
+                                yield passed
             except UpstreamError as error:
-                raise (_broken_off(attempt, error) if attempt.committed else verdict([(fitted, error)])) from error
+                raise (_broken_off(attempt, error) if attempt.is_committed else verdict([(fitted, error)])) from error
 
     def _submit(self, fitted: Fitted) -> Exchange:
         """The first exchange of an attempt."""
@@ -202,7 +202,7 @@ def _wanted(request: ImageRequest) -> Wanted | None:
 
 
 def _gives_format(call: Call, request: ImageRequest) -> bool:
-    """Whether the upstream's pictures need no conversion, as far as can be known without seeing them."""
+    """True if the upstream's pictures need no conversion, as far as the gateway can know without seeing them."""
     return _wanted(call.request) is None or "output_format" in request.parameters
 
 

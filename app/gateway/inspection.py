@@ -87,7 +87,7 @@ class Picture:
         self._riff = 0  # WebP's own word for its length
 
     def facts(self) -> dict[str, str | None]:
-        """In the words of OpenAI's answers; None for what could not be found out, and so is nobody's to say."""
+        """The facts as OpenAI's answers name them; None if the bytes do not tell."""
         return {"output_format": format_name(self.media_type), "size": str(self.size) if self.size else None}
 
     def piece(self, text: bytes) -> bytes:
@@ -203,7 +203,7 @@ class Picture:
 
 
 def _only_base64(text: bytes) -> bytes:
-    """What waits for the rest of its group is not decoded yet, but already passed on."""
+    """Check the text that waits for the rest of its group: it is passed on before it is decoded."""
     if text.translate(None, _ALPHABET):
         raise binascii.Error("not base64")
     return text

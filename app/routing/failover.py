@@ -25,7 +25,7 @@ class Choice(Generic[C]):
     regardless: bool = False  # made although the deployment cools down: there is nothing else
 
 
-# Sent how an attempt failed, or None if it was not made because its deployment began to cool down meanwhile.
+# It is sent how an attempt failed, or None if the attempt was not made: its deployment began to cool down meanwhile.
 Plan = Generator[Choice[C], UpstreamError | None, None]
 
 # The next deployment may well do what this one could not; nothing was drawn, or it says so itself.
@@ -80,7 +80,7 @@ def plan(
 ) -> Plan[C]:
     """Yields attempts and is sent how each ended. Raises ApiError, what to tell the caller, when none is left.
 
-    Whoever makes an attempt tells `health` of its end before the plan. `random` gives a number from 0 up to 1.
+    The caller tells `health` of an attempt's end, and then the plan. `random` gives a number from 0 up to 1.
     """
     budget.asked()
     failures: list[tuple[C, UpstreamError]] = []
@@ -101,7 +101,7 @@ def plan(
             if failures and not _affordable(deployment, again, health, budget):
                 break
             wait = 0.25 * 2 ** (again - 1) * (0.5 + random() / 2) if again else 0.0
-            # Who was skipped as often as there are candidates is not sent round any more.
+            # After as many skips as candidates, attempt it regardless of its cooldown.
             made = regardless or skipped >= len(candidates)
             error = yield Choice(candidate, len(failures) + 1, wait, made)
             if error is None:
@@ -133,6 +133,6 @@ def _go_on(error: UpstreamError, deployment: Deployment) -> bool:
 
 
 def _with_time_left(error: UpstreamError, pause: Cooling | None) -> UpstreamError:
-    """A 429 as the caller may be told: with the time for which nobody will be asked, whatever the upstream said."""
+    """Put the time left of the pause into a 429, in the place of the upstream's own `Retry-After`."""
     limited = error.failure is Failure.RATE_LIMITED and pause is not None and pause.reason == "limited"
     return replace(error, retry_after=pause.left) if limited and pause else error

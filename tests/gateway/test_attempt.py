@@ -161,7 +161,7 @@ def test_whatever_ends_an_attempt_each_is_told_once_of_its_beginning_and_its_end
         told = scene.watching.of(attempt)
         assert told[0] == "began" and told[-1] == "ended"
         assert told[1:-1] in ([], ["first image"])
-        assert (told[1:-1] == ["first image"]) is attempt.committed
+        assert (told[1:-1] == ["first image"]) is attempt.is_committed
         assert attempt.ended is not None
         if attempt.outcome is Outcome.DELIVERED:
             assert attempt.images == 1

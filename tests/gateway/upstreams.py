@@ -1,9 +1,10 @@
 """An upstream that plays what a test says, and a gateway before it, without any network. Knows the engine's protocols
-alone."""
+alone. Exceptions are raised as copies: those of a test outlive it, and would keep the frames that they passed."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import types
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from app.catalog.profiles import Profile, Timeouts
 from app.dialects import Decoder, Exchange, ResponseHead, UpstreamRequest
 from app.dialects.failures import from_status
 from app.dialects.json_answers import JsonAnswer, SmallDocument
-from app.errors import Failure, Unavailable, UpstreamError
+from app.errors import Failure, UpstreamError
 from app.events import Done, Event, ImageBegins, ImageEnds, ImageLink
 from app.gateway.attempt import Attempt, Outcome
 from app.gateway.call import Call
@@ -87,7 +88,7 @@ class Answering:
         for piece in self._said.pieces():
             await asyncio.sleep(0)
             if isinstance(piece, BaseException):
-                raise piece
+                raise copy.copy(piece)
             yield piece
 
     async def text(self) -> bytes:
@@ -111,10 +112,8 @@ class Upstream:
         self.timeouts.append(timeouts)
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         await asyncio.sleep(0)
-        if isinstance(step, UpstreamError | Unavailable):
-            raise step.alone()
         if isinstance(step, BaseException):
-            raise step
+            raise copy.copy(step)
         self.open += 1
         try:
             yield Answering(step)
@@ -133,7 +132,7 @@ class Links:
         self.asked.append((url, origin))
         await asyncio.sleep(0)
         if isinstance(self.found, UpstreamError):
-            raise self.found
+            raise copy.copy(self.found)
         yield self.found[:20]
         yield self.found[20:]
 
@@ -254,7 +253,7 @@ class Scene:
         self.meter = Meter(1 << 30)
         self.gateway = Gateway(
             Catalog([Model("flux", tuple(self.deployments))]),
-            Exchanges(self, self.links, self.time, self.time.sleep),
+            Exchanges(self, self.links, self.time.sleep),
             lambda _: dialect or plain(),
             Policy(self.health, Slots(self.time, 10, 10.0), RetryBudget(self.time), lambda: 0.5),
             Delivery(None, "b64_json", None),  # type: ignore[arg-type]

@@ -155,6 +155,37 @@ async def test_a_dialect_says_where_the_credential_stands(
     assert [(name, value) for name, value in headers.items() if "secret" in value] == [sent_as]
 
 
+async def test_an_address_of_the_provider_s_own_gets_the_credential(server: Scripted, upstream: Upstream) -> None:
+    deployment = deployed(server.at("a", answer(b"said")), api_key="secret")
+    server.at("jobs", answer(b"said"))
+    what = UpstreamRequest(f"{server.base_url}/jobs/1?sig=a%2Fb%3D", method="GET")
+    assert await sent(upstream, deployment, what) == (200, b"said")
+    [received] = server.received("jobs")
+    assert (received.target, received.headers["authorization"]) == ("/jobs/1?sig=a%2Fb%3D", "Bearer secret")
+
+
+@pytest.mark.parametrize("other", ["http://127.0.0.1:{port}/jobs/1", "http://localhost:{port}/jobs/1", "@evil.test/1"])
+async def test_nothing_is_sent_to_an_address_that_is_not_the_provider_s_own(
+    server: Scripted, upstream: Upstream, other: str
+) -> None:
+    server.at("jobs", answer(b"said"))
+    port = server.base_url.rpartition(":")[2]
+    target = UpstreamRequest(other.format(port=port), method="GET")
+    with pytest.raises(UpstreamError, match="not the provider's own") as caught:
+        await sent(upstream, deployed("https://api.example.test/v1", api_key="secret"), target)
+    assert (caught.value.failure, caught.value.is_final) == (Failure.UNCERTAIN, True)
+    assert (server.received("jobs"), server.connections) == ([], 0)
+
+
+async def test_an_exchange_may_have_timeouts_of_its_own(server: Scripted, upstream: Upstream) -> None:
+    deployment = deployed(server.at("a", End.HANG))
+    began = time.monotonic()
+    with pytest.raises(UpstreamError) as caught:
+        async with upstream.send(request(), deployment, Timeouts(2.0, 2.0, total=0.05)):
+            pass
+    assert caught.value.timed_out and time.monotonic() - began < 1.5
+
+
 async def test_headers_of_the_configuration_take_the_place_of_our_own(server: Scripted, upstream: Upstream) -> None:
     headers = {"Authorization": "Key abc", "User-Agent": "team"}
     await sent(upstream, deployed(server.at("a", answer(b"")), api_key="secret", headers=headers))
