@@ -211,7 +211,9 @@ def test_compose_takes_every_right_away_that_the_gateway_does_not_need() -> None
 
 def test_compose_hands_on_the_keys_and_holds_none() -> None:
     environment = compose()["services"]["gateway"]["environment"]
-    assert {"NETMIND_API_KEY", "NEBULA_API_KEY", "NEBUL_API_KEY", "IMAGE_GATEWAY_KEYS"} <= set(environment)
+    assert {"NETMIND_API_KEY", "NEBULA_API_KEY", "NEBUL_API_KEY", "BFL_API_KEY", "IMAGE_GATEWAY_KEYS"} <= set(
+        environment
+    )
     assert [entry for entry in environment if "KEY" in entry and "=" in entry] == []
 
 

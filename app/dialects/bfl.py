@@ -72,7 +72,7 @@ def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
             nothing = UpstreamError(Failure.UNCERTAIN, "the answer names no address of a job")
             raise _moderation(document) or from_document(document) or nothing
         job = {"polling_url": address, "id": name if isinstance(name, str) else None}
-        return [_status_call(address, request, FIRST_PAUSE, job)]
+        return [_status_call(address, request.prompt, FIRST_PAUSE, job)]
 
     return SmallDocument(read)
 
@@ -89,16 +89,16 @@ def error(head: ResponseHead, body: bytes) -> UpstreamError:
 
 
 def resume(job: Mapping[str, Any], request: ImageRequest) -> Exchange:
-    return _status_call(job["polling_url"], request, 0.0)
+    return _status_call(job["polling_url"], request.prompt, 0.0)
 
 
 def _is_address(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
 
 
-def _status_call(address: str, request: ImageRequest, after: float, job: Mapping[str, Any] | None = None) -> Exchange:
+def _status_call(address: str, prompt: str | None, after: float, job: Mapping[str, Any] | None = None) -> Exchange:
     sent = UpstreamRequest(address, method="GET", credential=_CREDENTIAL)
-    return Exchange(sent, _StatusDecoder(address, request, after), error, after, is_repeatable=True, job=job)
+    return Exchange(sent, _StatusDecoder(address, prompt, after), error, after, is_repeatable=True, job=job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class _StatusDecoder:
     """Make the decoder of a status call. `after`: the seconds of pause before it."""
 
     address: str
-    request: ImageRequest
+    prompt: str | None  # None: not known any more
     after: float
 
     def __call__(self, head: ResponseHead) -> Decoder:  # noqa: ARG002 - the signature is the exchange's
@@ -117,7 +117,7 @@ class _StatusDecoder:
         match _status(document):
             case "pending" | "queued" | "processing":  # only the first is documented
                 pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self.after * PAUSE_GROWTH))
-                return [_status_call(self.address, self.request, pause)]
+                return [_status_call(self.address, self.prompt, pause)]
             case "ready":
                 return self._picture(document.get("result"))
             case "error" | "failed":
@@ -133,23 +133,24 @@ class _StatusDecoder:
 
     def _picture(self, result: Any) -> list[Event | Exchange]:
         said = result if isinstance(result, dict) else {}
-        sample, prompt = said.get("sample"), said.get("prompt")
+        sample, revised = said.get("sample"), said.get("prompt")
         if not isinstance(sample, str) or not 0 < len(sample) <= LONGEST_LINK:
             raise UpstreamError(Failure.UNCERTAIN, "the job is ready, and its result has no link", is_final=True)
-        is_revised = self.request.prompt is not None and prompt != self.request.prompt
-        ends = image_ends({"seed": said.get("seed"), "revised_prompt": prompt if is_revised else None}, None)
+        if self.prompt is None or revised == self.prompt:
+            revised = None
+        ends = image_ends({"seed": said.get("seed"), "revised_prompt": revised}, None)
         return [ImageBegins(0), behind(sample), ends, Done()]
 
 
 def _status(document: Mapping[str, Any]) -> str:
-    """The word on the job, in lower case; it stands under `status`, or under `state`."""
+    """Return the word on the job, in lower case. It stands under `status` or `state`."""
     words = (document.get("status"), document.get("state"))
     return next((word.strip().lower() for word in words if isinstance(word, str) and word.strip()), "")
 
 
 def _moderation(document: Mapping[str, Any]) -> UpstreamError | None:
-    """The refusal of a request ("Request Moderated", before anything is drawn) or of its image ("Content Moderated",
-    perhaps charged); None if the document says neither."""
+    """Return the refusal of a request ("Request Moderated": nothing was drawn) or of its image ("Content Moderated":
+    perhaps charged). None if the document says neither."""
     withheld = {"request moderated": "request", "content moderated": "image"}.get(_status(document))
     if withheld is None:
         return None

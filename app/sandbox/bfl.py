@@ -148,7 +148,7 @@ class _BflDoor(Door):
 
 
 class SubmitDoor(_BflDoor):
-    """Draws at once, and tells of it when the time is there."""
+    """Draw at once, and tell of it when the job has ended."""
 
     async def _whole(self, order: Order, origin: str, faults: Faults) -> Answer:
         if "html200" in faults:

@@ -84,15 +84,16 @@ async def test_the_presets_lists_are_read_and_nothing_is_drawn() -> None:
         models = inventory.models(settings, lambda name: load_dialect(name).profile)
         findings = {finding.provider: finding for finding in await ask(questions(settings, models))}
         assert (sandbox.world.journal.drawings, sandbox.world.journal.last(9)) == (
-            dict.fromkeys(("netmind", "nebula", "nebul", "openai"), 0),
+            dict.fromkeys(("netmind", "nebula", "nebul", "openai", "bfl"), 0),
             [],
         )
-    assert list(findings) == ["netmind", "nebula", "nebul", "openai"]
+    assert list(findings) == ["netmind", "nebula", "nebul", "bfl", "openai"]
     counts = {name: (finding.outcome, finding.count, finding.not_listed) for name, finding in findings.items()}
     assert counts == {
         "netmind": (Outcome.UNLISTED, 0, ()),  # the simulation has none
         "nebula": (Outcome.LISTED, 5, ()),
         "nebul": (Outcome.LISTED, 1, ()),
+        "bfl": (Outcome.CONNECTED, 0, ()),  # the provider has none
         "openai": (Outcome.LISTED, 1, ()),
     }
     assert all(finding.usable for finding in findings.values())

@@ -19,7 +19,7 @@ from app.images import Operation, Size
 
 FOLDER = Path(str(app.config.presets.__file__)).parent
 MARKS = ("[page]", "[old]", "[code]", "[model]", "[guess]")
-NETMIND, NEBULA, NEBUL = "netmind", "nebula", "nebul"
+NETMIND, NEBULA, NEBUL, BFL = "netmind", "nebula", "nebul", "bfl"
 
 
 def deployments(provider: str) -> dict[str, Deployment]:
@@ -29,6 +29,10 @@ def deployments(provider: str) -> dict[str, Deployment]:
 
 def profile(provider: str, model: str) -> Profile:
     return deployments(provider)[model].profile
+
+
+def profiles(provider: str) -> dict[str, Profile]:
+    return {name: deployment.profile for name, deployment in deployments(provider).items()}
 
 
 def test_every_file_is_a_preset_and_every_preset_a_file() -> None:
@@ -119,6 +123,38 @@ def test_nebul_does_everything_with_one_model() -> None:
     assert can.output_formats == ("png", "jpeg", "webp")
     assert (can.max_n, can.mask, can.mask_required, can.image_field) == (10, "alpha", False, "image")
     assert set(can.parameters or ()) == {"n", "size", "quality", "background", "output_format", "guidance", "user"}
+
+
+def test_black_forest_labs_draws_one_at_a_time_behind_links_and_with_seeds() -> None:
+    with_steps = {"flux-2-flex", "flux-pro-1.0-fill", "flux-dev"}
+    for name, deployment in deployments(BFL).items():
+        can = deployment.profile
+        assert (can.max_n, can.results, can.output_formats) == (1, ("url",), ("jpeg", "png")), name
+        assert can.understands("seed") and can.understands("output_format"), name
+        assert can.understands("steps") == can.understands("guidance") == (name in with_steps), name
+        assert can.price_per_image, name
+        if Operation.EDITS in can.operations:
+            assert can.image_field == ("image" if name == "flux-pro-1.0-fill" else "input_image"), name
+
+
+def test_black_forest_labs_takes_a_size_except_for_models_that_take_a_shape() -> None:
+    sized = {name: can.size for name, can in profiles(BFL).items() if can.understands("width")}
+    assert set(profiles(BFL)) - set(sized) == {
+        "flux-pro-1.1-ultra",
+        "flux-kontext-pro",
+        "flux-kontext-max",
+        "flux-pro-1.0-fill",
+    }
+    for name, size in sized.items():
+        is_of_the_second = name.startswith("flux-2")
+        assert size.allows(Size(64, 80)) == is_of_the_second
+        assert size.allows(Size(2048, 2048)) == is_of_the_second
+        assert size.allows(Size(1024, 768)) and not size.allows(Size(1000, 768))
+
+
+def test_black_forest_labs_repaints_white_with_one_model() -> None:
+    masked = {name: (can.mask, can.mask_required) for name, can in profiles(BFL).items() if can.mask != "none"}
+    assert masked == {"flux-pro-1.0-fill": ("white", True)}
 
 
 def test_the_sandbox_has_all_of_them_and_gpt_image() -> None:

@@ -3,9 +3,11 @@ for what it does not."""
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from app.dialects import bfl
 from tests.live.conftest import Start
 from tests.live.house import bytes_of, decoded, file_of, marked, plain
 from tests.live.loops import in_thread
@@ -23,21 +25,36 @@ IDS = [
     "black-forest-labs/FLUX.1-Kontext-dev",
     "black-forest-labs/FLUX.1-Redux-dev",
     "black-forest-labs/FLUX.1-schnell",
+    "flux-2-flex",
+    "flux-2-klein-4b",
+    "flux-2-klein-9b",
+    "flux-2-max",
+    "flux-2-pro",
+    "flux-dev",
+    "flux-kontext-max",
+    "flux-kontext-pro",
+    "flux-pro-1.0-fill",
+    "flux-pro-1.1",
+    "flux-pro-1.1-ultra",
     "gpt-image-2",
     "runwayml/stable-diffusion-v1-5",
     "stabilityai/stable-diffusion-3.5-large",
     "stabilityai/stable-diffusion-xl-base-1.0",
 ]
-SMALLEST = {"Bytedance/seedream-3-0-t2i-250415": "512x512"}
+SMALLEST = {"Bytedance/seedream-3-0-t2i-250415": "512x512", "flux-pro-1.1": "256x256", "flux-dev": "256x256"}
+WITHOUT_SIZES = {"flux-pro-1.1-ultra", "flux-kontext-pro", "flux-kontext-max"}  # of those that generate
 OPERATIONS = ["edits", "generations", "variations"]
-PHOTO = ("image", ("photo.png", encoded((64, 64), colour="grey")))
-MASK = ("mask", ("mask.png", marked((64, 64))))
+PHOTO = ("image", ("photo.png", encoded((256, 256), colour="grey")))
+MASK = ("mask", ("mask.png", marked((256, 256))))
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """As it serves with no configuration at all."""
-    with in_thread(lambda: serving({}, tmp_path_factory.mktemp("discovery"))) as running:
+    """As it serves with no configuration at all, but for the pauses between status calls."""
+    with (
+        mock.patch.multiple(bfl, FIRST_PAUSE=0.01, LONGEST_PAUSE=0.01),
+        in_thread(lambda: serving({}, tmp_path_factory.mktemp("discovery"))) as running,
+    ):
         yield running
 
 
@@ -54,7 +71,8 @@ async def capabilities(gateway: Gateway, model: str) -> dict[str, Any]:
 
 async def draw(gateway: Gateway, model: str, operation: str, *, mask: bool = False, **fields: Any) -> Reply:
     if operation == "generations":
-        return await generate(gateway.port, model=model, **{"size": SMALLEST.get(model, "64x64"), **fields})
+        size = {} if model in WITHOUT_SIZES else {"size": SMALLEST.get(model, "64x64")}
+        return await generate(gateway.port, model=model, **{**size, **fields})
     prompt = (("prompt", "a fox"),) if operation == "edits" else ()
     text = [(name, str(value).lower() if value is True else str(value)) for name, value in fields.items()]
     files = (PHOTO, MASK) if mask else (PHOTO,)
@@ -133,7 +151,9 @@ async def test_no_more_images_are_taken_than_it_is_said(gateway: Gateway, model:
     mask = (MASK,) if can["mask_required"] else ()
 
     async def with_images(count: int) -> Reply:
-        images = [("image[]", ("i.png", file_of(plain((64, 64)), compress_level=index % 9))) for index in range(count)]
+        images = [
+            ("image[]", ("i.png", file_of(plain((256, 256)), compress_level=index % 9))) for index in range(count)
+        ]
         images[0] = ("image[]", PHOTO[1])
         return await edit(gateway.port, ("model", model), ("prompt", "a fox"), *images, *mask)
 
@@ -145,7 +165,7 @@ async def test_no_more_images_are_taken_than_it_is_said(gateway: Gateway, model:
 @pytest.mark.parametrize("model", IDS)
 @pytest.mark.parametrize(
     ("parameter", "value"),
-    [("seed", 7), ("negative_prompt", "a cat"), ("steps", 9), ("guidance", 2.5), ("quality", "low"), ("user", "u")],
+    [("seed", 7), ("negative_prompt", "a cat"), ("steps", 20), ("guidance", 2.5), ("quality", "low"), ("user", "u")],
 )
 async def test_parameters_are_honoured_dropped_or_refused_as_it_is_said(
     gateway: Gateway, model: str, parameter: str, value: Any

@@ -206,7 +206,7 @@ async def test_a_part_that_fails_is_drawn_by_the_next_deployment(start: Start, s
     reply = await generate(gateway.port, n=4, size=SMALL, prompt="foxes [[fault@nebula*1:503]]")
     assert len(set(pictures(reply))) == 4
     assert reply.header("x-gateway-attempts") == "5"
-    assert sandbox.world.journal.drawings == {"netmind": 1, "nebula": 3, "nebul": 0, "openai": 0}
+    assert sandbox.world.journal.drawings == {"netmind": 1, "nebula": 3, "nebul": 0, "openai": 0, "bfl": 0}
 
 
 @pytest.mark.parametrize(
