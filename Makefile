@@ -16,10 +16,11 @@ help:
 run: .venv/.ready
 	@.venv/bin/image-gateway serve $(ARGS)
 
+# One process a core, at most four, and all tests of a file in one process. ARGS="-n 0": one process for everything.
 # Where the network is missing, the SDKs' tests say why they are left out; a complete run does not let them.
 test: .venv/.ready
 	@.venv/bin/python -m tests.sdks.install || test -z "$$IMAGE_GATEWAY_TESTS_COMPLETE"
-	@.venv/bin/pytest $(ARGS)
+	@.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 slow: .venv/.ready
 	@.venv/bin/python -m tests.sdks.install || test -z "$$IMAGE_GATEWAY_TESTS_COMPLETE"

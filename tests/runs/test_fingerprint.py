@@ -59,7 +59,11 @@ def test_the_order_of_parameters_makes_no_difference() -> None:
         {"mask_convention": "white"},
         {"partial_images": 1},
     ],
-    ids=str,
+    ids=[
+        *("prompt", "model", "operation", "order of the images", "images in one", "mask", "markup", "size", "no size"),
+        *("n", "stream", "raw", "response_format", "other parameters", "fewer parameters", "extra", "mask_convention"),
+        "partial_images",
+    ],
 )
 def test_whatever_else_differs_makes_another_request(other: dict[str, Any]) -> None:
     assert fingerprint(edit()) != fingerprint(replace(edit(), **other))

@@ -219,7 +219,9 @@ async def test_an_answer_that_says_when_to_come_back_has_a_date_to_count_from(
 # --- failures ---
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{dead_port()}", "http://no-such-host.invalid"])
+@pytest.mark.parametrize(
+    "url", [f"http://127.0.0.1:{dead_port()}", "http://no-such-host.invalid"], ids=["refused", "no such host"]
+)
 async def test_without_a_connection_nothing_was_sent(upstream: Upstream, url: str) -> None:
     error = await failed(upstream, deployed(url))
     assert (error.failure, error.timed_out, error.status) == (Failure.NOT_SENT, False, None)
