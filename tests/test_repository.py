@@ -3,6 +3,7 @@
 It reads the committed files, and knows nothing of what the gateway does but how it reads a setting.
 """
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -236,3 +237,39 @@ def test_compose_serves_its_own_service_by_name_without_keys() -> None:
 def test_compose_waits_longer_for_the_gateway_to_stop_than_the_gateway_drains() -> None:
     grace = compose()["services"]["gateway"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > 30  # the default of server.drain_seconds
+
+
+# Other projects' own: the OpenAI SDK documents `_request_id`, and Hypothesis offers no other way.
+OUTSIDE = {"_request_id", "_hypothesis_internal_use_settings"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in OUTSIDE
+
+
+def private_names(tree: ast.AST) -> list[str]:
+    """Return each use of a private attribute of anything but `self` and `cls`, and each import of a private name."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                found.append(f"line {node.lineno}: {ast.unparse(node)}")
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"line {node.lineno}: {alias.name}" for alias in node.names if is_private(alias.name)]
+        elif isinstance(node, ast.Call):  # getattr, setattr
+            names = [name.value for name in node.args[1:2] if isinstance(name, ast.Constant)]
+            found += [f"line {node.lineno}: {name}" for name in names if isinstance(name, str) and is_private(name)]
+    return found
+
+
+def test_no_test_reaches_into_a_private_attribute_of_another_object() -> None:
+    """Tests ask for public behaviour or for `snapshot()`, so the inside may change under them."""
+    found = {path: private_names(ast.parse(path.read_text())) for path in (ROOT / "tests").rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["thing._inside", "thing.other()._inside = 1", "from app.x import _y", 'patch(thing, "_inside", None)']
+)
+def test_a_private_name_is_found_however_it_is_reached(text: str) -> None:
+    assert private_names(ast.parse(text))

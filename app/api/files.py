@@ -88,7 +88,7 @@ async def _send(sending: _Sending, scope: Scope, opened: OpenFile, now: float) -
         await sending.body(b"")
         return
     in_part = scope["method"] == "GET" and asked.get("if-range", etag) == etag  # HEAD has no ranges: RFC 9110, 14.2
-    span = _span(asked.get("range", ""), file.size) if in_part else None
+    span = parse_range(asked.get("range", ""), file.size) if in_part else None
     first, end = span or (0, file.size)
     if span:
         if first >= end:
@@ -126,7 +126,7 @@ def _names(if_none_match: str | None, etag: str) -> bool:
     return any(tag in ("*", etag) for tag in tags)
 
 
-def _span(value: str, size: int) -> tuple[int, int] | None:
+def parse_range(value: str, size: int) -> tuple[int, int] | None:
     """The range of a `Range` header, from its first byte to behind its last; an empty one if there is no such part.
     None for several ranges and for a value that is not understood: then the whole file may be sent (RFC 9110, section
     14.2)."""

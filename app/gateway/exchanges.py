@@ -129,7 +129,7 @@ class Exchanges:
         """The image behind a link, as if it had been in the answer; or the link, as a full address."""
         base_url = deployment.provider.base_url
         if keeps_links:
-            yield ImageLink(_resolved(link.url, base_url))
+            yield ImageLink(join_url(link.url, base_url))
             return
         async with aclosing(self._fetcher.as_base64(link.url, base_url)) as pieces:
             async for piece in pieces:
@@ -248,7 +248,7 @@ def _pause(failure: UpstreamError, failures: int) -> float:
     return max(PAUSES[min(failures, len(PAUSES) - 1)], min(failure.retry_after or 0.0, LONGEST_PAUSE))
 
 
-def _resolved(url: str, base_url: str) -> str:
+def join_url(url: str, base_url: str) -> str:
     """`url`, read at `base_url` if it is no full address. One that cannot be read is left as it is."""
     try:
         return url if urlsplit(url).scheme else urljoin(base_url, url)

@@ -32,6 +32,16 @@ Plan = Generator[Choice[C], UpstreamError | None, None]
 _ELSEWHERE = {Failure.NOT_SENT, Failure.RATE_LIMITED, Failure.CREDENTIAL, Failure.UNAVAILABLE, Failure.FAILED}
 
 
+@dataclass(frozen=True, slots=True)
+class RetrySnapshot:
+    """The requests of the last seconds, and the attempts beyond the first that were made for them. `ticks`: the spans
+    of time that are counted apart."""
+
+    requests: int
+    attempts: int
+    ticks: int
+
+
 class RetryBudget:
     """Keeps attempts after the first from multiplying an outage: they may be `share` of the requests of the last
     `seconds`, and `least` more. The clock (seconds) is passed in."""
@@ -59,6 +69,10 @@ class RetryBudget:
         now[2] += 1
         self._taken += 1
         return True
+
+    def snapshot(self) -> RetrySnapshot:
+        self._now()
+        return RetrySnapshot(self._requests, self._taken, len(self._ticks))
 
     def _now(self) -> list[int]:
         which, ticks = int(self._clock() / self._tick), self._ticks

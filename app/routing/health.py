@@ -31,6 +31,20 @@ class Cooling:
     left: float
 
 
+@dataclass(frozen=True, slots=True)
+class HealthSnapshot:
+    """What is remembered of a deployment, or of a provider's account, at one moment.
+
+    `left`: seconds until the pause ends; 0 if it is over. `failures`: in a row. `trial`: one attempt finds out now
+    whether the deployment is back."""
+
+    name: str
+    reason: Reason
+    left: float
+    failures: int = 0
+    trial: bool = False
+
+
 @dataclass(slots=True)
 class _Pause:
     until: float = 0.0
@@ -116,6 +130,18 @@ class Health:
             row.failures += 1
             if row.failures >= FAILURES_IN_A_ROW:
                 row.lengthen(now, FAILING)
+
+    def snapshot(self) -> list[HealthSnapshot]:
+        """Return one entry for each name and reason. What is well has none."""
+        now = self._clock()
+        pauses: tuple[tuple[Reason, dict[str, _Pause]], ...] = (("account", self._accounts), ("limited", self._limited))
+        return [
+            *(HealthSnapshot(name, why, max(0.0, each.until - now)) for why, of in pauses for name, each in of.items()),
+            *(
+                HealthSnapshot(name, "failing", max(0.0, row.until - now), row.failures, row.trial)
+                for name, row in self._rows.items()
+            ),
+        ]
 
     def forget(self, provider: str) -> None:
         """The provider's entry has changed, perhaps just because of what is remembered of it."""

@@ -17,6 +17,16 @@ _QUEUE_FULL = "is busy and its queue is full"
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0  # OpenAI's Node SDK takes a Retry-After above 60 s for none
 
 
+@dataclass(frozen=True, slots=True)
+class QueueSnapshot:
+    """One deployment's queue at one moment. `seconds`: for how long a place was held lately; None before the first."""
+
+    deployment: str
+    held: int
+    waiting: int
+    seconds: float | None
+
+
 class Slots:
     """No place is free while somebody waits who could have it: a place that is given back goes straight to the next,
     so nobody overtakes and nobody is woken in vain.
@@ -52,6 +62,10 @@ class Slots:
         """Whether a request would not even be let in to wait."""
         lane = self._lane(deployment)
         return lane.waiting >= self._max_length and not lane.open_to(deployment)
+
+    def snapshot(self) -> list[QueueSnapshot]:
+        """Return the queues of the deployments that were asked for so far."""
+        return [QueueSnapshot(name, each.held, each.waiting, each.seconds) for name, each in self._lanes.items()]
 
     def _lane(self, deployment: Deployment) -> _DeploymentQueue:
         name = deployment.name

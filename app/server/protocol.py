@@ -80,8 +80,8 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(transport)
-        self._cork = Cork(transport, self.loop, self._close)
-        left, reserved = _descriptors(transport)
+        self._cork = Cork(transport, self.loop, self.close)
+        left, reserved = count_descriptors(transport)
         if left > reserved:
             self._await_head()
             return
@@ -100,7 +100,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._held = self._held[self._at :] + data if self._held else data
         self._at = 0
-        if self._is_reading or self._between:
+        if self._is_reading or self.is_between:
             self._advance()
         else:
             self._bound_what_is_held()
@@ -118,7 +118,7 @@ class Protocol(HttpToolsProtocol):
         """Reads on, to the end of one request."""
         self._unset_keepalive_if_required()
         data, at, size = self._held, self._at, len(self._held)
-        while at < size and not self._over and (self._is_reading or self._between):
+        while at < size and not self._over and (self._is_reading or self.is_between):
             end = self._next_end(data, at)
             self._feed(data if end - at == size else memoryview(data)[at:end])
             at = end
@@ -128,7 +128,7 @@ class Protocol(HttpToolsProtocol):
             self._held, self._at = b"", 0
         if self._held or self.flow.full:
             self._bound_what_is_held()
-        if self.timeout_keep_alive_task is None and self._between and not self._over:
+        if self.timeout_keep_alive_task is None and self.is_between and not self._over:
             self._await_head()
 
     def _next_end(self, data: bytes, at: int) -> int:
@@ -176,7 +176,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Raises ApiError, should the parser ever be given more than one request."""
-        if not self._between:
+        if not self.is_between:
             raise _unreadable()
         super().on_message_begin()
         self._is_reading, self._length, self._hosts = True, 0, 0
@@ -219,8 +219,8 @@ class Protocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_at(self._head_until, self.timeout_keep_alive_handler)
 
     @property
-    def _between(self) -> bool:
-        """No request is being read or answered."""
+    def is_between(self) -> bool:
+        """True while no request is being read or answered."""
         cycle: Any = self.cycle
         return cycle is None or bool(cycle.response_complete)
 
@@ -262,7 +262,7 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> None:
         self._cork.flush()
-        whole = self._between and not self.transport.get_write_buffer_size()
+        whole = self.is_between and not self.transport.get_write_buffer_size()
         self._cut = not whole or _queued(self.transport) > 0
         super().eof_received()
         self._watch_for_progress()  # as when it is closed, which follows
@@ -304,10 +304,10 @@ class Protocol(HttpToolsProtocol):
         self._over, self._held, self._at, self.flow.full = True, b"", 0, False
         self.flow.resume_reading()  # what is not read when the connection is closed resets it
         cycle: Any = self.cycle
-        if self._between:
+        if self.is_between:
             self._cork.write(_refusal(error))
             self._cork.flush()
-            self.loop.call_later(TELLING_SECONDS, self._close)
+            self.loop.call_later(TELLING_SECONDS, self.close)
             return
         cycle.keep_alive = False
         if cycle.more_body:
@@ -359,27 +359,32 @@ class Protocol(HttpToolsProtocol):
             self._stop_watching()
 
     def timeout_keep_alive_handler(self) -> None:
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
-        """As soon as all that was sent has left."""
+    def close(self) -> None:
+        """Close the connection as soon as all that was sent has left."""
         if not self.transport.is_closing():
             self.transport.close()
             self._watch_for_progress()
+
+    @property
+    def is_watched(self) -> bool:
+        """True while bytes wait for the client, and its progress will be looked for."""
+        return self._stalled is not None
 
     def _watch_for_progress(self) -> None:
         """Nothing is written while this lasts, so what waits becomes less exactly if the client takes some of it."""
         if self._stalled is None and self.transport.get_write_buffer_size():
             self._unsent = _unsent(self.transport)
-            self._stalled = self.loop.call_later(STALLED_SECONDS, self._look_for_progress)
+            self._stalled = self.loop.call_later(STALLED_SECONDS, self.look_for_progress)
 
     def _stop_watching(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
 
-    def _look_for_progress(self) -> None:
-        """Ends the connection of a client that has taken nothing for the whole time. Its run goes on."""
+    def look_for_progress(self) -> None:
+        """End the connection of a client that took nothing since the last look. Its run goes on."""
         self._stalled = None
         if _unsent(self.transport) >= self._unsent:
             self.abort()
@@ -447,7 +452,7 @@ def _refusal(error: ApiError) -> bytes:
     return STATUS_LINE[error.status] + head + b"\r\n" + body
 
 
-def _descriptors(transport: asyncio.BaseTransport) -> tuple[int, int]:
+def count_descriptors(transport: asyncio.BaseTransport) -> tuple[int, int]:
     """How many the process may still open at most, and how many of them are reserved. The system gives the lowest that
     is free, so a new one says how many are open."""
     opened = transport.get_extra_info("socket")

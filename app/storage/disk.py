@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import Unavailable
@@ -25,6 +26,16 @@ _RETRY_AFTER = 30.0  # seconds
 
 def _new_id() -> str:
     return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSnapshot:
+    """Bytes at one moment: in finished files, in those of them that are held, in unfinished files; and the budget."""
+
+    used: int
+    held: int
+    writing: int
+    max_bytes: int
 
 
 class DiskStore:
@@ -89,6 +100,9 @@ class DiskStore:
             os.close(descriptor)
             return None
         return DiskFile(file, descriptor)
+
+    def snapshot(self) -> StoreSnapshot:
+        return StoreSnapshot(self.used, self.held, self.writing, self.max_bytes)
 
     def check_room(self) -> None:
         if free_bytes(self._directory) < LEAST_FREE:

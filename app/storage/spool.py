@@ -9,11 +9,20 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, Self
 
 Bytes = bytes | bytearray | memoryview
 
 KEPT_FILES, KEPT_BYTES = 8, 16 * 1_048_576  # spare files: how many, and how large each may be
+
+
+@dataclass(frozen=True, slots=True)
+class FilesSnapshot:
+    """The files of spools at one moment: those in use, and the spares."""
+
+    open: int
+    spare: int
 
 
 class Files:
@@ -32,27 +41,48 @@ class Files:
         self._directory = directory
         self._keep = keep
         self.report = report
+        self._open = 0
         self._spares: list[IO[bytes]] = []
+        self._lock = threading.Lock()
 
     def take(self) -> IO[bytes]:
         """Raises OSError."""
+        with self._lock:
+            self._open += 1
+            if self._spares:
+                return self._spares.pop()
         try:
-            return self._spares.pop()
-        except IndexError:
             return tempfile.TemporaryFile(buffering=0, dir=self._directory)
+        except OSError:
+            with self._lock:
+                self._open -= 1
+            raise
 
     def give_back(self, file: IO[bytes], size: int) -> None:
         """`size`: bytes that were written."""
-        if size <= KEPT_BYTES and len(self._spares) < self._keep:
-            self._spares.append(file)
-        else:
-            file.close()
+        with self._lock:
+            self._open -= 1
+            if size <= KEPT_BYTES and len(self._spares) < self._keep:
+                self._spares.append(file)
+                return
+        file.close()
+
+    def snapshot(self) -> FilesSnapshot:
+        return FilesSnapshot(self._open, len(self._spares))
 
     def close(self) -> None:
         """Close the spares, and from now on each file that is given back."""
         self._keep = 0
         while self._spares:
             self._spares.pop().close()
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSnapshot:
+    """The bytes that all uploads hold at one moment."""
+
+    disk: int
+    memory: int
 
 
 class Budget:
@@ -76,6 +106,10 @@ class Budget:
             self.disk += disk
             self.memory += memory
             return True
+
+    def snapshot(self) -> BudgetSnapshot:
+        with self._lock:
+            return BudgetSnapshot(self.disk, self.memory)
 
 
 class Share:

@@ -16,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from app.api.files import FileEndpoint, _span, base_url
+from app.api.files import FileEndpoint, base_url, parse_range
 from app.api.layers import Envelope, Frame
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
@@ -41,6 +41,7 @@ class Site:
     """A server with a store, on loopback."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.now = 1000.0
         self.journal = Journal()
         self.store = DiskStore(directory, lifetime=100, max_bytes=100_000_000, clock=lambda: self.now)
@@ -145,7 +146,7 @@ async def test_head_tells_the_same_without_the_image(site: Site) -> None:
 async def test_an_expired_link_a_changed_one_and_a_vanished_file_are_told_apart(site: Site) -> None:
     file, gone = await site.put(), await site.put()
     link, other = site.link(file), site.link(gone)
-    next(path for path in site.store._directory.iterdir() if path.name == gone.name).unlink()
+    next(path for path in site.directory.iterdir() if path.name == gone.name).unlink()
     for target, status, code in (
         (other, 404, "file_not_found"),
         (link[:-1] + ("0" if link[-1] != "0" else "1"), 403, "url_invalid"),
@@ -248,9 +249,9 @@ async def test_what_is_no_single_range_is_answered_whole(site: Site, said: str) 
 )
 def test_a_long_range_is_answered_whole_and_at_once(said: str) -> None:
     began = time.process_time()
-    assert _span(said.format(" " * 100_000), 1000) is None
+    assert parse_range(said.format(" " * 100_000), 1000) is None
     assert time.process_time() - began < 5  # 40 s if white space were tried in every way
-    assert _span(said.format(" " * 9), 1000) is not None or said.endswith("x")
+    assert parse_range(said.format(" " * 9), 1000) is not None or said.endswith("x")
 
 
 async def test_head_has_no_ranges(site: Site) -> None:
@@ -285,7 +286,7 @@ async def test_a_file_that_vanishes_while_it_is_sent_is_sent_to_its_end(site: Si
     assert head.startswith(b"HTTP/1.1 200 ")
     site.now += 1000
     site.store.sweep()
-    assert list(site.store._directory.iterdir()) == []
+    assert list(site.directory.iterdir()) == []
     assert len(await reader.read(-1)) == len(data)
     writer.close()
     await writer.wait_closed()

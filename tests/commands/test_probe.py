@@ -48,7 +48,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 async def server() -> AsyncIterator[Scripted]:
     async with Scripted() as running:
         yield running
-        seen = [received for name in list(running._received) for received in running.received(name)]
+        seen = running.all_received()
         assert {received.method for received in seen} <= {"GET"}
         assert all(received.body == b"" for received in seen)
 

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.codecs import json_tap
 from app.codecs.sse import MOST_LINES
 from app.dialects import load
 from app.dialects.json_answers import LONGEST_REVISION
@@ -54,13 +53,14 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How long each text was that the JSON parser saw."""
     lengths: list[int] = []
 
-    class Counting(json.JSONDecoder):
-        def raw_decode(self, s: str, idx: int = 0) -> Any:
-            found, end = super().raw_decode(s, idx)
-            lengths.append(end)
-            return found, end
+    decode = json.JSONDecoder.raw_decode
 
-    monkeypatch.setattr(json_tap, "_DECODER", Counting())
+    def raw_decode(decoder: json.JSONDecoder, s: str, idx: int = 0) -> Any:
+        found, end = decode(decoder, s, idx)
+        lengths.append(end)
+        return found, end
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", raw_decode)
     return lengths
 
 

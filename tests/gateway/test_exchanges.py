@@ -14,7 +14,7 @@ from app.errors import ApiError, Failure, Unavailable, UpstreamError
 from app.events import Done, ImageBegins, ImageData, ImageEnds, ImageLink, Served
 from app.gateway.attempt import Outcome
 from app.gateway.call import SubmittedJob
-from app.gateway.exchanges import LONGEST_PAUSE, PAUSES, SHORT_READ, _resolved
+from app.gateway.exchanges import LONGEST_PAUSE, PAUSES, SHORT_READ, join_url
 from tests.gateway.upstreams import (
     IMAGE,
     PENDING,
@@ -115,7 +115,7 @@ async def test_a_single_exchange_waits_for_nothing() -> None:
     ],
 )
 def test_a_link_that_is_passed_on_is_a_full_address(url: str, address: str) -> None:
-    assert _resolved(url, "https://h.example/v1") == address
+    assert join_url(url, "https://h.example/v1") == address
 
 
 # --- failures ---

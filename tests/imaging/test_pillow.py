@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from PIL import AvifImagePlugin, Image, ImageCms
+from PIL import AvifImagePlugin, Image, ImageCms, ImageFile
 
 from app.errors import Unavailable
 from app.images import Blob, Size
@@ -398,7 +398,16 @@ def test_scans_are_counted_up_to_the_end_of_the_picture_and_not_beyond(progressi
 def test_metadata_never_reaches_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would parse EXIF, Photoshop's resources and the list of an album, and copy what comes in parts for each."""
     seen: list[dict[Any, Any]] = []
-    monkeypatch.setattr(pillow, "_scale_key", lambda image, depth: seen.append(dict(image.info)))
+    images: list[ImageFile.ImageFile] = []
+    load = ImageFile.ImageFile.load
+
+    def noting(image: ImageFile.ImageFile) -> Any:
+        if all(image is not each for each in images):
+            images.append(image)
+            seen.append(dict(image.info))
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", noting)
     secret = segment(0xE1, exif(6)) + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>") + segment(0xFE, b"note")
     secret += segment(0xED, b"Photoshop 3.0\0" + b"8BIM" + bytes(8)) + segment(0xE2, b"MPF\0" + bytes(40))
     redrawn(jpeg(secret, icc_profile=srgb()), Redraw("png"))

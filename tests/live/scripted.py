@@ -81,6 +81,10 @@ class Scripted:
     def received(self, name: str) -> list[Received]:
         return self._received.get(name, [])
 
+    def all_received(self) -> list[Received]:
+        """Return the requests to every address, one address after the other."""
+        return [received for each in self._received.values() for received in each]
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

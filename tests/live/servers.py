@@ -71,8 +71,9 @@ class Gateway:
 
     @property
     def spare_files(self) -> int:
-        """Open, but nobody's: kept for the next uploads."""
-        return len(self.app.state.runtime.resources.spools._kept)
+        """The open files that are kept for the next uploads."""
+        spare: int = self.app.state.runtime.resources.spools.snapshot().spare
+        return spare
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
@@ -130,7 +131,7 @@ class Process:
         assert process.stderr is not None
         self._reader = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
         self._reader.start()
-        if not self._listens.wait(20) or not self.said or "http://" not in self.said[0]:
+        if not self._listens.wait(60) or not self.said or "http://" not in self.said[0]:
             process.kill()
             raise AssertionError(f"the gateway does not listen: {''.join(self.said)}")
         self.url = self.said[0].partition(" at ")[2].partition("/v1")[0]

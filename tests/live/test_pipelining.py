@@ -151,7 +151,7 @@ async def test_the_last_descriptors_are_kept_for_files_and_providers(
 ) -> None:
     """Half of those are for callers who are told so: each holds one for a moment."""
     gateway = await start(serving(sandbox))
-    monkeypatch.setattr(protocol, "_descriptors", lambda _: (left, 64))
+    monkeypatch.setattr(protocol, "count_descriptors", lambda _: (left, 64))
     monkeypatch.setattr(protocol, "TELLING_SECONDS", 0.05)
     answer = await everything(gateway.port, LAST)
     if left > 64:
@@ -174,4 +174,4 @@ def test_a_new_descriptor_says_how_many_are_left(
     transport.get_extra_info.return_value = opened
     opened.fileno.return_value = number
     monkeypatch.setattr(resource, "getrlimit", lambda _: (most, most))
-    assert protocol._descriptors(transport) == found
+    assert protocol.count_descriptors(transport) == found

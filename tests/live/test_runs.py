@@ -868,7 +868,7 @@ async def test_two_hundred_callers_who_leave_at_random_leave_nothing_behind(
 
     await asyncio.gather(*map(leaving, range(200)))
     retention, meter = gateway.app.state.runtime.resources.retention, gateway.app.state.runtime.resources.meter
-    await until(lambda: not gateway.connections and not retention._kept, 20)
+    await until(lambda: not gateway.connections and not retention.entries(), 20)
     await until(lambda: len(asyncio.all_tasks()) <= tasks, 20)
     assert (meter.memory, meter.disk, meter.growing) == (0, 0, 0)
     assert data_of(tmp_path) == []

@@ -172,7 +172,8 @@ async def test_a_size_goes_to_the_deployment_that_can(start: Start, sandbox: San
 async def test_auto_leaves_it_to_the_provider(start: Start, upstream: Scripted, home: House, model: str) -> None:
     """Upstream nothing is said, for `auto` is not known everywhere; asked of a host that answers small."""
     providers = {"a": provider(upstream.at("a", answer(image_json(""))))}
-    profile = home.gateway.app.state.runtime.catalog._by_name[model].deployments[0].profile
+    models = home.gateway.app.state.runtime.catalog.models
+    profile = next(each for each in models if model in (each.name, *each.aliases)).deployments[0].profile
     parameters = sorted(set(profile.parameters or ()) - {"width", "height", "n"} | {"size"})
     gateway = await start(
         {"providers": providers, "models": {"flux": served_by("a", profile={"parameters": parameters})}}

@@ -401,7 +401,14 @@ def test_no_window_has_more_attempts_than_its_share(steps: list[tuple[int, int, 
                 taken.append(clock.now)
                 lately = sum(when > clock.now - 9 for when in taken)
                 assert lately <= 2 + 0.5 * sum(when > clock.now - 11 for when in asked)
-        assert len(budget._ticks) <= 10
+        now = budget.snapshot()
+        assert now.ticks <= 10
+        assert (
+            sum(when > clock.now - 9 for when in asked) <= now.requests <= sum(when > clock.now - 11 for when in asked)
+        )
+        assert (
+            sum(when > clock.now - 9 for when in taken) <= now.attempts <= sum(when > clock.now - 11 for when in taken)
+        )
         clock.now += seconds
 
 

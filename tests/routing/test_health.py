@@ -285,4 +285,5 @@ def test_whatever_happens_pauses_are_bounded_and_end(
         clock.now += seconds
     clock.now += 86_400.001
     assert all(health.cooling(each) is None for each in (ONE, SAME_ACCOUNT, OTHER))
-    assert len(health._limited) + len(health._accounts) + len(health._rows) <= 3 + 5 + 3
+    assert len(health.snapshot()) <= 3 + 5 + 3
+    assert all(each.left == 0 for each in health.snapshot())

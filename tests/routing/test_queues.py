@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile
 from app.errors import Unavailable
-from app.routing.queues import Lease, Slots
+from app.routing.queues import Lease, QueueSnapshot, Slots
 
 pytestmark = pytest.mark.anyio
 
@@ -49,19 +49,19 @@ class Visit:
     def __init__(self, hold: Lease) -> None:
         self.hold = hold
         self.inside = False
-        self._over = asyncio.Event()
+        self.over = asyncio.Event()
         self.task = asyncio.create_task(self._stay())
 
     async def _stay(self) -> None:
         async with self.hold:
             self.inside = True
             try:
-                await self._over.wait()
+                await self.over.wait()
             finally:
                 self.inside = False
 
     async def leave(self) -> None:
-        self._over.set()
+        self.over.set()
         await self.task
 
     async def cancel(self) -> None:
@@ -94,6 +94,7 @@ async def test_a_deployment_never_holds_more_than_it_may() -> None:
     first, second, third = await visits(these, where, *"aaa")
     assert (first.inside, second.inside, third.inside) == (True, True, False)
     assert (these.in_flight(where), these.waiting(where), these.full(where)) == (2, 1, True)
+    assert these.snapshot() == [QueueSnapshot(where.name, held=2, waiting=1, seconds=None)]
     await second.leave()
     await settle()
     assert third.inside
@@ -281,7 +282,7 @@ async def test_who_leaves_the_queue_leaves_no_hole() -> None:
 async def test_a_place_that_comes_to_someone_who_is_leaving_goes_on_to_the_next() -> None:
     these, where = slots(), deployment(1)
     holder, gone, waiter = await visits(these, where, *"abc")
-    holder._over.set()
+    holder.over.set()
     await asyncio.sleep(0)  # the holder leaves: the place is given to the second, who has not run yet
     gone.task.cancel()
     await settle()
@@ -293,7 +294,7 @@ async def test_a_place_that_comes_to_someone_who_is_leaving_goes_on_to_the_next(
 async def test_a_place_is_not_given_to_someone_who_is_leaving_already() -> None:
     these, where = slots(), deployment(1)
     holder, gone, waiter = await visits(these, where, *"abc")
-    holder._over.set()
+    holder.over.set()
     gone.task.cancel()
     await settle()
     assert waiter.inside
@@ -401,7 +402,7 @@ class EveryOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.visits)
     @rule(which=st.integers(0, 50))
     def leave(self, which: int) -> None:
-        self.visits[which % len(self.visits)][2]._over.set()
+        self.visits[which % len(self.visits)][2].over.set()
 
     @precondition(lambda self: self.visits)
     @rule(which=st.integers(0, 50))
@@ -439,7 +440,7 @@ class EveryOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         async def end() -> None:
             for _, _, visit in self.visits:
-                visit._over.set()
+                visit.over.set()
             results = await asyncio.gather(*(visit.task for _, _, visit in self.visits), return_exceptions=True)
             assert {type(result) for result in results} <= {type(None), asyncio.CancelledError, Unavailable}
 

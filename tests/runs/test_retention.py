@@ -553,13 +553,11 @@ async def test_at_the_end_what_is_drawn_is_ended_and_told_again_after_it(house: 
 async def test_a_disk_that_is_full_keeps_nobody_from_being_answered(house: New) -> None:
     home = house()
     piece = ImageData(b"a" * MEGABYTE)
-    entry, _ = home.begin(*[piece] * 5, idempotency_key="k")
-    entry.run.recording._memory_bytes = 1 << 30
 
     def full() -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    entry.run.recording._make_spool = full
+    entry, _ = home.begin(*[piece] * 5, idempotency_key="k", spool=full)
     assert len(await home.serve(entry, delivered=True)) == 5
     assert home.entries == [entry]
 

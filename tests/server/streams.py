@@ -125,7 +125,7 @@ async def fed(pieces: Sequence[bytes], *, patient: bool = True) -> Outcome:
             outcome.most = max(outcome.most, _held(protocol))
             await asyncio.sleep(0)
         for _ in range(ROUNDS):
-            if protocol._between and not protocol._held:
+            if protocol.is_between and not protocol.held_bytes:
                 break
             await asyncio.sleep(0)
         for _ in range(3):
@@ -136,7 +136,8 @@ async def fed(pieces: Sequence[bytes], *, patient: bool = True) -> Outcome:
         await asyncio.gather(*state.tasks, return_exceptions=True)
     finally:
         logging.getLogger("uvicorn.error").removeHandler(noted)
-        protocol._unset_keepalive_if_required()
+        if protocol.timeout_keep_alive_task is not None:
+            protocol.timeout_keep_alive_task.cancel()
     outcome.sent = bytes(wire.sent)
     return outcome
 
@@ -144,7 +145,9 @@ async def fed(pieces: Sequence[bytes], *, patient: bool = True) -> Outcome:
 def _held(protocol: Any) -> int:
     """Bytes that belong to the connection: what waits, the head that is being read, the body that nobody has taken."""
     heads = sum(len(name) + len(value) + 200 for name, value in protocol.headers or ())
-    return len(protocol._held) + heads + len(protocol.cycle.body if protocol.cycle else b"") + len(protocol.pipeline)
+    return (
+        int(protocol.held_bytes) + heads + len(protocol.cycle.body if protocol.cycle else b"") + len(protocol.pipeline)
+    )
 
 
 def cut(stream: bytes, at: Sequence[int]) -> list[bytes]:

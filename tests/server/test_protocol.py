@@ -158,7 +158,7 @@ ENDINGS = [
     (ASK, Protocol.timeout_keep_alive_handler),
     (ASK, Protocol.eof_received),
     (ASK[:-2] + b"connection: close\r\n\r\n", lambda _: None),
-    (b"GET /" + b"x" * LONGEST_HEAD, Protocol._close),
+    (b"GET /" + b"x" * LONGEST_HEAD, Protocol.close),
 ]
 
 
@@ -169,12 +169,12 @@ async def test_a_client_that_takes_nothing_for_a_whole_period_loses_its_connecti
     """However the connection was to end: it cannot close before everything has left."""
     protocol, wire = await stuck(request_)
     end(protocol)
-    assert protocol._stalled is not None
+    assert protocol.is_watched
     assert not wire.aborted
-    protocol._look_for_progress()
+    protocol.look_for_progress()
     assert wire.aborted
     protocol.connection_lost(None)
-    assert protocol._stalled is None
+    assert not protocol.is_watched
 
 
 @pytest.mark.parametrize(("request_", "end"), ENDINGS)
@@ -183,12 +183,12 @@ async def test_a_client_that_reads_slowly_keeps_its_connection(request_: bytes, 
     end(protocol)
     while wire.waiting > 1:
         wire.waiting -= 1
-        protocol._look_for_progress()
-        assert protocol._stalled is not None
+        protocol.look_for_progress()
+        assert protocol.is_watched
         assert not wire.aborted
     wire.waiting = 0
-    protocol._look_for_progress()
-    assert protocol._stalled is None
+    protocol.look_for_progress()
+    assert not protocol.is_watched
     assert not wire.aborted
 
 
@@ -197,14 +197,14 @@ async def test_a_connection_whose_answers_leave_has_no_clock_running() -> None:
     protocol.pause_writing()
     wire.waiting = 0
     protocol.resume_writing()
-    assert protocol._stalled is None
+    assert not protocol.is_watched
 
 
 async def test_a_connection_that_is_lost_has_no_clock_running() -> None:
     protocol, _ = await stuck()
     protocol.pause_writing()
     protocol.connection_lost(ConnectionResetError())
-    assert protocol._stalled is None
+    assert not protocol.is_watched
 
 
 async def test_the_operator_is_told_of_callers_who_were_turned_away_once_in_a_while(

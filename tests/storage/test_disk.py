@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import Unavailable
-from app.storage.disk import DiskStore
+from app.storage.disk import DiskStore, StoreSnapshot
 from app.storage.files import EXTENSIONS, MEDIA_TYPES, StoredFile
 
 pytestmark = pytest.mark.anyio
@@ -119,6 +119,7 @@ async def test_an_unfinished_file_is_invisible_and_leaves_nothing(disk: Disk) ->
     assert unfinished.endswith(".part")
     assert await store.open(unfinished) is None
     assert (store.used, store.writing) == (0, 4)
+    assert store.snapshot() == StoreSnapshot(used=0, held=0, writing=4, max_bytes=store.max_bytes)
     writer.abort()
     writer.abort()
     assert disk.names() == set()

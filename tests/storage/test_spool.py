@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.storage.spool import KEPT_BYTES, Budget, Files, Spool, Uploads
+from app.storage.spool import KEPT_BYTES, Budget, Files, FilesSnapshot, Spool, Uploads
 
 OPEN_FILES = Path("/proc/self/fd")
 
@@ -130,7 +130,9 @@ def test_some_files_are_kept_for_the_next_and_none_when_all_is_over(tmp_path: Pa
             for _ in range(4):
                 uploads.spool(0).write(b"x")
             assert len(os.listdir(OPEN_FILES)) == before + 4
+            assert files.snapshot().open == 4
         assert len(os.listdir(OPEN_FILES)) == before + 2
+        assert files.snapshot() == FilesSnapshot(open=0, spare=2)
     files.close()
     assert len(os.listdir(OPEN_FILES)) == before
     with Uploads(files) as uploads:

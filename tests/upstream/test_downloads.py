@@ -69,10 +69,10 @@ class Net:
             resolver=self.names,
             tls=trusting,
             proxies={},
-            sleep=self._sleep,
+            sleep=self.sleep,
         )
 
-    async def _sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -237,7 +237,7 @@ async def test_no_odd_host_gets_round_the_resolver(net: Net, monkeypatch: pytest
 
     monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", look_up, raising=False)
     net.names.answers["evil.test"] = [["127.0.0.1"]]
-    async with Fetcher(resolver=net.names, proxies={}, sleep=net._sleep) as fetcher:
+    async with Fetcher(resolver=net.names, proxies={}, sleep=net.sleep) as fetcher:
         for host in ("[v1.a:.host]", "[v1.evil.test:]", "[:]", "[::1%25lo]", "evil.test", "evil.test.", "EVIL.test"):
             error = await refused(fetcher, f"https://{host}:{net.port}/x?signature=1")
             assert error.reason in (Reason.PRIVATE, Reason.URL, Reason.LOST), host
@@ -343,7 +343,7 @@ async def test_behind_a_proxy_visibly_private_hosts_are_refused_and_the_proxy_ch
 
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, Fetcher(resolver=net.names, proxies={"https": address}, sleep=net._sleep) as fetcher:
+    async with server, Fetcher(resolver=net.names, proxies={"https": address}, sleep=net.sleep) as fetcher:
         for host in ("10.0.0.1", "[::1]", "0x7f.1", "localhost", "a.localhost", "metadata.google.internal", "db"):
             assert (await refused(fetcher, f"https://{host}/x")).reason is Reason.PRIVATE
         assert asked == []
@@ -471,7 +471,7 @@ async def test_a_name_that_takes_too_long_to_look_up_is_given_up(net: Net) -> No
             await asyncio.sleep(20)
             return []
 
-    async with Fetcher(Caps(connect=0.05), resolver=Silent(), proxies={}, sleep=net._sleep) as fetcher:
+    async with Fetcher(Caps(connect=0.05), resolver=Silent(), proxies={}, sleep=net.sleep) as fetcher:
         assert (await refused(fetcher, "https://slow.test/")).reason is Reason.TIMED_OUT
 
 
