@@ -134,7 +134,7 @@ def parse_url(text: str, base: str = "") -> URL:
         url = URL(text, encoded=_ENCODED_URL.fullmatch(text) is not None)
         if not url.host or url.scheme not in ("http", "https") or url.port in (0, None):
             raise ValueError
-    except ValueError:
+    except (ValueError, IndexError):  # yarl's own, for `https://[]@/`
         raise FetchError(Reason.URL, "has no URL that can be fetched") from None
     if url.user is not None or url.password is not None:
         raise FetchError(Reason.URL, f"at {shortened(url.host)!r} is not fetched: its URL holds a name or a password")

@@ -120,7 +120,8 @@ def test_a_public_host_is_taken_as_it_is_written(text: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["[v1.a:.host]", "[vF.localhost:]", "[:]", "[v1.:]", "[v9.a:b]", "[::١]", "loc%61lhost", "a%2eb.test", "a%00b.test",
+    ["[]@", "[v1.a:.host]",
+     "[vF.localhost:]", "[:]", "[v1.:]", "[v9.a:b]", "[::١]", "loc%61lhost", "a%2eb.test", "a%00b.test",
      "exa mple.test", "a..b.test", ".b.test", "*.test", "a;b.test", "$a.test", "(a).test", "x" * 64 + ".test",
      "a." * 127 + "test", "x" * 8000, "[v1." + "a:" * 3000 + "]"],
 )  # fmt: skip
