@@ -21,8 +21,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config.cross_checks import is_loopback
-from app.config.errors import Fault
-from app.config.loading import Settings, SettingsError
+from app.config.errors import Fault, SettingsError
+from app.config.loading import Settings
 from app.errors import Unavailable
 from app.main import create_app, replace_settings
 from app.server.protocol import Protocol

@@ -16,7 +16,6 @@ class Permission(Protocol):
 
     def may_use(self, *names: str) -> bool:
         """True if the caller may use the model that has these names."""
-        ...
 
 
 class Catalog:

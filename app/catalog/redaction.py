@@ -1,4 +1,4 @@
-"""What is taken out of a provider's words before they are told or logged: credentials and prompts. Pure."""
+"""Take credentials and prompts out of a provider's words before callers or logs get them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def body_without_secrets(body: bytes, provider: Provider) -> bytes:
 
 
 def without_quotes(text: str, prompts: Iterable[str | None]) -> str:
-    """`text` without what it quotes of these, whole or in part, in whatever case."""
+    """Cut out the parts of `text` that quote a prompt, whole or in part, in upper or lower case."""
     for prompt in prompts:
         if prompt and len(prompt.strip()) >= SHORTEST_PROMPT:
-            text = _unquoted(text, prompt.strip())
+            text = _cut_quotes(text, prompt.strip())
     return text
 
 
-def _unquoted(text: str, prompt: str) -> str:
+def _cut_quotes(text: str, prompt: str) -> str:
     length = min(len(prompt), QUOTED)
     lowered = prompt.lower()
     quotes = {lowered[start : start + length] for start in range(len(lowered) - length + 1)}
-    kept, start = list[str](), 0
+    pieces, start = list[str](), 0
     said = text.lower() if len(text.lower()) == len(text) else text
     while start < len(text):
         end = start
@@ -47,8 +47,8 @@ def _unquoted(text: str, prompt: str) -> str:
             end += 1
         if end > start:
             start = end + length - 1
-            kept.append(LEFT_OUT)
+            pieces.append(LEFT_OUT)
         else:
-            kept.append(text[start])
+            pieces.append(text[start])
             start += 1
-    return "".join(kept)
+    return "".join(pieces)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 MAX_DEPTH = 64  # providers' answers nest four deep; json.loads would go on to the recursion limit
 MOST_HOLDERS = 16_384  # objects and arrays; each costs a hundred times the bytes that spell it
@@ -71,13 +74,19 @@ class JsonTap:
     """
 
     def __init__(
-        self, keys: frozenset[str], *, max_skeleton: int = 1_048_576, decoder: json.JSONDecoder | None = None
+        self,
+        keys: frozenset[str],
+        *,
+        max_skeleton: int = 1_048_576,
+        decoder: json.JSONDecoder | None = None,
+        error: Callable[[str], Exception] = JsonTapError,
     ) -> None:
-        """`decoder` parses what is kept; by default one that refuses NaN and Infinity."""
+        """`decoder` parses the skeleton; by default one that refuses NaN and Infinity. `error` makes the exceptions."""
         self._keys = keys
         self._raw_keys = frozenset(key.encode() for key in keys)
         self._max_skeleton = max_skeleton
         self._decoder = decoder or _DECODER
+        self._error = error
         self._skeleton = bytearray()
         # For each open object the present key, as spelt, or as meant once a path needed it; for each array the index.
         self._path: list[bytes | str | int] = []
@@ -96,24 +105,12 @@ class JsonTap:
         self._last = b""  # the string that passed last, as spelt: a key, if a colon follows
 
     def feed(self, data: bytes) -> list[TapEvent]:
-        """Return the events that `data` adds. Raises JsonTapError."""
-        if self._fault is not None:
-            raise JsonTapError(self._fault)
-        try:
-            return self._feed(data)
-        except JsonTapError as error:
-            self._fault = str(error)
-            raise
+        """Return the events that `data` adds. Raises JsonTapError, or the `error` of this tap, as all methods do."""
+        return self._attempt(self._feed, data)
 
     def close(self) -> Any:
-        """Return the document, parsed, with an empty string in place of each tapped one. Raises JsonTapError."""
-        if self._fault is not None:
-            raise JsonTapError(self._fault)
-        try:
-            return self._close()
-        except JsonTapError as error:
-            self._fault = str(error)
-            raise
+        """Return the document, parsed, with an empty string in place of each tapped one."""
+        return self._attempt(self._close)
 
     @property
     def kept(self) -> int:
@@ -126,12 +123,20 @@ class JsonTap:
         return max(0, self._strings - MOST_STRINGS)
 
     def holder_so_far(self, begins: StringBegins) -> Any:
-        """Return the object that holds the string, as far as it came before the string. Raises JsonTapError."""
-        return self._parse(begins.holder, begins.at, b"}")
+        """Return the object that holds the string, as far as it came before the string."""
+        return self._attempt(self._parse, begins.holder, begins.at, b"}")
 
     def holder(self, begins: StringBegins, until: StringBegins) -> Any:
-        """Return the object that holds the string and ended before the string `until` began. Raises JsonTapError."""
-        return self._parse(begins.holder, until.at)
+        """Return the object that holds the string and ended before the string `until` began."""
+        return self._attempt(self._parse, begins.holder, until.at)
+
+    def _attempt(self, step: Callable[..., T], *arguments: Any) -> T:
+        if self._fault is None:
+            try:
+                return step(*arguments)
+            except JsonTapError as error:
+                self._fault = str(error)
+        raise self._error(self._fault)
 
     def _parse(self, start: int, end: int, closing: bytes = b"") -> Any:
         """Parse the first value in a part of the skeleton."""

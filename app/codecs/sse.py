@@ -5,6 +5,7 @@ Knows the HTML standard's rules (https://html.spec.whatwg.org/multipage/server-s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -39,11 +40,13 @@ class SseReader:
 
     A chunk that lies wholly inside a data line is passed on as the same object. Blocks without data yield nothing;
     `id`, `retry`, comments and unknown fields are skipped. `max_line` bounds every line but data, in bytes, without
-    its end, and `MOST_LINES` the number of lines. After an error every further call raises it again.
+    its end, and `MOST_LINES` the number of lines. After an error, which `error` makes, every further call raises it
+    again.
     """
 
-    def __init__(self, *, max_line: int = 65536) -> None:
+    def __init__(self, *, max_line: int = 65536, error: Callable[[str], Exception] = SseError) -> None:
         self._max_line = max_line
+        self._error = error
         self._fault: str | None = None
         self._head: bytes | None = b""  # the first bytes while they may become a BOM; then None
         self._line = b""  # the beginning of a line that is not (yet known to be) data
@@ -57,23 +60,22 @@ class SseReader:
     def feed(self, data: bytes) -> list[SseEvent]:
         """Return the events that `data` adds. Raises SseError; if whole events came before the fault, the next call
         does."""
-        if self._fault is not None:
-            raise SseError(self._fault)
-        if self._head is not None:
-            data = self._skip_bom(self._head + data)
         events: list[SseEvent] = []
-        try:
-            self._feed(data, events)
-        except SseError as error:
-            self._fault = str(error)
-            if not events:
-                raise
+        if self._fault is None:
+            if self._head is not None:
+                data = self._skip_bom(self._head + data)
+            try:
+                self._feed(data, events)
+            except SseError as error:
+                self._fault = str(error)
+        if self._fault is not None and not events:
+            raise self._error(self._fault)
         return events
 
     def close(self) -> list[SseEvent]:
         """End the stream, and an event that lacks its blank line: some servers forget the last one. Raises SseError."""
         if self._fault is not None:
-            raise SseError(self._fault)
+            raise self._error(self._fault)
         events: list[SseEvent] = []
         if not self._in_data and self._line:
             self._end_line(self._line, events)

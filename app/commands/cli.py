@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from app.catalog.deployments import Model
-from app.config.loading import Settings, SettingsError, load
+from app.config.errors import SettingsError
+from app.config.loading import Settings, load
 
 main = typer.Typer(
     help="One server that speaks the OpenAI Images API to a team and every provider's own dialect to the outside.",
@@ -34,9 +35,9 @@ def serve(
     """Serve. Without a configuration, serve simulated providers, which need neither key nor network."""
     from app.process import run
 
-    overrides: dict[str, dict[str, object]] = {"server": {"host": host, "port": port}}
+    read = _loader(config, server={"host": host, "port": port})
     named = config or (Path(os.environ["IMAGE_GATEWAY_CONFIG"]) if os.environ.get("IMAGE_GATEWAY_CONFIG") else None)
-    run(_settings(config, overrides), lambda: _load(config, overrides), named)
+    run(_settings(read), read, named)
 
 
 @main.command()
@@ -52,7 +53,7 @@ def check(
     from app.config.simulated import with_sandbox
     from app.dialects import load as load_dialect
 
-    settings = _settings(config, {})
+    settings = _settings(_loader(config))
     served = with_sandbox(settings, "http://127.0.0.1") if settings.sandbox else settings
     offered = models(served, lambda name: load_dialect(name).profile)
     typer.echo(report(settings, offered))
@@ -72,17 +73,17 @@ def _ask(settings: Settings, offered: Sequence[Model]) -> None:
         raise typer.Exit(1)
 
 
-def _settings(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
+def _loader(config: Path | None, **overrides: dict[str, object]) -> Callable[[], Settings]:
+    """Return the function that loads the settings, which raises SettingsError."""
+    from app.dialects import names
+
+    return lambda: load(config, os.environ, overrides, names())
+
+
+def _settings(read: Callable[[], Settings]) -> Settings:
     """Return the settings, or print their faults and exit."""
     try:
-        return _load(config, overrides)
+        return read()
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-
-
-def _load(config: Path | None, overrides: dict[str, dict[str, object]]) -> Settings:
-    """Load the settings. Raises SettingsError."""
-    from app.dialects import names
-
-    return load(config, os.environ, overrides, names())

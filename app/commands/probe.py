@@ -4,7 +4,6 @@ Never draws: each request is a GET. Knows the shapes of such lists, and no diale
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -14,10 +13,11 @@ from typing import Any
 from app.catalog.deployments import Deployment, Model, Provider
 from app.catalog.profiles import Profile, Timeouts
 from app.catalog.redaction import body_without_secrets
+from app.config.inventory import provider
 from app.config.loading import Settings
 from app.dialects import UpstreamRequest, failures
 from app.errors import Failure, UpstreamError
-from app.telemetry import connection_errors as causes
+from app.telemetry import connection_errors
 from app.upstream.client import Upstream, UpstreamAnswer
 from app.upstream.transport import AiohttpTransport
 
@@ -63,13 +63,7 @@ def questions(settings: Settings, models: Sequence[Model]) -> tuple[Question, ..
     asked = [deployment for model in models for deployment in model.deployments]
     return tuple(
         Question(
-            Provider(
-                name,
-                entry.dialect,
-                entry.base_url,
-                entry.api_key.get_secret_value() if entry.api_key else None,
-                entry.headers,
-            ),
+            provider(name, entry),
             entry.models_path,
             tuple(dict.fromkeys(deployment.model for deployment in asked if deployment.provider.name == name)),
         )
@@ -85,15 +79,15 @@ async def ask(asked: Iterable[Question], timeouts: Timeouts = TIMEOUTS) -> list[
 
 
 async def _finding(upstream: Upstream, question: Question, timeouts: Timeouts) -> Finding:
-    provider = question.provider
+    asked = question.provider
     if question.path is None:  # no path is known, so the request needs no credential
-        provider = replace(provider, api_key=None, headers={})
+        asked = replace(asked, api_key=None, headers={})
     request = UpstreamRequest(question.path or "", method="GET")
     try:
-        async with upstream.send(request, Deployment(provider, "", Profile(timeout=timeouts))) as answer:
+        async with upstream.send(request, Deployment(asked, "", Profile(timeout=timeouts))) as answer:
             return await _read(question, answer)
     except UpstreamError as error:
-        return Finding(provider.name, Outcome.UNREACHABLE, _why(error, timeouts))
+        return Finding(asked.name, Outcome.UNREACHABLE, _why(error, timeouts))
 
 
 async def _read(question: Question, answer: UpstreamAnswer) -> Finding:
@@ -116,7 +110,7 @@ async def _read(question: Question, answer: UpstreamAnswer) -> Finding:
         return replace(finding, why=f"its list did not come whole: {error.message}")
     if body is None:
         return replace(finding, why=f"its list is longer than {LONGEST_LIST} bytes, and was not read")
-    listed = names(_parse(body))
+    listed = names(failures.parse_json(body))
     if listed is None:
         return replace(finding, why=f"what it answers at {question.path!r} is no list of models; correct `models_path`")
     known = frozenset().union(*listed)
@@ -139,13 +133,6 @@ async def _body(answer: UpstreamAnswer) -> bytes | None:
             if len(body) > LONGEST_LIST:
                 return None
     return bytes(body)
-
-
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 def names(document: Any) -> frozenset[frozenset[str]] | None:
@@ -175,4 +162,4 @@ def _why(error: UpstreamError, timeouts: Timeouts) -> str:
     if error.timed_out:
         what, seconds = ("answer", timeouts.read) if sent else ("connection", timeouts.connect)
         return f"timeout: no {what} within {seconds:g} seconds"
-    return causes.told(error) or (error.message if sent else f"connect: {error.message}")
+    return connection_errors.explain(error) or (error.message if sent else f"connect: {error.message}")

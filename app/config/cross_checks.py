@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.config.errors import Located, Path, did_you_mean, write_path
+from app.config.errors import Located, Location, did_you_mean, write_path
 from app.config.schema import ServerSettings
 
 Entry = Mapping[str, Any]
@@ -60,17 +60,17 @@ def _unknown_providers(data: Entry) -> Iterator[Located]:
         for index, deployment in _items(model, "deployments"):
             provider = deployment.get("provider") if isinstance(deployment, Mapping) else None
             if isinstance(provider, str) and provider not in known:
-                path: Path = ("models", name, "deployments", index, "provider")
+                path: Location = ("models", name, "deployments", index, "provider")
                 remedy = did_you_mean(provider, known) if known else "add it under `providers`"
                 yield Located(path, f"no provider is called {provider!r}", remedy)
 
 
 def _repeated_names(data: Entry) -> Iterator[Located]:
     """Find two models with one name in a list. In a mapping they are refused where the YAML is read."""
-    taken: dict[str, Path] = {name: ("models", name) for name, _ in _entries(data, "models")}
+    taken: dict[str, Location] = {name: ("models", name) for name, _ in _entries(data, "models")}
     for name, model in _entries(data, "models"):
         for index, alias in _items(model, "aliases"):
-            path: Path = ("models", name, "aliases", index)
+            path: Location = ("models", name, "aliases", index)
             if isinstance(alias, str) and alias in taken:
                 yield Located(path, f"{alias!r} is taken by {write_path(taken[alias])}", "choose another alias")
             elif isinstance(alias, str):

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
-Path = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 
 NO_ADDRESS = "state the provider's address, or take a preset (`preset: NAME`)"
 
@@ -66,7 +66,7 @@ class SettingsError(Exception):
 class Located:
     """A fault whose path is not written out yet, so that its origin can still be reported."""
 
-    path: Path
+    path: Location
     problem: str
     remedy: str
 
@@ -76,7 +76,7 @@ def refusal(problem: str, remedy: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{problem}; {remedy}", {"problem": problem, "remedy": remedy})
 
 
-def write_path(path: Path) -> str:
+def write_path(path: Location) -> str:
     """Write `("models", "a.b", "deployments", 0)` as `models."a.b".deployments[0]`."""
     text = ""
     for part in path:
@@ -109,12 +109,12 @@ def translate(error: ValidationError, model: type[BaseModel]) -> Iterator[Locate
         yield Located(path, *_problem_and_remedy(found["type"], path, found["msg"], found.get("ctx", {}), model))
 
 
-def _lies_below(path: Path, above: Path) -> bool:
+def _lies_below(path: Location, above: Location) -> bool:
     return len(path) > len(above) and path[: len(above)] == above
 
 
 def _problem_and_remedy(
-    kind: str, path: Path, message: str, context: Mapping[str, Any], model: type[BaseModel]
+    kind: str, path: Location, message: str, context: Mapping[str, Any], model: type[BaseModel]
 ) -> tuple[str, str]:
     if kind == "refused":
         return context["problem"], context["remedy"]
@@ -133,7 +133,7 @@ def _problem_and_remedy(
     return _INPUT.sub("", message), remedy
 
 
-def _settings_at(annotation: Any, path: Path) -> Collection[str]:
+def _settings_at(annotation: Any, path: Location) -> Collection[str]:
     """Return the names of the settings that may stand at `path` below a model, a mapping or a list of models."""
     while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         arguments = [argument for argument in get_args(annotation) if argument not in (type(None), Ellipsis)]

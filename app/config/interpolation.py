@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.config.errors import Located, Path
+from app.config.errors import Located, Location
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -21,7 +21,7 @@ def interpolate(value: Any, environ: Mapping[str, str]) -> tuple[Any, list[Locat
     return _walk(value, (), environ, faults), faults
 
 
-def _walk(value: Any, path: Path, environ: Mapping[str, str], faults: list[Located]) -> Any:
+def _walk(value: Any, path: Location, environ: Mapping[str, str], faults: list[Located]) -> Any:
     if isinstance(value, dict):
         return {key: _walk(inner, (*path, str(key)), environ, faults) for key, inner in value.items()}
     if isinstance(value, list):

@@ -16,48 +16,43 @@ def models(settings: Settings, dialect_profile: Callable[[str], Profile]) -> tup
 
     `dialect_profile` returns the default profile of a dialect.
     """
-    providers = {name: _provider(name, entry) for name, entry in settings.providers.items()}
-
-    def deployment(name: str, model: ModelSettings, place: int, stated: DeploymentSettings) -> Deployment:
-        provider = providers[stated.provider]
-        upstream = stated.model or name
-        return Deployment(
-            provider=provider,
-            model=upstream,
-            profile=_profile(settings, stated, model, upstream, dialect_profile(provider.dialect)),
-            priority=place if stated.priority is None else stated.priority,
-            weight=stated.weight,
-            max_concurrency=stated.max_concurrency,
-        )
-
-    return tuple(
-        Model(
-            name,
-            # sorted() keeps the order of equals.
-            tuple(
-                sorted(
-                    (deployment(name, model, place, stated) for place, stated in enumerate(model.deployments, start=1)),
-                    key=lambda deployment: deployment.priority,
-                )
-            ),
-            model.aliases,
-        )
-        for name, model in settings.models.items()
-    )
+    providers = {name: provider(name, entry) for name, entry in settings.providers.items()}
+    found: list[Model] = []
+    for name, model in settings.models.items():
+        deployments = [
+            Deployment(
+                provider=providers[stated.provider],
+                model=stated.model or name,
+                profile=_profile(settings, stated, model, stated.model or name, dialect_profile),
+                priority=place if stated.priority is None else stated.priority,
+                weight=stated.weight,
+                max_concurrency=stated.max_concurrency,
+            )
+            for place, stated in enumerate(model.deployments, start=1)
+        ]
+        deployments.sort(key=lambda deployment: deployment.priority)  # keeps the order of equals
+        found.append(Model(name, tuple(deployments), model.aliases))
+    return tuple(found)
 
 
 def _profile(
-    settings: Settings, stated: DeploymentSettings, model: ModelSettings, upstream: str, profile: Profile
+    settings: Settings,
+    stated: DeploymentSettings,
+    model: ModelSettings,
+    upstream: str,
+    dialect_profile: Callable[[str], Profile],
 ) -> Profile:
+    provider = settings.providers[stated.provider]
+    profile = dialect_profile(provider.dialect)
     if preset := settings.preset_profile(stated.provider, upstream):
         profile = preset.over(profile)
     # The provider's entry goes over its preset, and below the profiles that the file states.
-    profile = replace(profile, timeout=settings.providers[stated.provider].timeout.over(profile.timeout))
+    profile = replace(profile, timeout=provider.timeout.over(profile.timeout))
     described: Profile = stated.profile.over(model.profile.over(profile))
     return described
 
 
-def _provider(name: str, entry: ProviderSettings) -> Provider:
+def provider(name: str, entry: ProviderSettings) -> Provider:
     return Provider(
         name=name,
         dialect=entry.dialect,

@@ -16,7 +16,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.config.cross_checks import contradictions
 from app.config.errors import NO_ADDRESS, Fault, Located, SettingsError, closest, did_you_mean, translate, write_path
-from app.config.errors import Path as Place
 from app.config.schema import (
     DataDirectory,
     FilesSettings,
@@ -32,9 +31,7 @@ from app.config.schema import (
     RunsSettings,
     ServerSettings,
 )
-from app.config.sources import Variables, YamlFile, drop_none, merge, preset_data
-
-__all__ = ["Fault", "Settings", "SettingsError", "load", "load_preset", "models_of", "preset_defaults"]
+from app.config.sources import Variables, YamlFile, drop_none, merge, preset_data, read_yaml
 
 PRESETS = ("netmind", "nebula", "nebul", "bfl")  # in the order of the attempts
 
@@ -55,16 +52,9 @@ class Settings(BaseSettings):
     _presets: dict[str, Preset] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is pydantic's)
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave the sources to `load`, which takes the environment as an argument."""
-        return (init_settings,)
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave the other sources to `load`, which takes the environment as an argument."""
+        return (sources["init_settings"],)
 
     @property
     def sandbox(self) -> bool:
@@ -76,15 +66,10 @@ class Settings(BaseSettings):
         preset = self._presets.get(self.providers[provider].preset)
         return preset.models.get(model) if preset else None
 
-    def offering(
-        self,
-        providers: Mapping[str, ProviderSettings],
-        models: Mapping[str, ModelSettings],
-        presets: Mapping[str, Preset],
-    ) -> Settings:
-        """Return a copy with other providers and models; `presets` are those that the providers name."""
-        changed = self.model_copy(update={"providers": dict(providers), "models": dict(models)})
-        changed._presets = dict(presets)
+    def offering(self, other: Settings, models: Mapping[str, ModelSettings]) -> Settings:
+        """Return a copy with the providers of `other`, and with `models`."""
+        changed = self.model_copy(update={"providers": other.providers, "models": models})
+        changed._presets = other._presets
         return changed
 
 
@@ -101,13 +86,14 @@ def load(
     as its dialect; None: any. Raises SettingsError.
     """
     named = config or (Path(environ["IMAGE_GATEWAY_CONFIG"]) if environ.get("IMAGE_GATEWAY_CONFIG") else None)
-    source = YamlFile(Settings, named, environ)
+    file = read_yaml(named, environ) if named else YamlFile()
     variables = Variables(Settings, environ)
-    data = merge(source.yaml_data, variables.data)
-    if not source.yaml_data.get("providers"):
-        data = merge({"providers": _providers_by_key(environ)}, data)
+    data = merge(file.data, variables.data)
+    if not file.data.get("providers"):
+        keys = {name: environ.get(f"{name.upper()}_API_KEY") for name in PRESETS}
+        data = merge({"providers": {name: {"api_key": key} for name, key in keys.items() if key}}, data)
     data = merge(data, drop_none(overrides))
-    unresolved = [fault for fault in source.faults if not variables.origin(fault.path)[0]]
+    unresolved = [fault for fault in file.faults if not variables.origin(fault.path)[0]]
     located = [*unresolved, *_unknown_sections(data)]
     presets, unknown = _take_presets(data)
     located += unknown
@@ -119,27 +105,13 @@ def load(
         settings._presets = presets
     except ValidationError as error:
         located += translate(error, Settings)
-    faults = [*source.repeated, *variables.faults, *_first_per_place(located, variables)]
+    faults = [*file.repeated, *variables.faults, *_first_per_place(located, variables)]
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
 
 
 # --- presets ---
-
-
-def _providers_by_key(environ: Mapping[str, str]) -> dict[str, Any]:
-    keys = {name: environ.get(f"{name.upper()}_API_KEY") for name in PRESETS}
-    return {name: {"api_key": key} for name, key in keys.items() if key}
-
-
-def load_preset(name: str) -> Preset:
-    return Preset.model_validate(preset_data(name))
-
-
-def preset_defaults(preset: Preset) -> dict[str, Any]:
-    """Return the settings that a provider's entry leaves to its preset."""
-    return {name: getattr(preset, name) for name in ("base_url", "dialect", "models_path")}
 
 
 def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located]]:
@@ -157,8 +129,8 @@ def _take_presets(data: dict[str, Any]) -> tuple[dict[str, Preset], list[Located
         faults += _misspelt(str(name), entry)
         preset = entry.setdefault("preset", name if name in PRESETS else "none")
         if preset in PRESETS:
-            presets[preset] = presets.get(preset) or load_preset(preset)
-            entry = {**preset_defaults(presets[preset]), **entry}
+            taken = presets[preset] = presets.get(preset) or Preset.model_validate(preset_data(preset))
+            entry = {name: getattr(taken, name) for name in ("base_url", "dialect", "models_path")} | entry
         elif preset != "none":
             remedy = did_you_mean(str(preset), (*PRESETS, "none"))
             faults.append(Located(("providers", str(name), "preset"), f"no preset is called {preset!r}", remedy))
@@ -181,17 +153,12 @@ def _take_models(data: dict[str, Any], presets: Mapping[str, Preset]) -> None:
     entries = data.get("providers")
     if data.get("models") or not isinstance(entries, dict):
         return
-    taken = {name: entry["preset"] for name, entry in entries.items() if isinstance(entry, dict)}
-    data["models"] = models_of({name: presets[preset].models for name, preset in taken.items() if preset in presets})
-
-
-def models_of(offered: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """Return a section `models` of each provider's offer, in the order of the providers."""
     models: dict[str, Any] = {}
-    for provider, names in offered.items():
-        for name in names:
+    for provider, entry in entries.items():
+        preset = presets.get(str(entry["preset"])) if isinstance(entry, dict) else None
+        for name in preset.models if preset else ():
             models.setdefault(name, {"deployments": []})["deployments"].append({"provider": provider})
-    return models
+    data["models"] = models
 
 
 # --- faults ---
@@ -206,9 +173,9 @@ def _unknown_sections(data: dict[str, Any]) -> Iterator[Located]:
 
 def _first_per_place(located: Iterable[Located], variables: Variables) -> Iterator[Fault]:
     """Keep the first fault at each place; later ones follow from it."""
-    told: set[Place] = set()
+    seen: set[object] = set()
     for fault in located:
-        if fault.path not in told:
-            told.add(fault.path)
+        if fault.path not in seen:
+            seen.add(fault.path)
             variable, rest = variables.origin(fault.path)
             yield Fault(write_path((variable, *rest) if variable else rest), fault.problem, fault.remedy)

@@ -3,31 +3,26 @@ simulation."""
 
 from __future__ import annotations
 
-from pydantic import SecretStr
-
-from app.config.loading import PRESETS, Settings, load_preset, models_of, preset_defaults
-from app.config.schema import DeploymentSettings, ModelSettings, Preset, ProfileSettings, ProviderSettings, SizeSettings
+from app.config.loading import Settings, load
+from app.config.schema import DeploymentSettings, ModelSettings, ProfileSettings, SizeSettings
 from app.images import Operation, Size
 
 # Not every preset is simulated.
-_PATHS = {"netmind": "/netmind/v1", "nebula": "/nebula/api/v1", "nebul": "/nebul/v1", "bfl": "/bfl/v1"}
-_SECRET = SecretStr("sandbox")
+_PATHS = {
+    "netmind": "/netmind/v1",
+    "nebula": "/nebula/api/v1",
+    "nebul": "/nebul/v1",
+    "bfl": "/bfl/v1",
+    "openai": "/openai/v1",
+}
 
 
 def with_sandbox(settings: Settings, base_url: str) -> Settings:
     """Return `settings` with the simulated providers that answer below `base_url`, and all their models."""
-    presets = {name: load_preset(name) for name in PRESETS if name in _PATHS}
-    providers = {name: _provider(name, preset, base_url) for name, preset in presets.items()}
-    providers["openai"] = ProviderSettings(dialect="openai", base_url=f"{base_url}/openai/v1", api_key=_SECRET)
-    offered = {name: list(preset.models) for name, preset in presets.items()}
-    models = {name: ModelSettings.model_validate(model) for name, model in models_of(offered).items()}
-    models["gpt-image-2"] = ModelSettings(deployments=(DeploymentSettings(provider="openai"),), profile=_gpt_image_2())
-    return settings.offering(providers, models, presets)
-
-
-def _provider(name: str, preset: Preset, base_url: str) -> ProviderSettings:
-    stated = {"preset": name, "base_url": f"{base_url}{_PATHS[name]}", "api_key": _SECRET}
-    return ProviderSettings.model_validate({**preset_defaults(preset), **stated})
+    providers = {name: {"base_url": f"{base_url}{path}", "api_key": "sandbox"} for name, path in _PATHS.items()}
+    simulated = load(None, {}, {"providers": providers})
+    gpt_image_2 = ModelSettings(deployments=(DeploymentSettings(provider="openai"),), profile=_gpt_image_2())
+    return settings.offering(simulated, simulated.models | {"gpt-image-2": gpt_image_2})
 
 
 def _gpt_image_2() -> ProfileSettings:

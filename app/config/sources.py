@@ -4,17 +4,16 @@ no setting by name."""
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib.abc import Traversable
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic_settings import BaseSettings, EnvSettingsSource, YamlConfigSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from app.config.errors import Fault, Located, Path, SettingsError, did_you_mean, write_path
+from app.config.errors import Fault, Located, Location, SettingsError, did_you_mean, write_path
 from app.config.interpolation import interpolate
 
 PREFIX = "IMAGE_GATEWAY_"
@@ -26,45 +25,49 @@ _LONG_VALUE = 64  # characters of a text that counts as one value
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class YamlFile(YamlConfigSettingsSource):
-    """Read a file's data and replace its references. Raises SettingsError where there is no data.
+@dataclass(frozen=True, slots=True)
+class YamlFile:
+    """A file's data, its references replaced. `faults` are references without a variable, `repeated` settings that the
+    file states twice."""
 
-    `faults` are references without a variable, `repeated` settings that the file states twice.
-    """
+    data: dict[str, Any] = field(default_factory=dict)
+    faults: Sequence[Located] = ()
+    repeated: Sequence[Fault] = ()
 
-    def __init__(self, settings: type[BaseSettings], path: FilePath | None, environ: Mapping[str, str]) -> None:
-        self.faults: list[Located] = []
-        self.repeated: list[Fault] = []
-        self._environ = environ
-        if path is not None:
-            _check_file(path)
-        super().__init__(settings, yaml_file=path)
 
-    def _read_file(self, file_path: FilePath | Traversable) -> dict[str, Any]:
-        data = self._parse(file_path)
-        if not isinstance(data, dict):
-            raise SettingsError([Fault(str(file_path), "is not a mapping", "begin with a section, like `server:`")])
-        data, self.faults = interpolate(data, self._environ)
-        # A section whose lines are all commented out is null.
-        return {str(name): section for name, section in data.items() if section is not None}
+def read_yaml(path: Path, environ: Mapping[str, str]) -> YamlFile:
+    """Raises SettingsError where there is no data."""
+    _check_file(path)
+    path = path.expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+        _refuse_bombs(text, str(path))
+        tree = yaml.compose(text, _LOADER)
+        data = yaml.load(text, _LOADER) if tree is not None else {}  # noqa: S506 (a safe loader, in C)
+        repeated = list(_find_repeated(tree, ()))
+    except yaml.MarkedYAMLError as error:  # its text quotes the file, and so perhaps a secret
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise _fault(path, f"{error.problem or error.context or 'no YAML'}{where}", "correct the YAML there") from None
+    except (yaml.YAMLError, ValueError):
+        problem, remedy = "holds bytes or dates that YAML does not allow", "save it as UTF-8 text, dates in quotes"
+        raise _fault(path, problem, remedy) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if not isinstance(data, dict):
+        raise _fault(path, "is not a mapping", "begin with a section, like `server:`")
+    data, faults = interpolate(data, environ)
+    # A section whose lines are all commented out is null.
+    stated = {str(name): section for name, section in data.items() if section is not None}
+    return YamlFile(stated, faults, repeated)
 
-    def _parse(self, file_path: FilePath | Traversable) -> Any:
-        problem = remedy = ""
-        try:
-            text = file_path.read_text(encoding="utf-8")
-            _refuse_bombs(text, str(file_path))
-            tree = yaml.compose(text, _LOADER)
-            self.repeated = list(_find_repeated(tree, ()))
-            return yaml.load(text, _LOADER) if tree is not None else {}  # noqa: S506 (a safe loader, in C)
-        except yaml.MarkedYAMLError as error:  # its text quotes the file, and so perhaps a secret
-            mark = error.problem_mark
-            where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            problem, remedy = f"{error.problem or error.context or 'no YAML'}{where}", "correct the YAML there"
-        except (yaml.YAMLError, ValueError):
-            problem, remedy = "holds bytes or dates that YAML does not allow", "save it as UTF-8 text, dates in quotes"
-        except OSError as error:
-            problem, remedy = _unreadable(error)
-        raise SettingsError([Fault(str(file_path), problem, remedy)])
+
+def _fault(path: Path | str, problem: str, remedy: str) -> SettingsError:
+    return SettingsError([Fault(str(path), problem, remedy)])
+
+
+def _unreadable(path: Path, error: OSError) -> SettingsError:
+    return _fault(path, f"cannot be read: {error.strerror}", "let the gateway's user read it")
 
 
 @dataclass(slots=True)
@@ -113,34 +116,26 @@ def _refuse_bombs(text: str, file: str) -> None:
 
 def _bomb(file: str, event: Any, problem: str, remedy: str) -> SettingsError:
     mark = event.start_mark
-    return SettingsError([Fault(file, f"{problem} in line {mark.line + 1}, column {mark.column + 1}", remedy)])
+    return _fault(file, f"{problem} in line {mark.line + 1}, column {mark.column + 1}", remedy)
 
 
-def _check_file(path: FilePath) -> None:
+def _check_file(path: Path) -> None:
     """Raise SettingsError if the file cannot be read."""
     remedy = "correct --config or IMAGE_GATEWAY_CONFIG"
     try:
         mode = path.expanduser().stat().st_mode
     except (FileNotFoundError, NotADirectoryError, RuntimeError):  # `~nobody` has no home
-        problem = "there is no such file"
+        raise _fault(path, "there is no such file", remedy) from None
     except OSError as error:
-        problem, remedy = _unreadable(error)
-    else:
-        if stat.S_ISREG(mode):
-            return
-        problem = "is no regular file"
-        if stat.S_ISDIR(mode):
-            problem = "is a directory, not a file"
-            remedy = "name a file; of a mount whose file is missing on the host, Docker makes a directory"
-    raise SettingsError([Fault(str(path), problem, remedy)])
+        raise _unreadable(path, error) from None
+    if stat.S_ISDIR(mode):
+        remedy = "name a file; of a mount whose file is missing on the host, Docker makes a directory"
+        raise _fault(path, "is a directory, not a file", remedy)
+    if not stat.S_ISREG(mode):
+        raise _fault(path, "is no regular file", remedy)
 
 
-def _unreadable(error: OSError) -> tuple[str, str]:
-    """Return the problem and its remedy."""
-    return f"cannot be read: {error.strerror}", "let the gateway's user read it"
-
-
-def _find_repeated(node: Any, path: Path) -> Iterator[Fault]:
+def _find_repeated(node: Any, path: Location) -> Iterator[Fault]:
     """Find equal keys in a mapping: YAML's loaders silently keep the last one."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
@@ -167,7 +162,7 @@ class Variables:
         self.data: dict[str, Any] = {}
         self._settings = settings
         self.faults: list[Fault] = []
-        self._origins: dict[Path, tuple[str, int]] = {}  # name, and the depth at which its value begins
+        self._origins: dict[Location, tuple[str, int]] = {}  # name, and the depth at which its value begins
         names = [name for name, value in environ.items() if name.upper().startswith(PREFIX) and value]
         for name in sorted(names, key=len):
             section, *deeper = name.upper().removeprefix(PREFIX).lower().split("__")
@@ -188,7 +183,7 @@ class Variables:
         self.data = merge(self.data, stated)
         self._origins |= dict.fromkeys(_leaves(stated, ()), (name, name.count("__") + 1))
 
-    def origin(self, path: Path) -> tuple[str | None, Path]:
+    def origin(self, path: Location) -> tuple[str | None, Location]:
         """Return the variable that stated the setting at `path`, and the rest of the path within its value."""
         for end in range(len(path), 0, -1):
             if path[:end] in self._origins:
@@ -197,7 +192,7 @@ class Variables:
         return None, path
 
 
-def _leaves(value: Any, path: Path) -> Iterator[Path]:
+def _leaves(value: Any, path: Location) -> Iterator[Location]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, (*path, key))

@@ -6,7 +6,6 @@ Knows no provider but by its profile. Begin with `openai`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -66,13 +65,11 @@ class Decoder(Protocol):
     @property
     def done(self) -> bool:
         """Once the events fed have been read: all that was asked for is there, so nothing more need be waited for."""
-        ...
 
     def feed(self, data: bytes) -> Iterable[Event]: ...
 
     def close(self) -> Iterable[Event | Exchange]:
         """The body is complete, or `done`: the events still due. The last is `Done`, or the next exchange."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +98,12 @@ class Dialect(Protocol):
 
         `nonce` is random text that no upload can foresee, for a form's boundary.
         """
-        ...
 
     def decoder(self, request: ImageRequest, head: ResponseHead) -> Decoder:
         """For an answer with a 2xx status."""
-        ...
 
     def error(self, head: ResponseHead, body: bytes) -> UpstreamError:
         """For any other status; `body` is at most its first 64 KiB."""
-        ...
 
 
 @runtime_checkable
@@ -119,17 +113,6 @@ class JobDialect(Dialect, Protocol):
     def resume(self, job: Mapping[str, Any], request: ImageRequest) -> Exchange:
         """The exchange that takes up the job of an earlier process. `request` has no prompt and no uploads; its `n` is
         the number of images of the job."""
-        ...
-
-
-def json_object(fields: Mapping[str, Any], extra: Iterable[tuple[str, bytes]]) -> bytes:
-    """Join `fields`, which are not empty, and members that are JSON already. The last of two with one name holds."""
-    last = dict(extra)
-    known = {name: value for name, value in fields.items() if name not in last} if last else fields
-    text = json.dumps(known, ensure_ascii=False, separators=(",", ":")).encode()
-    if not last:
-        return text
-    return b"".join((text[:-1], *(b",%b:%b" % (json.dumps(name).encode(), raw) for name, raw in last.items()), b"}"))
 
 
 def names() -> tuple[str, ...]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import chain, count
+from typing import Any
 from urllib.parse import quote
 
 from app.catalog.deployments import Deployment
 from app.catalog.profiles import Profile
-from app.dialects import Base64, Credential, Decoder, Exchange, Ingredient, ResponseHead, UpstreamRequest, json_object
-from app.dialects.failures import ErrorText, failed, from_document, from_status, scrub
+from app.dialects import Credential, Decoder, Exchange, ResponseHead, UpstreamRequest
+from app.dialects.failures import ErrorText, from_document, from_status, from_text, parse_json, scrub
 from app.dialects.json_answers import LONGEST_LINK, SmallDocument, behind, image_ends
+from app.dialects.json_requests import object_with_pictures
 from app.errors import Failure, UpstreamError
 from app.events import Done, Event, ImageBegins
-from app.images import ImageRequest, Operation, Upload
+from app.images import ImageRequest, Operation
 
 FIRST_PAUSE, LONGEST_PAUSE, PAUSE_GROWTH = 0.5, 2.0, 1.25  # seconds between two status calls
 _CREDENTIAL = Credential(header="x-key", scheme="")
@@ -38,29 +40,10 @@ profile = Profile(
 
 
 def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> UpstreamRequest:
-    can = deployment.profile
-    fields: dict[str, Any] = {}
-    if request.prompt is not None:
-        fields[can.spelling("prompt", "prompt")] = request.prompt
-    if request.size is not None:
-        fields[can.spelling("width", "width")] = request.size.width
-        fields[can.spelling("height", "height")] = request.size.height
-    for name, value in request.parameters.items():
-        fields[can.spelling(name, request.spelt.get(name, name))] = value
-    body: list[Ingredient] = [json_object(fields, request.extra)[:-1]]
-    for name, upload in _pictures(request, can):
-        body += [f',{json.dumps(name)}:"'.encode(), Base64(upload.blob), b'"']
-    target = f"/{quote(deployment.model)}"
-    return UpstreamRequest(target, "application/json", (*body, b"}"), credential=_CREDENTIAL)
-
-
-def _pictures(request: ImageRequest, can: Profile) -> Iterator[tuple[str, Upload]]:
-    """Name each file as the host does: `input_image`, `input_image_2`, …"""
-    field = can.image_field or "input_image"
-    for number, upload in enumerate(request.images, start=1):
-        yield field if number == 1 else f"{field}_{number}", upload
-    if request.mask is not None:
-        yield can.mask_field, request.mask
+    field = deployment.profile.image_field or "input_image"
+    names = chain([field], (f"{field}_{number}" for number in count(2)))
+    body = object_with_pictures({}, request, deployment.profile, names)
+    return UpstreamRequest(f"/{quote(deployment.model)}", "application/json", body, credential=_CREDENTIAL)
 
 
 def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
@@ -68,7 +51,7 @@ def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
 
     def read(document: Mapping[str, Any]) -> Iterable[Event | Exchange]:
         address, name = document.get("polling_url"), document.get("id")
-        if not _is_address(address):
+        if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
             nothing = UpstreamError(Failure.UNCERTAIN, "the answer names no address of a job")
             raise _moderation(document) or from_document(document) or nothing
         job = {"polling_url": address, "id": name if isinstance(name, str) else None}
@@ -79,10 +62,7 @@ def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
 
 def error(head: ResponseHead, body: bytes) -> UpstreamError:
     """Read any of the vendor's shapes; in `{"error": "a_code", "message": "…"}` the error is a code."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
+    document = parse_json(body)
     if isinstance(document, dict) and all(isinstance(document.get(name), str) for name in ("error", "message")):
         body = json.dumps({"error": {"code": document["error"], "message": document["message"]}}).encode()
     return from_status(head, body)
@@ -92,54 +72,43 @@ def resume(job: Mapping[str, Any], request: ImageRequest) -> Exchange:
     return _status_call(job["polling_url"], request.prompt, 0.0)
 
 
-def _is_address(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
-
-
 def _status_call(address: str, prompt: str | None, after: float, job: Mapping[str, Any] | None = None) -> Exchange:
+    """`prompt`: None if it is not known any more. `after`: the seconds of pause before the call."""
     sent = UpstreamRequest(address, method="GET", credential=_CREDENTIAL)
-    return Exchange(sent, _StatusDecoder(address, prompt, after), error, after, is_repeatable=True, job=job)
+    read = partial(_read_status, address, prompt, after)
+    return Exchange(sent, lambda _: SmallDocument(read), error, after, is_repeatable=True, job=job)
 
 
-@dataclass(frozen=True, slots=True)
-class _StatusDecoder:
-    """Make the decoder of a status call. `after`: the seconds of pause before it."""
+def _read_status(
+    address: str, prompt: str | None, after: float, document: Mapping[str, Any]
+) -> Iterable[Event | Exchange]:
+    """Raises UpstreamError. It is final where the job has ended, so that another call would tell the same."""
+    match _status(document):
+        case "pending" | "queued" | "processing":  # only the first is documented
+            return [_status_call(address, prompt, min(LONGEST_PAUSE, max(FIRST_PAUSE, after * PAUSE_GROWTH)))]
+        case "ready":
+            return _picture(document.get("result"), prompt)
+        case "error" | "failed":
+            reasons = (document.get(name) for name in ("error", "message", "details"))
+            failure = from_text(ErrorText({"error": next(filter(None, reasons), None)}))
+        case "":
+            raise UpstreamError(Failure.UNCERTAIN, "the answer to a status call has no status")
+        case word:
+            said = f"the job is said to be {scrub(word)!r}"
+            failure = _moderation(document) or UpstreamError(Failure.UNCERTAIN, said)
+    failure.is_final = True
+    raise failure
 
-    address: str
-    prompt: str | None  # None: not known any more
-    after: float
 
-    def __call__(self, head: ResponseHead) -> Decoder:  # noqa: ARG002 - the signature is the exchange's
-        return SmallDocument(self._read)
-
-    def _read(self, document: Mapping[str, Any]) -> Iterable[Event | Exchange]:
-        """Raises UpstreamError. It is final where the job has ended, so that another call would tell the same."""
-        match _status(document):
-            case "pending" | "queued" | "processing":  # only the first is documented
-                pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self.after * PAUSE_GROWTH))
-                return [_status_call(self.address, self.prompt, pause)]
-            case "ready":
-                return self._picture(document.get("result"))
-            case "error" | "failed":
-                reasons = (document.get(name) for name in ("error", "message", "details"))
-                failure = failed(ErrorText.read({"error": next(filter(None, reasons), None)}))
-            case "":
-                raise UpstreamError(Failure.UNCERTAIN, "the answer to a status call has no status")
-            case word:
-                said = f"the job is said to be {scrub(word)!r}"
-                failure = _moderation(document) or UpstreamError(Failure.UNCERTAIN, said)
-        failure.is_final = True
-        raise failure
-
-    def _picture(self, result: Any) -> list[Event | Exchange]:
-        said = result if isinstance(result, dict) else {}
-        sample, revised = said.get("sample"), said.get("prompt")
-        if not isinstance(sample, str) or not 0 < len(sample) <= LONGEST_LINK:
-            raise UpstreamError(Failure.UNCERTAIN, "the job is ready, and its result has no link", is_final=True)
-        if self.prompt is None or revised == self.prompt:
-            revised = None
-        ends = image_ends({"seed": said.get("seed"), "revised_prompt": revised}, None)
-        return [ImageBegins(0), behind(sample), ends, Done()]
+def _picture(result: Any, prompt: str | None) -> list[Event | Exchange]:
+    said = result if isinstance(result, dict) else {}
+    sample, revised = said.get("sample"), said.get("prompt")
+    if not isinstance(sample, str) or not 0 < len(sample) <= LONGEST_LINK:
+        raise UpstreamError(Failure.UNCERTAIN, "the job is ready, and its result has no link", is_final=True)
+    if prompt is None or revised == prompt:
+        revised = None
+    ends = image_ends({"seed": said.get("seed"), "revised_prompt": revised}, None)
+    return [ImageBegins(0), behind(sample), ends, Done()]
 
 
 def _status(document: Mapping[str, Any]) -> str:
@@ -159,4 +128,4 @@ def _moderation(document: Mapping[str, Any]) -> UpstreamError | None:
     listed = ", ".join(each for each in reasons if isinstance(each, str)) if isinstance(reasons, list) else ""
     message = f"The provider's moderation refused the {withheld}" + (f": {listed}" if listed else "")
     said = {"message": message, "code": "content_policy_violation", "moderation_details": details}
-    return failed(ErrorText.read({"error": said}))
+    return from_text(ErrorText({"error": said}))

@@ -63,7 +63,7 @@ _REDIRECTED = "it redirects (status {}), which is not followed; `base_url` has t
 
 def from_status(head: ResponseHead, body: bytes) -> UpstreamError:
     """The failure that an answer with a status other than 2xx is."""
-    words, wait = ErrorText.read(_parsed(body)), _retry_after(head.headers)
+    words, wait = ErrorText(parse_json(body)), _retry_after(head.headers)
     status = head.status
     return UpstreamError(
         failure=_by_status(status, words, wait),
@@ -87,7 +87,7 @@ def from_document(document: Any, *, delivered: bool = False) -> UpstreamError | 
     if not isinstance(document, dict):
         return UpstreamError(Failure.UNCERTAIN, "the answer is JSON, but no object")
     if says_failed(document):
-        return failed(ErrorText.read(document))
+        return from_text(ErrorText(document))
     return None if delivered else _instead_of_an_image(document)
 
 
@@ -95,8 +95,8 @@ def from_event(data: Any, name: str) -> UpstreamError:
     """The failure that an event is whose name, or `type`, is one of failure. `data`: JSON of any shape, or a text."""
     if isinstance(data, dict) and not data.get("error"):  # laid flat
         data = {key: value for key, value in data.items() if key != "type" or value not in ("error", name)}
-        return failed(ErrorText.read({"error": data}))
-    return failed(ErrorText.read(data if isinstance(data, dict) else {"error": data}))
+        return from_text(ErrorText({"error": data}))
+    return from_text(ErrorText(data if isinstance(data, dict) else {"error": data}))
 
 
 def failed_event(document: Mapping[str, Any], name: str) -> UpstreamError | None:
@@ -107,7 +107,7 @@ def failed_event(document: Mapping[str, Any], name: str) -> UpstreamError | None
         if ends_stream(each):
             return from_event(document, each)
     fails = says_failed(document) if not called else _is_error(document.get("error"))
-    return failed(ErrorText.read(document)) if fails else None
+    return from_text(ErrorText(document)) if fails else None
 
 
 def ends_stream(called: str) -> bool:
@@ -121,20 +121,15 @@ def says_failed(document: Mapping[str, Any]) -> bool:
     return (
         document.get("success") is False
         or document.get("success") == "false"
-        or (isinstance(status, str) and names_failure(status))
+        or (isinstance(status, str) and _FAILED.fullmatch(status.strip()) is not None)
         or _is_error(document.get("error"))
     )
 
 
-def names_failure(word: str) -> bool:
-    """Whether a status, or the name of an event, is one of failure."""
-    return _FAILED.fullmatch(word.strip()) is not None
-
-
-def failed(words: ErrorText) -> UpstreamError:
+def from_text(words: ErrorText) -> UpstreamError:
     """The failure of an answer that was begun as a good one, and then says in these words that there is no image."""
-    refused = _moderated(words) or _is_refusal_code(words.code)
-    failure = Failure.CREDENTIAL if _exhausted(words) else Failure.REFUSED if refused else Failure.FAILED
+    refused = _is_moderated(words) or _is_refusal_code(words.code)
+    failure = Failure.CREDENTIAL if _is_exhausted(words) else Failure.REFUSED if refused else Failure.FAILED
     message = words.message or "the answer says that it failed, without a reason"
     status = 400 if refused else None
     return UpstreamError(failure, message, status, words.type, words.code, words.param, details=words.details)
@@ -151,13 +146,13 @@ def _is_error(error: Any) -> bool:
 
 def _instead_of_an_image(document: Mapping[str, Any]) -> UpstreamError | None:
     if error := _of_an_image(document):
-        return failed(ErrorText.read({"error": error}))
-    words, status = ErrorText.read(document), document.get("status")
+        return from_text(ErrorText({"error": error}))
+    words, status = ErrorText(document), document.get("status")
     if _is_refusal_code(words.code) or _MODERATION.search(words.code or ""):
-        return failed(words)
+        return from_text(words)
     if isinstance(status, str) and status.strip() and status.strip().lower() not in _GOOD_WORDS:
         return UpstreamError(Failure.UNCERTAIN, f"it says {scrub(status)!r} instead of giving the image")
-    return failed(words) if _is_reason(words, document) else None
+    return from_text(words) if _is_reason(words, document) else None
 
 
 def _of_an_image(document: Mapping[str, Any]) -> Any:
@@ -185,23 +180,23 @@ def _is_refusal_code(code: str | None) -> bool:
     return code is not None and ((code.isdecimal() and int(code) in _REFUSALS) or code.startswith("invalid_"))
 
 
-def _moderated(words: ErrorText) -> bool:
-    return _coded_as_moderated(words) or bool(_MODERATION.search(words.message))
+def _is_moderated(words: ErrorText) -> bool:
+    return _is_coded_as_moderated(words) or bool(_MODERATION.search(words.message))
 
 
-def _coded_as_moderated(words: ErrorText) -> bool:
+def _is_coded_as_moderated(words: ErrorText) -> bool:
     return any(map(_MODERATION.search, (words.code or "", words.type or "")))
 
 
-def _exhausted(words: ErrorText) -> bool:
+def _is_exhausted(words: ErrorText) -> bool:
     return any(word in _QUOTA or word.startswith("billing_") for word in (words.code, words.type) if word)
 
 
 def _by_status(status: int, words: ErrorText, wait: float | None) -> Failure:
-    if _exhausted(words):
+    if _is_exhausted(words):
         return Failure.CREDENTIAL
     if status in _ACCOUNT:
-        return Failure.REFUSED if status == 403 and _moderated(words) else Failure.CREDENTIAL
+        return Failure.REFUSED if status == 403 and _is_moderated(words) else Failure.CREDENTIAL
     if status == 429:
         passes = wait or _RATE_TOLD.search(words.message)
         exhausted = _BALANCE_TOLD.search(words.message) or (_QUOTA_TOLD.search(words.message) and not passes)
@@ -209,7 +204,7 @@ def _by_status(status: int, words: ErrorText, wait: float | None) -> Failure:
     if status in _TIMED_OUT:
         return Failure.UNCERTAIN
     # A server that fails may well speak of its moderation, or of the prompt: then only a code tells of a refusal.
-    if status in _REFUSALS or (_moderated(words) if status < 500 else _coded_as_moderated(words)):
+    if status in _REFUSALS or (_is_moderated(words) if status < 500 else _is_coded_as_moderated(words)):
         return Failure.REFUSED
     if status in _TRANSIENT or status < 400:
         return Failure.UNAVAILABLE
@@ -217,33 +212,20 @@ def _by_status(status: int, words: ErrorText, wait: float | None) -> Failure:
 
 
 class ErrorText:
-    """Message, type, code and param of an error in any of the known shapes."""
+    """Message, type, code and param of an error in any of the known shapes; of a document that is no object, none."""
 
     __slots__ = ("code", "details", "message", "param", "type")
 
-    def __init__(self, message: str, type: str | None, code: str | None, param: str | None, details: Any) -> None:
-        self.message, self.type, self.code, self.param = scrub(message), type, code, param
+    def __init__(self, document: Any) -> None:
+        said = document if isinstance(document, dict) else {}
+        several = said.get("errors")
+        errors = (said.get("error"), *(several if isinstance(several, list) else ()))
+        inner: dict[str, Any] = next((each for each in errors if isinstance(each, dict)), said)
+        self.message = scrub("; ".join(dict.fromkeys(_sentences(said))))
+        self.type, self.code, self.param = (_text(inner.get(name)) for name in ("type", "code", "param"))
         # They are kept with the error, and passed on as they are.
+        details = inner.get("moderation_details")
         self.details = {"moderation_details": details} if isinstance(details, dict) and _is_small(details) else None
-
-    @classmethod
-    def read(cls, document: Any) -> ErrorText:
-        if not isinstance(document, dict):
-            return cls("", None, None, None, None)
-        inner: dict[str, Any] = next((each for each in _errors(document) if isinstance(each, dict)), document)
-        return cls(
-            "; ".join(dict.fromkeys(_sentences(document))),
-            _text(inner.get("type")),
-            _text(inner.get("code")),
-            _text(inner.get("param")),
-            inner.get("moderation_details"),
-        )
-
-
-def _errors(document: Mapping[str, Any]) -> Iterator[Any]:
-    yield document.get("error")
-    several = document.get("errors")
-    yield from several if isinstance(several, list) else ()
 
 
 def _sentences(document: Any, depth: int = 0) -> Iterator[str]:
@@ -259,14 +241,14 @@ def _sentences(document: Any, depth: int = 0) -> Iterator[str]:
         for key in ("error", "detail", "errors", "message", "msg"):
             found = list(_sentences(document.get(key), depth + 1))
             if found:
-                place = document.get("loc")
-                where = ".".join(_steps(place)) + ": " if isinstance(place, list) else ""
+                steps = document.get("loc")
+                where = f"{_join(steps)}: " if isinstance(steps, list) else ""
                 yield from (where + sentence for sentence in found)
                 return
 
 
-def _steps(place: list[Any]) -> Iterator[str]:
-    return (str(step)[:64] for step in place[:8] if isinstance(step, str | int))
+def _join(steps: list[Any]) -> str:
+    return ".".join(str(step)[:64] for step in steps[:8] if isinstance(step, str | int))
 
 
 def _is_small(value: Any, levels: int = 3) -> bool:
@@ -285,7 +267,8 @@ def scrub(text: str) -> str:
     return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "…"
 
 
-def _parsed(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
+    """Return the JSON value of `body`, or None if it is no JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

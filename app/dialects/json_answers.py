@@ -10,24 +10,24 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from app.codecs.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
+from app.codecs.json_tap import JsonTap, StringBegins, StringEnds
 from app.dialects import Decoder, Exchange
 from app.dialects.failures import from_document
 from app.errors import Failure, UpstreamError
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 
 FACTS = ("background", "output_format", "quality", "safety_identifier", "size")
+LARGEST_DOCUMENT = 1_048_576  # bytes
 LONGEST_LINK = 65_536  # bytes
 LONGEST_REVISION = 32_000  # characters: as long as a prompt may be
 _LONGEST_WORD = 256  # characters
 _LARGEST_COUNT = 2**53
 _LARGEST_SEED = 2**64
 _MOST_COUNTS = 16  # that one part of a usage holds
-_LARGEST_DOCUMENT = 1_048_576  # bytes
 _DATA_URL = re.compile(rb"data:[^,]{0,256};base64,(?=.)", re.IGNORECASE | re.DOTALL)
 
 
-def garbled(reason: object) -> UpstreamError:
+def unreadable(reason: object) -> UpstreamError:
     return UpstreamError(Failure.UNCERTAIN, f"the answer cannot be read: {reason}")
 
 
@@ -40,7 +40,7 @@ class JsonAnswer:
     done = False  # only its end shows that nothing contradicts it
 
     def __init__(self, most: int) -> None:
-        self._tap = JsonTap(frozenset({"b64_json", "url"}))
+        self._tap = JsonTap(frozenset({"b64_json", "url"}), error=unreadable)
         self._most = most
         self._told = 0  # entries of `data` of which all has been told
         self._open = False  # the entry `_told` has begun to be told ...
@@ -51,31 +51,26 @@ class JsonAnswer:
         self._last: StringBegins | None = None  # the last string of an entry that was asked for
 
     def feed(self, data: bytes) -> Iterable[Event]:
-        try:
-            found = self._tap.feed(data)
-        except JsonTapError as error:
-            raise garbled(error) from None
+        found = self._tap.feed(data)
         if self._open and self._passing and len(found) == 1 and type(found[0]) is bytes:  # nearly every byte's path
             return (ImageData(found[0]),)
         return self._events(found)
 
     def close(self) -> Iterable[Event]:
-        try:
-            document = self._tap.close()
-        except JsonTapError as error:
-            raise garbled(error) from None
+        document = self._tap.close()
         delivered = bool(self._told or self._open or self._link)
         if failure := from_document(document, delivered=delivered):
             raise failure.alone()  # this frame holds the other one
         if not delivered:
             raise UpstreamError(Failure.UNCERTAIN, "the answer holds no image, and no reason")
         usage = usage_of(document)
-        entries = _entries(document)[: self._most]
+        data = document.get("data")
+        entries = data[: self._most] if isinstance(data, list) else []
         events: list[Event] = []
         for entry in entries[self._told :]:
             events += self._end(entry, usage if self._told == len(entries) - 1 else None)
         if self._open or self._told > len(entries):
-            raise garbled("'data' comes twice")
+            raise unreadable("'data' comes twice")
         facts: dict[str, Any] = facts_of(document)
         if isinstance(document.get("svg_usage"), dict):
             facts["svg_usage"] = _counts(document["svg_usage"])
@@ -103,7 +98,7 @@ class JsonAnswer:
 
     def _string(self, index: int, key: str, begins: StringBegins) -> Iterator[Event]:
         if index < self._told:
-            raise garbled("'data' comes twice")
+            raise unreadable("'data' comes twice")
         if index >= self._most:
             return
         while self._told < index:
@@ -114,17 +109,12 @@ class JsonAnswer:
         elif key == "b64_json" and not self._open:
             self._passing = True
         elif key == "b64_json" and not self._from_url:
-            raise garbled("an image comes twice")
+            raise unreadable("an image comes twice")
 
     def _entry(self, index: int, until: StringBegins) -> Any:
         """Return the entry `index`, which ended before `until`; None if it has no string that could be its image."""
         last = self._last
-        if last is None or last.path[1] != index:
-            return None
-        try:
-            return self._tap.holder(last, until)
-        except JsonTapError as error:
-            raise garbled(error) from None
+        return self._tap.holder(last, until) if last is not None and last.path[1] == index else None
 
     def _end(self, entry: Any, usage: Mapping[str, Any] | None) -> Iterator[Event]:
         """Tells the rest of the entry `_told`: its end, or all of it, if it is only a link. Raises UpstreamError for
@@ -138,16 +128,6 @@ class JsonAnswer:
         self._told += 1
         self._open, self._link = False, None
         yield image_ends(entry if isinstance(entry, dict) else {}, usage)
-
-
-def _entries(document: Any) -> list[Any]:
-    data = document.get("data") if isinstance(document, dict) else None
-    return data if isinstance(data, list) else []
-
-
-def link(entry: Any) -> str | None:
-    url = entry.get("url") if isinstance(entry, dict) else None
-    return url if isinstance(url, str) and url else None
 
 
 class UrlText:
@@ -165,7 +145,7 @@ class UrlText:
             prefix = _DATA_URL.match(self._text)
             if prefix is None:
                 if len(self._text) > LONGEST_LINK:
-                    raise garbled(f"a link is longer than {LONGEST_LINK} bytes")
+                    raise unreadable(f"a link is longer than {LONGEST_LINK} bytes")
                 return b""
             self._is_image, text = True, bytes(self._text[prefix.end() :])
         text = self._tail + text
@@ -277,7 +257,7 @@ class ByFirstByte:
         if not text:
             self._blank += len(data)
             if self._blank > 1_048_576:
-                raise garbled("nothing but white space")
+                raise unreadable("nothing but white space")
             return ()
         self._chosen = self._choose(text)
         return self._chosen.feed(text)
@@ -293,34 +273,31 @@ class ByFirstByte:
         if self._events and text[:1] in (b":", b"e", b"d", b"i", b"r"):
             return self._events()
         kind = "HTML" if text[:1] == b"<" else "neither JSON nor events"
-        raise garbled(f"it is {kind}")
+        raise unreadable(f"it is {kind}")
 
 
 class SmallDocument:
     """A JSON object without pictures, such as the answer to a submit or to a status call. `read` makes the events and
-    the next exchange of it. Raises UpstreamError (UNCERTAIN) for an answer that is no JSON object or over `most` bytes.
-    """
+    the next exchange of it. Raises UpstreamError (UNCERTAIN) for an answer that is no JSON object, or is over
+    `LARGEST_DOCUMENT`."""
 
     done = False
 
-    def __init__(
-        self, read: Callable[[Mapping[str, Any]], Iterable[Event | Exchange]], most: int = _LARGEST_DOCUMENT
-    ) -> None:
+    def __init__(self, read: Callable[[Mapping[str, Any]], Iterable[Event | Exchange]]) -> None:
         self._read = read
-        self._most = most
         self._text = bytearray()
 
     def feed(self, data: bytes) -> Iterable[Event]:
         self._text += data
-        if len(self._text) > self._most:
-            raise garbled(f"it is longer than {self._most} bytes")
+        if len(self._text) > LARGEST_DOCUMENT:
+            raise unreadable(f"it is longer than {LARGEST_DOCUMENT} bytes")
         return ()
 
     def close(self) -> Iterable[Event | Exchange]:
         try:
             document = json.loads(self._text)
         except (ValueError, RecursionError):
-            raise garbled("it is no JSON") from None
+            raise unreadable("it is no JSON") from None
         if not isinstance(document, dict):
-            raise garbled("it is JSON, but no object")
+            raise unreadable("it is JSON, but no object")
         return self._read(document)

@@ -3,15 +3,14 @@ a 200. Field names are data (the profile's `parameters`, `image_field`, `mask_fi
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from itertools import repeat
 
 from app.catalog.deployments import Deployment
 from app.catalog.profiles import Profile
-from app.dialects import Base64, Decoder, Ingredient, ResponseHead, UpstreamRequest, json_object
+from app.dialects import Decoder, ResponseHead, UpstreamRequest
 from app.dialects.failures import from_status
 from app.dialects.json_answers import ByFirstByte
-from app.errors import UpstreamError
+from app.dialects.json_requests import object_with_pictures
 from app.images import ImageRequest
 
 profile = Profile(
@@ -34,27 +33,13 @@ profile = Profile(
 
 
 def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> UpstreamRequest:
-    can = deployment.profile
-    fields: dict[str, Any] = {"model": deployment.model}
-    if request.prompt is not None:
-        fields[can.spelling("prompt", "prompt")] = request.prompt
-    if request.size is not None:
-        fields[can.spelling("width", "width")] = request.size.width
-        fields[can.spelling("height", "height")] = request.size.height
-    for name, value in request.parameters.items():
-        fields[can.spelling(name, request.spelt.get(name, name))] = value
-    body: list[Ingredient] = [json_object(fields, request.extra)[:-1]]
-    pictures = [(can.image_field or "image", upload) for upload in request.images]
-    if request.mask is not None:
-        pictures.append((can.mask_field, request.mask))
-    for name, upload in pictures:
-        body += [f',{json.dumps(name)}:"'.encode(), Base64(upload.blob), b'"']
-    return UpstreamRequest("/images/generation", "application/json", (*body, b"}"))
+    names = repeat(deployment.profile.image_field or "image")
+    body = object_with_pictures({"model": deployment.model}, request, deployment.profile, names)
+    return UpstreamRequest("/images/generation", "application/json", body)
 
 
 def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
     return ByFirstByte(request.n)
 
 
-def error(head: ResponseHead, body: bytes) -> UpstreamError:
-    return from_status(head, body)
+error = from_status

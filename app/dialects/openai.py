@@ -10,11 +10,12 @@ from typing import Any
 
 from app.catalog.deployments import Deployment
 from app.catalog.profiles import Profile
-from app.codecs.json_tap import JsonTap, JsonTapError, StringBegins, StringEnds
-from app.codecs.sse import EventBegins, EventEnds, SseError, SseReader
-from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest, json_object
+from app.codecs.json_tap import JsonTap, StringBegins, StringEnds
+from app.codecs.sse import EventBegins, EventEnds, SseReader
+from app.dialects import Decoder, Ingredient, ResponseHead, UpstreamRequest
 from app.dialects.failures import ends_stream, failed_event, from_document, from_event, from_status
-from app.dialects.json_answers import ByFirstByte, behind, garbled, image_ends, link, usage_of
+from app.dialects.json_answers import ByFirstByte, behind, image_ends, unreadable, usage_of
+from app.dialects.json_requests import json_object
 from app.dialects.usage import add_up
 from app.errors import Failure, UpstreamError
 from app.events import Done, Event, ImageBegins, ImageData
@@ -38,8 +39,7 @@ def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
     return ByFirstByte(request.n, partial(EventAnswer, request.n))
 
 
-def error(head: ResponseHead, body: bytes) -> UpstreamError:
-    return from_status(head, body)
+error = from_status
 
 
 # --- out ---
@@ -52,8 +52,12 @@ def _fields(request: ImageRequest, deployment: Deployment) -> Iterator[tuple[str
         yield can.spelling("prompt", "prompt"), request.prompt
     if request.n != 1:
         yield can.spelling("n", "n"), request.n
-    if request.size is not None:
-        yield from _size(request, can)
+    named = can.parameters or {}
+    if request.size is not None and "width" in named and "height" in named:
+        yield named["width"], request.size.width
+        yield named["height"], request.size.height
+    elif request.size is not None:
+        yield can.spelling("size", "size"), str(request.size)
     if request.response_format is not None:
         yield "response_format", request.response_format
     if request.stream:
@@ -62,15 +66,6 @@ def _fields(request: ImageRequest, deployment: Deployment) -> Iterator[tuple[str
             yield "partial_images", request.partial_images
     for name, value in request.parameters.items():
         yield can.spelling(name, request.spelt.get(name, name)), value
-
-
-def _size(request: ImageRequest, can: Profile) -> Iterator[tuple[str, Any]]:
-    size = request.size
-    if size is not None and can.parameters and "width" in can.parameters and "height" in can.parameters:
-        yield can.parameters["width"], size.width
-        yield can.parameters["height"], size.height
-    else:
-        yield can.spelling("size", "size"), str(size)
 
 
 def _files(request: ImageRequest, can: Profile) -> Iterator[tuple[str, Upload]]:
@@ -87,12 +82,12 @@ def _form(
     fields: Iterable[tuple[str, Any]], files: Iterable[tuple[str, Upload]], boundary: str
 ) -> Iterator[Ingredient]:
     text = b"".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'.encode()
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quote(name)}"\r\n\r\n{value}\r\n'.encode()
         for field, nested in fields
-        for name, value in flat(field, nested)
+        for name, value in flatten(field, nested)
     )
     for name, upload in files:
-        disposition = f'form-data; name="{name}"; filename="{_quoted(upload.filename)}"'
+        disposition = f'form-data; name="{name}"; filename="{_quote(upload.filename)}"'
         head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\nContent-Type: {upload.media_type}\r\n\r\n"
         yield text + head.encode()
         yield upload.blob
@@ -100,21 +95,21 @@ def _form(
     yield text + f"--{boundary}--\r\n".encode()
 
 
-def flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """A JSON value as form fields, nested as the official SDKs nest: `a[b]`, `list[]`; null is left out."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from flat(f"{name}[{key}]", inner)
+            yield from flatten(f"{name}[{key}]", inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from flat(f"{name}[]", inner)
+            yield from flatten(f"{name}[]", inner)
     elif isinstance(value, bool):
         yield name, "true" if value else "false"
     elif value is not None:
         yield name, str(value)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -138,7 +133,7 @@ class EventAnswer:
     def __init__(self, most: int) -> None:
         self.done = False
         self._most = most
-        self._sse = SseReader()
+        self._sse = SseReader(error=unreadable)
         self._event: StreamedImage | ErrorEvent | None = None
         self._finished = self._partials = 0  # images, and partial images of the next one
         self._usages: list[Mapping[str, Any]] = []
@@ -147,16 +142,10 @@ class EventAnswer:
         self._reason: UpstreamError | None = None  # ... and why the first of them has none
 
     def feed(self, data: bytes) -> Iterable[Event]:
-        try:
-            return () if self.done else self._events(self._sse.feed(data))
-        except SseError as error:
-            raise garbled(error) from None
+        return () if self.done else self._events(self._sse.feed(data))
 
     def close(self) -> Iterable[Event]:
-        try:
-            events = [] if self.done else list(self._events(self._sse.close()))
-        except SseError as error:
-            raise garbled(error) from None
+        events = [] if self.done else list(self._events(self._sse.close()))
         if not self._finished:
             # One event alone, without a picture or a name, is an ordinary answer in an event's clothes.
             alone = self._reason if self._asides == 1 and not self._partials else None
@@ -164,7 +153,7 @@ class EventAnswer:
         return [*events, Done(add_up(self._usages) or None)]
 
     def _events(self, found: list[Any]) -> Iterator[Event]:
-        for item in found if len(found) <= FEW_ITEMS else _joined(found):
+        for item in found if len(found) <= FEW_ITEMS else _join(found):
             if self.done:
                 return
             if type(item) is bytes:
@@ -181,7 +170,7 @@ class EventAnswer:
     def _begun(self, name: str | None) -> StreamedImage | ErrorEvent:
         self._events_left -= 1
         if self._events_left < 0:
-            raise garbled(f"the stream has more than {MOST_EVENTS} events")
+            raise unreadable(f"the stream has more than {MOST_EVENTS} events")
         if name and ends_stream(name):
             return ErrorEvent(name)
         return StreamedImage(self._finished, name, self._partials, min(LARGEST_BESIDE, self._beside_left))
@@ -200,7 +189,7 @@ class EventAnswer:
                 self._usages.append(event.usage)
 
 
-def _joined(found: Iterable[Any]) -> Iterator[Any]:
+def _join(found: Iterable[Any]) -> Iterator[Any]:
     """Data that comes in many short lines, in one piece: each costs all the way to the caller."""
     for kind, items in groupby(found, type):
         if kind is bytes:
@@ -241,7 +230,7 @@ class StreamedImage:
 
     def __init__(self, index: int, name: str | None, partials: int, room: int) -> None:
         """`room`: bytes that it may hold beside its picture."""
-        self._tap = JsonTap(frozenset({"b64_json"}), max_skeleton=room)
+        self._tap = JsonTap(frozenset({"b64_json"}), max_skeleton=room, error=unreadable)
         self._index, self._name = index, name or ""
         self._partials = partials  # that came before it: its own index, where that comes after the picture, as usual
         self._passing = self._begun = self._skip = self.finished = self.is_partial = False
@@ -256,19 +245,15 @@ class StreamedImage:
             data = self._without_done(self._head + data)
         if self._skip or not data:
             return
-        try:
-            found = self._tap.feed(data)
-        except JsonTapError as error:
-            raise garbled(error) from None
-        for item in found:
+        for item in self._tap.feed(data):
             if type(item) is bytes:
                 if self._passing:
                     if not self._begun and self._string:  # only now, since an empty text is no image
-                        yield self._begin(self._said_before(self._string))
+                        yield self._begin(self._tap.holder_so_far(self._string))
                     yield ImageData(item)
             elif type(item) is StringBegins and item.path == ("b64_json",):
                 if self._begun:
-                    raise garbled("an image comes twice")
+                    raise unreadable("an image comes twice")
                 self._passing, self._string = True, item
             elif type(item) is StringEnds:
                 self._passing = False
@@ -278,22 +263,19 @@ class StreamedImage:
         if self._skip or self._head == b"":  # a sign of life without data
             return
         self._name = name or ""
-        try:
-            if self._head:
-                self._tap.feed(self._head)
-            document = self._tap.close()
-        except JsonTapError as error:
-            raise garbled(error) from None
+        if self._head:
+            self._tap.feed(self._head)
+        document = self._tap.close()
         if not isinstance(document, dict):
             return
         if failure := failed_event(document, self._name):
             raise failure.alone()  # this frame holds the other one
-        if not self._begun and (address := link(document)):
+        if not self._begun and isinstance(address := document.get("url"), str) and address:
             yield self._begin(document)
             yield behind(address)
         if self._begun:
             if self.is_partial != (self._partial(document) is not None):
-                raise garbled("an event says only after its picture whether it is a partial one")
+                raise unreadable("an event says only after its picture whether it is a partial one")
             self.finished = not self.is_partial
             self.usage = usage_of(document)
             yield image_ends(document, self.usage)
@@ -304,14 +286,6 @@ class StreamedImage:
     def beside(self) -> int:
         """Bytes that it holds beside its picture."""
         return self._tap.kept
-
-    def _said_before(self, string: StringBegins) -> Mapping[str, Any]:
-        """Return the members that came before the picture."""
-        try:
-            said: Mapping[str, Any] = self._tap.holder_so_far(string)
-        except JsonTapError as error:
-            raise garbled(error) from None
-        return said
 
     def _without_done(self, head: bytes) -> bytes:
         """The beginning of the data, once it is known that it is not `[DONE]`."""

@@ -1,5 +1,5 @@
-"""Why a connection failed, in words of our own: those of the libraries quote addresses, proxies, and the passwords in
-them."""
+"""Explain in the gateway's own words why a connection failed. The libraries' words quote addresses, proxies, and the
+passwords in them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import ssl
 from collections.abc import Iterator
 
 
-def told(error: BaseException) -> str | None:
-    """None if nothing is known that could be told."""
+def explain(error: BaseException) -> str | None:
+    """Return the reason, or None if none is known."""
     for cause in reversed(list(_causes(error))):  # the innermost is the system's own
         if isinstance(cause, socket.gaierror):
             return "DNS: its name is not known here"

@@ -13,7 +13,7 @@ from app.catalog.redaction import without_quotes
 from app.errors import Failure, UpstreamError
 from app.gateway.attempt import Attempt
 from app.runs.run import Run
-from app.telemetry import connection_errors as causes
+from app.telemetry import connection_errors
 
 
 class Log:
@@ -106,7 +106,7 @@ class AttemptLog:
             "failure": error.failure.name.lower(),
             "status": error.status,
             "reason": self._reason(error, attempt),
-            "cause": causes.told(error),
+            "cause": connection_errors.explain(error),
         }
         said = {name: value for name, value in facts.items() if value is not None}
         if error.failure is Failure.CREDENTIAL:  # the operator has to see to it

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from app import dialects
 from app.catalog.profiles import Profile, SizeRule, Timeouts
-from app.config.loading import Fault, Settings, SettingsError, load
+from app.config.errors import Fault, SettingsError
+from app.config.loading import Settings, load
 from app.config.schema import ProfileSettings
 
 ROOT = Path(__file__).parents[2]
@@ -366,6 +367,7 @@ FAULTS = [
         "no preset is called 'nebulla'",
         "did you mean 'nebula'?",
     ),
+    ("providers: {x: {preset: [nebula]}}", "providers.x.preset", "no preset is called ['nebula']", "did you mean"),
     (
         "providers: {x: {base_url: 'http://a', dialect: nebula-block}}",
         "providers.x.dialect",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.config import simulated
+from app.config import loading
 from app.config.loading import PRESETS, load
 from app.config.simulated import with_sandbox
 
@@ -22,6 +22,6 @@ def test_the_sandbox_gives_five_providers_on_one_address() -> None:
 
 
 def test_a_preset_without_a_simulation_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulated, "PRESETS", ("another", *PRESETS))
+    monkeypatch.setattr(loading, "PRESETS", ("another", *PRESETS))
     settings = with_sandbox(load(None, {}), "http://127.0.0.1:9")
     assert list(settings.providers) == ["netmind", "nebula", "nebul", "bfl", "openai"]

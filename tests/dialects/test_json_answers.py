@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dialects.json_answers import ByFirstByte, JsonAnswer, SmallDocument, usage_of
+from app.dialects.json_answers import LARGEST_DOCUMENT, ByFirstByte, JsonAnswer, SmallDocument, usage_of
 from app.errors import Failure, UpstreamError
 from app.events import Done, ImageBegins, ImageData, ImageEnds, ImageLink
 from tests.dialects.asking import Told, pictures, told
@@ -303,7 +303,7 @@ def test_a_small_document_that_is_no_object_is_an_error_and_perhaps_paid(text: b
 
 
 def test_a_small_document_is_bounded() -> None:
-    decoder = SmallDocument(lambda _: (), most=10)
-    decoder.feed(b'{"a":')
-    with pytest.raises(UpstreamError, match="longer than 10 bytes"):
-        decoder.feed(b'"123456"}')
+    decoder = SmallDocument(lambda _: ())
+    decoder.feed(b" " * LARGEST_DOCUMENT)
+    with pytest.raises(UpstreamError, match="longer than 1048576 bytes"):
+        decoder.feed(b" ")

@@ -10,7 +10,8 @@ import typer
 from pydantic import BaseModel
 
 from app.commands.cli import main
-from app.config.loading import PRESETS, Settings, SettingsError, load
+from app.config.errors import SettingsError
+from app.config.loading import PRESETS, Settings, load
 from app.imaging import workers
 from tests.documentation.pages import EVERYTHING, PAGES, ROOT, TEXTS, anchors, page
 
