@@ -11,6 +11,7 @@ ApiError                 what a caller is told, in OpenAI's envelope
 ├── Unavailable          503, the gateway's: no room, no time, going down
 └── UpstreamFailed       4xx or 5xx, what is left to say after the last attempt
 UpstreamError            how one attempt failed; never told as it is, `failover` decides what follows
+FetchError               how the download of one image failed
 """
 
 from __future__ import annotations
@@ -169,3 +170,37 @@ class UpstreamError(Exception):
 
     def __str__(self) -> str:
         return f"{self.failure.name.lower()}: {self.message}"
+
+
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Reason(Enum):
+    """Why a download failed."""
+
+    URL = auto()  # its scheme or its form
+    PRIVATE = auto()  # a host that is not public
+    REDIRECTS = auto()  # too many, or one that leads nowhere
+    STATUS = auto()
+    NO_IMAGE = auto()
+    TOO_LARGE = auto()
+    TIMED_OUT = auto()
+    LOST = auto()  # no connection, or one that broke
+
+
+@dataclass(eq=False)
+class FetchError(Exception):
+    """`message` continues a sentence that begins with "the image". It names the host and never the rest of the URL,
+    which may be secret."""
+
+    reason: Reason
+    message: str
+    status: int | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def may_pass(self) -> bool:
+        """True if another attempt may go better."""
+        return self.reason in (Reason.TIMED_OUT, Reason.LOST) or self.status in _TRANSIENT

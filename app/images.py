@@ -60,9 +60,6 @@ class Upload:
     size: Size | None = None  # of the picture, if the header says it
 
 
-ECHOED = ("background", "quality")  # the parameters that OpenAI's answers repeat, beside the facts that the bytes show
-
-
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
     """A drawing that a caller asks for, independent of the format of the request and of the provider.
@@ -95,7 +92,11 @@ class ImageRequest:
         parameters = sum(len(str(value)) for value in self.parameters.values())
         return len(self.prompt or "") + parameters + sum(len(name) + len(raw) for name, raw in self.extra)
 
+    @property
+    def echoed(self) -> dict[str, Any]:
+        """Return the parameters that OpenAI's answers repeat, beside the facts that the bytes show."""
+        return {name: self.parameters[name] for name in ("background", "quality") if name in self.parameters}
+
     def outline(self) -> ImageRequest:
         """Return only the fields that shape an answer: no picture, and no long text."""
-        echoed = {name: self.parameters[name] for name in ECHOED if name in self.parameters}
-        return replace(self, prompt=None, images=(), mask=None, markup=None, parameters=echoed, spelt={}, extra=())
+        return replace(self, prompt=None, images=(), mask=None, markup=None, parameters=self.echoed, spelt={}, extra=())

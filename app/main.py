@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from app import wiring
 from app.api import models
 from app.api.docs import openapi
 from app.api.files import FileEndpoint
@@ -28,7 +27,7 @@ from app.config.loading import Settings
 from app.errors import ApiError, InvalidRequest, NotFound, shortened
 from app.images import Operation
 from app.telemetry.logs import Log
-from app.wiring import Runtime, new_log, open_resources
+from app.wiring import Runtime, make_runtime, new_log, open_resources
 
 
 def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
@@ -37,7 +36,7 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_resources(settings, log, lambda call, jobs: runtime().gateway.resume(call, jobs)) as resources:
-            app.state.runtime = wiring.make_runtime(resources, settings)
+            app.state.runtime = make_runtime(resources, settings)
             resources.retention.take_up()
             yield
             del app.state.runtime
@@ -89,7 +88,7 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
 def replace_settings(app: FastAPI, settings: Settings) -> None:
     """Apply new settings to the requests that come from now on. Those under way end as they began."""
     before: Runtime = app.state.runtime
-    app.state.runtime = wiring.make_runtime(before.resources, settings, before)
+    app.state.runtime = make_runtime(before.resources, settings, before)
 
 
 class Cors(CORSMiddleware):

@@ -7,13 +7,12 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from app import dialects
 from app.access.admission import Admission
@@ -21,13 +20,11 @@ from app.access.keyring import Key, Keyring
 from app.access.limits import Limits
 from app.api import runtime as api
 from app.api.requests.body import Limits as BodyLimits
-from app.api.requests.json_body import Fetch
 from app.api.requests.remote_images import upload
 from app.api.web_pages import PageRules
 from app.catalog.models import Catalog
 from app.config import inventory
 from app.config.loading import Settings
-from app.config.schema import KeySettings
 from app.config.simulated import with_sandbox
 from app.events import ImageLink
 from app.gateway.delivery import Delivery
@@ -58,40 +55,27 @@ RECORDED_IN_MEMORY = 32 * 1_048_576  # bytes of one run; beyond, its images lie 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """The objects that live as long as the process. A reload does not replace them."""
+class Resources(api.Resources):
+    """All of them: those that only this module knows, too."""
 
     log: Log
-    run_observers: tuple[RunObserver, ...]
     sandbox_url: str | None
     spools: Files
     upload_budget: Budget
     transport: AiohttpTransport
     fetcher: Fetcher
-    store: DiskStore
-    signer: Signer
-    clock: Callable[[], float]
     meter: Meter
-    retention: Retention
     health: Health
     queues: Slots
     retry_budget: RetryBudget
-    limits: Limits
-    workers: Workers
-
-    def recording(self) -> Recording:
-        return Recording(lambda: Spool(0, self.spools), self.meter, RECORDED_IN_MEMORY)
-
-    def uploads(self) -> Uploads:
-        return Uploads(self.spools, self.upload_budget)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime(api.Runtime):
-    """The objects that one configuration makes. A reload replaces them all at once."""
+    """A reload replaces it at once."""
 
-    settings: Settings
     resources: Resources
+    settings: Settings
     page_rules: PageRules | None
 
 
@@ -103,10 +87,12 @@ def new_log(settings: Settings) -> Log:
 async def open_resources(settings: Settings, log: Log, resume: Resume) -> AsyncIterator[Resources]:
     """`resume` takes up the jobs that an earlier process submitted. Raises DataDirError."""
     async with AsyncExitStack() as stack:
-        sandbox_url = await _sandbox(stack) if settings.sandbox else None
-        path = (
-            Path(stack.enter_context(TemporaryDirectory(prefix="image-gateway-"))) if sandbox_url else settings.data_dir
-        )
+        sandbox_url, path = None, settings.data_dir
+        if settings.sandbox:
+            from app.sandbox.server import Sandbox  # with a real configuration it is never loaded
+
+            sandbox_url = (await stack.enter_async_context(Sandbox())).base_url
+            path = Path(stack.enter_context(TemporaryDirectory(prefix="image-gateway-")))
         data = stack.enter_context(open_data_dir(path))
         tls = ssl.create_default_context()  # one for all, since reading the certificates takes a while
         files, runs, meter = settings.files, settings.runs, Meter(settings.runs.memory_bytes)
@@ -114,6 +100,10 @@ async def open_resources(settings: Settings, log: Log, resume: Resume) -> AsyncI
         alarm = DiskAlarm(log.warning, time.monotonic)
         spools = Files(str(data.folder("spool")), KEPT_FILES, partial(alarm.failed, "spool"))
         stack.callback(spools.close)
+
+        def recording() -> Recording:
+            return Recording(lambda: Spool(0, spools), meter, RECORDED_IN_MEMORY)
+
         persistence = RunFiles(data.folder("runs"), meter, report=partial(_report_unkept, log, alarm))
         observers: tuple[RunObserver, ...] = (RunLog(log, partial(_report_failed_run, log, alarm)),)
         entries = list(
@@ -121,7 +111,7 @@ async def open_resources(settings: Settings, log: Log, resume: Resume) -> AsyncI
                 runs.retain_seconds,
                 time.monotonic,
                 resume=resume,
-                recording=lambda: Recording(lambda: Spool(0, spools), meter, RECORDED_IN_MEMORY),
+                recording=recording,
                 observers=observers,
             )
         )
@@ -137,7 +127,9 @@ async def open_resources(settings: Settings, log: Log, resume: Resume) -> AsyncI
         for entry in undelivered:
             for file in filter(None, map(store.holds, _files_of(entry))):
                 entry.run.call.files.callback(store.release, file)
-        await stack.enter_async_context(running(store.keep_clean(CLEANING_SECONDS)))
+        cleaning = asyncio.create_task(store.keep_clean(CLEANING_SECONDS))
+        stack.push_async_callback(lambda: asyncio.gather(cleaning, return_exceptions=True))
+        stack.callback(cleaning.cancel)
         retention = Retention(
             Room(runs.memory_bytes, runs.disk_bytes, runs.retain_seconds),
             meter,
@@ -146,12 +138,15 @@ async def open_resources(settings: Settings, log: Log, resume: Resume) -> AsyncI
             entries,
             partial(_free, data.path, alarm),
         )
+        upload_budget = Budget(settings.server.max_uploads_bytes, TEXT_IN_MEMORY)
         resources = Resources(
             log=log,
             run_observers=observers,
             sandbox_url=sandbox_url,
             spools=spools,
-            upload_budget=Budget(settings.server.max_uploads_bytes, TEXT_IN_MEMORY),
+            upload_budget=upload_budget,
+            uploads=lambda: Uploads(spools, upload_budget),
+            recording=recording,
             transport=await stack.enter_async_context(AiohttpTransport(tls)),
             fetcher=await stack.enter_async_context(Fetcher(tls=tls)),
             store=store,
@@ -173,8 +168,9 @@ def make_runtime(resources: Resources, settings: Settings, before: Runtime | Non
     """The runtime of `settings`; `before` is the one that it replaces."""
     if resources.sandbox_url:
         settings = with_sandbox(settings, resources.sandbox_url)
-    for name in _changed_providers(settings, before.settings) if before else ():
-        resources.health.forget(name)
+    for name, provider in before.settings.providers.items() if before else ():
+        if settings.providers.get(name) != provider:
+            resources.health.forget(name)
     server = settings.server
     resources.upload_budget.disk_bytes = server.max_uploads_bytes
     dialect = cache(dialects.load)
@@ -198,20 +194,21 @@ def make_runtime(resources: Resources, settings: Settings, before: Runtime | Non
         settings=settings,
         resources=resources,
         page_rules=rules,
-        keyring=Keyring(map(_key, settings.keys)),
-        limits=resources.limits,
+        keyring=Keyring(
+            Key(
+                key.name,
+                key.sha256,
+                tuple(key.models),
+                key.requests_per_minute,
+                key.max_concurrency,
+                key.default_response_format,
+            )
+            for key in settings.keys
+        ),
         admission=Admission(resources.limits, time.monotonic),
         catalog=catalog,
         gateway=gateway,
-        retention=resources.retention,
-        store=resources.store,
-        signer=resources.signer,
-        workers=resources.workers,
-        recording=resources.recording,
-        uploads=resources.uploads,
-        fetch=partial(_fetch, resources.fetcher, limits) if server.remote_images else None,
-        run_observers=resources.run_observers,
-        clock=resources.clock,
+        fetch=partial(upload, resources.fetcher, limits) if server.remote_images else None,
         body_limits=limits,
         keepalive_seconds=server.keepalive_seconds,
         json_keepalive_after=server.json_keepalive_after,
@@ -219,26 +216,6 @@ def make_runtime(resources: Resources, settings: Settings, before: Runtime | Non
         public_url=settings.files.public_url,
         log_prompts=settings.logging.prompts,
     )
-
-
-def _changed_providers(settings: Settings, before: Settings) -> list[str]:
-    return [name for name, entry in before.providers.items() if settings.providers.get(name) != entry]
-
-
-@asynccontextmanager
-async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _fetch(fetcher: Fetcher, limits: BodyLimits, uploads: Uploads) -> Fetch:
-    """A function that gets images which callers name by their address."""
-    most = {"max_bytes": limits.upload_bytes, "memory_bytes": limits.memory_bytes}
-    return lambda url, param: upload(fetcher, url, uploads, param=param, rate=limits.rate, **most)
 
 
 def _files_of(entry: RunEntry) -> list[str]:
@@ -273,22 +250,3 @@ def _report_failed_run(log: Log, alarm: DiskAlarm, run_id: str, error: Exception
         _report_unkept(log, alarm, run_id, error)
     else:
         log.crash(run_id, error)
-
-
-def _key(key: KeySettings) -> Key:
-    return Key(
-        key.name,
-        key.sha256,
-        tuple(key.models),
-        key.requests_per_minute,
-        key.max_concurrency,
-        key.default_response_format,
-    )
-
-
-async def _sandbox(stack: AsyncExitStack) -> str:
-    """Start the sandbox. Imported here, since with a real configuration it is never loaded."""
-    from app.sandbox.server import Sandbox
-
-    sandbox = await stack.enter_async_context(Sandbox())
-    return sandbox.base_url

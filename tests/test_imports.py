@@ -22,12 +22,12 @@ IO = (
 
 # The composition root and the ends of the tree may import anything.
 TOPS = ("app", "commands", "process", "main", "wiring")
-# Everybody may import these values.
-VALUES = ("images", "events", "errors")
+# Everybody may import these values, and the bound on waiting.
+VALUES = ("images", "events", "errors", "patience")
 # A package on the left may import the packages on its right, and no others.
 MAY_IMPORT = {
     "access": "catalog",
-    "api": "runs gateway access catalog storage imaging codecs upstream",
+    "api": "runs gateway access catalog storage imaging codecs",
     "runs": "gateway storage access",
     "gateway": "routing dialects catalog codecs imaging storage access",
     "routing": "catalog codecs",

@@ -3,9 +3,12 @@ another server there is none, and answers are sent and watched by ASGI's means a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
+
+from starlette.types import Receive
 
 EXTENSION = "image_gateway.connection"  # of ASGI, in `scope["extensions"]`
 GARBLED = "image_gateway.garbled"  # in a scope: the body breaks HTTP's framing, and no more of it will come
@@ -31,6 +34,12 @@ class Connection(Protocol):
     def reset(self) -> None: ...
 
 
+def header(scope: Any, wanted: bytes) -> str | None:
+    """The first header of that name."""
+    found = next((value for name, value in scope["headers"] if name == wanted), None)
+    return None if found is None else found.strip(b" \t").decode("latin-1")
+
+
 def connection(scope: Any) -> Connection | None:
     """The connection that a request came on; None under another server."""
     found: Connection | None = scope.get("extensions", {}).get(EXTENSION)
@@ -43,3 +52,19 @@ def break_off(scope: Any) -> None:
     found = connection(scope)
     if found and scope["http_version"] != "1.1" and not found.closing:
         found.reset()
+
+
+@contextmanager
+def watching(receive: Receive, gone: Callable[[], None]) -> Iterator[None]:
+    """Call `gone` when the client disconnects, by ASGI's means alone."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()

@@ -6,16 +6,16 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
+from app.api.connection import header, watching
 from app.api.requests.body import ClientGone
 from app.api.responses.encoders import compact
+from app.api.responses.sending import Headers
 from app.api.runtime import Runtime
 from app.errors import ApiError, NotFound
 from app.storage.files import OpenFile, StoredFile
 
-Headers = list[tuple[bytes, bytes]]
 PIECE = 196_608  # bytes
 _LONGEST_RANGE = 128  # characters; a single range needs 45
 _RANGE = re.compile(  # possessive, so linear
@@ -31,9 +31,9 @@ class FileEndpoint:
         self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        runtime, name = self._runtime(), scope["path_params"]["name"]
-        runtime.signer.check(name, scope["query_string"].decode("latin-1"))
-        file = await runtime.store.open(name)
+        resources, name = self._runtime().resources, scope["path_params"]["name"]
+        resources.signer.check(name, scope["query_string"].decode("latin-1"))
+        file = await resources.store.open(name)
         if file is None:
             raise NotFound(
                 "This image is no longer there: images that are handed out as URLs are kept for a while only. Ask for "
@@ -41,8 +41,9 @@ class FileEndpoint:
                 code="file_not_found",
             )
         try:
-            async with _Sending(receive, send) as sending:
-                await _send(sending, scope, file, runtime.clock())
+            sending = _Sending(send)
+            with watching(receive, sending.leave):
+                await _send(sending, scope, file, resources.clock())
         finally:
             file.close()
 
@@ -50,17 +51,12 @@ class FileEndpoint:
 class _Sending:
     """A response under way. It stops when its reader leaves."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive = receive
+    def __init__(self, send: Send) -> None:
         self._send = send
         self._gone = False
 
-    async def __aenter__(self) -> _Sending:
-        self._watcher = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._watcher.cancel()
+    def leave(self) -> None:
+        self._gone = True
 
     async def start(self, status: int, media_type: str, headers: Headers) -> None:
         headers = [(b"content-type", media_type.encode()), *headers]
@@ -73,22 +69,19 @@ class _Sending:
         if more and self._gone:
             raise ClientGone
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-
 
 async def _send(sending: _Sending, scope: Scope, opened: OpenFile, now: float) -> None:
-    file, asked = opened.file, HTTPConnection(scope).headers
+    file = opened.file
     etag = f'"{file.id}"'
     headers = _headers(file, etag, now)
-    if _names(asked.get("if-none-match"), etag):
+    tags = [tag.strip().removeprefix("W/") for tag in (header(scope, b"if-none-match") or "").split(",")]
+    if "*" in tags or etag in tags:
         await sending.start(304, file.media_type, headers)
         await sending.body(b"")
         return
-    in_part = scope["method"] == "GET" and asked.get("if-range", etag) == etag  # HEAD has no ranges: RFC 9110, 14.2
-    span = parse_range(asked.get("range", ""), file.size) if in_part else None
+    # HEAD has no ranges: RFC 9110, 14.2.
+    in_part = scope["method"] == "GET" and header(scope, b"if-range") in (None, etag)
+    span = parse_range(header(scope, b"range") or "", file.size) if in_part else None
     first, end = span or (0, file.size)
     if span:
         if first >= end:
@@ -119,11 +112,6 @@ def _headers(file: StoredFile, etag: str, now: float) -> Headers:
         (b"cross-origin-resource-policy", b"cross-origin"),
         (b"access-control-allow-origin", b"*"),
     ]
-
-
-def _names(if_none_match: str | None, etag: str) -> bool:
-    tags = (tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(","))
-    return any(tag in ("*", etag) for tag in tags)
 
 
 def parse_range(value: str, size: int) -> tuple[int, int] | None:
@@ -162,7 +150,7 @@ def base_url(scope: Scope, public_url: str | None) -> str:
     caller used, as far as the server can see it. A caller that lies about it gets wrong links and harms no other."""
     if public_url:
         return public_url
-    host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    host = header(scope, b"host") or ""
     if not _HOST.fullmatch(host):
         name, port = scope.get("server") or ("localhost", None)
         host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port else "")

@@ -4,15 +4,15 @@ and no provider."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.connection import break_off, connection
+from app.api.connection import break_off, connection, watching
 from app.api.requests.body import ClientGone
 from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder
-from app.api.responses.sending import Answer, KeepAlive, send_json, send_raw, send_sse
+from app.api.responses.sending import Answer, send_json, send_raw, send_sse
 from app.api.runtime import Runtime
 from app.errors import ApiError
 from app.events import Event
@@ -23,7 +23,7 @@ from app.runs.run import Run
 
 async def serve(runtime: Runtime, entry: RunEntry, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one caller from a run. Raises the run's ApiError while nothing was sent, and ClientGone."""
-    retention = runtime.retention
+    retention = runtime.resources.retention
     async with retention.follow(entry, finish_on_disconnect=runtime.finish_on_disconnect) as follower:
         with Answer(scope, send, follower.fell_behind) as answer:
             try:
@@ -52,9 +52,8 @@ async def _answer(runtime: Runtime, run: Run, answer: Answer, events: AsyncGener
     elif request.stream:
         await send_sse(answer, events, SseEncoder(request, run.created), runtime.keepalive_seconds)
     else:
-        after = runtime.json_keepalive_after
-        pause = None if after is None else KeepAlive(after, runtime.keepalive_seconds)
-        await send_json(answer, events, JsonEncoder(request, run.created), pause)
+        encoder = JsonEncoder(request, run.created)
+        await send_json(answer, events, encoder, runtime.json_keepalive_after, runtime.keepalive_seconds)
 
 
 @contextmanager
@@ -72,24 +71,10 @@ def while_connected(scope: Scope, receive: Receive, answer: Answer, follower: Fo
 
     found = connection(scope)
     try:
-        with found.watched(gone) if found else _watching(receive, gone):
+        with found.watched(gone) if found else watching(receive, gone):
             yield
     except asyncio.CancelledError:
         if answer.gone and work is not None:
             work.uncancel()
             raise ClientGone from None
         raise
-
-
-@contextmanager
-def _watching(receive: Receive, gone: Callable[[], None]) -> Iterator[None]:
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        watcher.cancel()

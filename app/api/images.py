@@ -7,20 +7,19 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from app.access.keyring import Key
-from app.api.authentication import authenticate
+from app.api.connection import header
 from app.api.files import base_url
 from app.api.following import serve
 from app.api.requests.accept import apply_accept
-from app.api.requests.reading import header, read_request
-from app.api.responses.sending import RequestLog
+from app.api.requests.reading import read_request
+from app.api.requests.rules import invalid
 from app.api.runtime import Runtime
 from app.catalog.fitting import Fitted
-from app.errors import InvalidRequest
 from app.gateway.call import Call
 from app.gateway.inputs import Preparation
 from app.images import Operation
@@ -42,71 +41,61 @@ class ImageEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         runtime, request_id = self._runtime(), scope["state"]["request_id"]
-        log: RequestLog = scope["state"]["log"]
+        resources, log = runtime.resources, scope["state"]["log"]
         log.operation = str(self._operation)
-        key = authenticate(scope, runtime.keyring)
+        key = runtime.authenticate(scope)
         with ExitStack() as stack:
             held = stack.enter_context(ExitStack())
-            uploads = stack.enter_context(runtime.uploads())
-            with runtime.limits.reading(key, _announced_length(scope)):
-                replay = Replay.asked_for(scope)
+            uploads = stack.enter_context(resources.uploads())
+            with resources.limits.reading(key, _announced_length(scope)):
+                idempotency_key = _idempotency_key(scope)
                 call = await self._read(runtime, request_id, key, scope, receive, uploads)
                 log.model = call.request.model
                 log.prompt = call.request.prompt if runtime.log_prompts else None
-                entry = await replay.find(runtime, call)
+                is_retry = header(scope, b"x-stainless-retry-count") not in _FIRST
+                find = partial(
+                    resources.retention.find,
+                    call.request,
+                    key,
+                    idempotency_key=idempotency_key,
+                    is_retry=is_retry,
+                )
+                entry = await find()
                 if not _has_answer(entry):
                     candidates = runtime.gateway.candidates(call.request, key)
                     ticket = await runtime.admission.admit(key, candidates, call.request.n)
                     held.callback(ticket.release)
-                    entry = await replay.find(runtime, call)  # another request may have begun the run meanwhile
+                    entry = await find()  # another request may have begun the run meanwhile
             if entry and _has_answer(entry):
                 held.close()
-                stack.enter_context(runtime.retention.join(entry, request_id))
+                stack.enter_context(resources.retention.join(entry, request_id))
                 uploads.close()
                 await serve(runtime, entry, scope, receive, send)
                 return
-            entry = _begin(runtime, call, candidates, entry, held, replay.idempotency_key)
+            entry = _begin(runtime, call, candidates, entry, held, idempotency_key)
             stack.pop_all()  # the uploads and the ticket are the run's from now on
         await serve(runtime, entry, scope, receive, send)
 
     async def _read(
         self, runtime: Runtime, request_id: str, key: Key, scope: Scope, receive: Receive, uploads: Uploads
     ) -> Call:
-        fetch = runtime.fetch(uploads) if runtime.fetch else None
+        fetch = partial(runtime.fetch, uploads) if runtime.fetch else None
         request = await read_request(self._operation, scope, receive, runtime.body_limits, uploads, fetch)
         request = apply_accept(request, header(scope, b"accept"))
-        preparation = Preparation(request, uploads, runtime.workers, key.name) if request.images else None
+        preparation = Preparation(request, uploads, runtime.resources.workers, key.name) if request.images else None
         return Call(request, key, uploads, preparation, base_url(scope, runtime.public_url), id=request_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """How a request says that it was made before: by an idempotency key, or because an official SDK says that it
-    retries."""
-
-    idempotency_key: str | None
-    is_retry: bool
-
-    @classmethod
-    def asked_for(cls, scope: Scope) -> Replay:
-        """Read the headers. Raises InvalidRequest."""
-        idempotency_key = header(scope, b"idempotency-key") or None
-        if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
-            raise InvalidRequest(
-                "Invalid 'Idempotency-Key': expected at most 255 printable ASCII characters. A new UUID for each new "
-                "request is a good choice.",
-                param="Idempotency-Key",
-                code="invalid_value",
-            )
-        return cls(idempotency_key, header(scope, b"x-stainless-retry-count") not in _FIRST)
-
-    async def find(self, runtime: Runtime, call: Call) -> RunEntry | None:
-        """The run of the earlier request. Raises Conflict if the idempotency key was used for another request."""
-        if self.idempotency_key is None and not self.is_retry:
-            return None
-        return await runtime.retention.find(
-            call.request, call.key, idempotency_key=self.idempotency_key, is_retry=self.is_retry
+def _idempotency_key(scope: Scope) -> str | None:
+    """Read the header. Raises InvalidRequest."""
+    key = header(scope, b"idempotency-key") or None
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise invalid(
+            "Idempotency-Key",
+            "Invalid 'Idempotency-Key': expected at most 255 printable ASCII characters. A new UUID for each new "
+            "request is a good choice.",
         )
+    return key
 
 
 def _has_answer(entry: RunEntry | None) -> bool:
@@ -124,23 +113,24 @@ def _begin(
 ) -> RunEntry:
     """Begin a run, which closes `held` at its end. Images that `failed` has drawn are not drawn again. Raises
     Unavailable if there is no room for it."""
-    runtime.retention.make_room()
+    resources = runtime.resources
+    resources.retention.make_room()
     if failed:
         call.drawn = failed.run.call.drawn
     events = runtime.gateway.draw(call, candidates)
     if failed:
-        runtime.retention.replace(failed)
+        resources.retention.replace(failed)
     run = Run(
         call,
         events,
-        runtime.recording(),
+        resources.recording(),
         held,
         int(time.time()),
         time.monotonic,
         idempotency_key=idempotency_key,
-        observers=runtime.run_observers,
+        observers=resources.run_observers,
     )
-    return runtime.retention.add(run)
+    return resources.retention.add(run)
 
 
 def _announced_length(scope: Scope) -> int | None:

@@ -10,13 +10,14 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.connection import header
 from app.api.requests.body import ClientGone, Watched
 from app.api.responses.sending import Answer, RequestLog, send_error
 from app.errors import ApiError, shortened
 
 GONE = "client_gone"
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\[\]-]{1,64}")
-_SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class Journal(Protocol):
@@ -42,7 +43,8 @@ class Frame:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = self._id(scope)
+        given = header(scope, b"x-request-id") or ""
+        request_id = given if _SAFE_ID.fullmatch(given) else self._new_id()
         log = RequestLog(began=began)
         watched = Watched(receive, complete=not _has_body(scope))
         scope["state"] = {**scope.get("state", {}), "log": log, "request_id": request_id}
@@ -69,10 +71,6 @@ class Frame:
             client = _client(scope) if self._logs_client else None
             self._journal.request(_line(scope, request_id, client, log, time.perf_counter()))
 
-    def _id(self, scope: Scope) -> str:
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        return given.decode() if _SAFE_ID.fullmatch(given) else self._new_id()
-
 
 class Envelope:
     """Answers each failure in OpenAI's error envelope. An answer that has begun is left unfinished instead, so that it
@@ -97,15 +95,11 @@ class Envelope:
             message = "The gateway failed. The request's id helps its operator to find out why."
             drawing = scope["state"]["log"].operation is not None  # and perhaps paid for
             refusal = ApiError(message, code="internal_error", should_retry=False if drawing else None)
-        await _refuse(refusal, scope, receive, send)
-
-
-async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    log: RequestLog = scope["state"]["log"]
-    log.fail(error)
-    if not log.status:
-        with Answer(scope, send) as answer:
-            await send_error(answer, error, receive)
+        log: RequestLog = scope["state"]["log"]
+        log.fail(refusal)
+        if not log.status:
+            with Answer(scope, send) as answer:
+                await send_error(answer, refusal, receive)
 
 
 def _has_body(scope: Scope) -> bool:

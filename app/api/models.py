@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from app.api.authentication import authenticate
 from app.api.runtime import Runtime
 from app.catalog.deployments import Model
 from app.catalog.fitting import takes_size
@@ -38,12 +37,12 @@ def router(runtime: Callable[[], Runtime]) -> APIRouter:
 
     @routes.api_route("", methods=["GET", "HEAD"])
     async def list_models(request: Request) -> ModelList:
-        key = authenticate(request.scope, runtime().keyring)
+        key = runtime().authenticate(request.scope)
         return ModelList(data=[model_object(model) for model in runtime().catalog.visible(key)])
 
     @routes.api_route("/{model:path}", methods=["GET", "HEAD"])  # an id may hold slashes, raw or encoded
     async def retrieve_model(model: str, request: Request) -> ModelObject:
-        key = authenticate(request.scope, runtime().keyring)
+        key = runtime().authenticate(request.scope)
         return model_object(runtime().catalog.get(model, key))
 
     return routes

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.authentication import authenticate
 from app.api.following import serve
 from app.api.runtime import Runtime
 
@@ -20,6 +19,6 @@ class RunEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self._runtime()
-        key = authenticate(scope, runtime.keyring)
-        entry = runtime.retention.get(scope["path_params"]["run"], key)
+        key = runtime.authenticate(scope)
+        entry = runtime.resources.retention.get(scope["path_params"]["run"], key)
         await serve(runtime, entry, scope, receive, send)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from starlette.types import Scope
+
 from app.access.admission import Admission
-from app.access.keyring import Keyring
+from app.access.keyring import Key, Keyring
 from app.access.limits import Limits
+from app.api.connection import header
 from app.api.requests.body import Limits as BodyLimits
-from app.api.requests.json_body import Fetch
 from app.catalog.models import Catalog
 from app.gateway.gateway import Gateway
+from app.images import Upload
 from app.imaging.workers import Workers
 from app.runs.retention import Retention
 from app.runs.run import RunObserver
@@ -22,27 +25,41 @@ from app.storage.spool import Uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
-    """A request keeps the runtime that it began with. An endpoint asks for the present one at each request, since there
-    is one only while the application runs."""
+class Resources:
+    """The objects that live as long as the process. A reload does not replace them."""
 
-    keyring: Keyring
     limits: Limits
-    admission: Admission
-    catalog: Catalog
-    gateway: Gateway
     retention: Retention
     store: Store
     signer: Signer
     workers: Workers
     recording: Callable[[], Recording]
     uploads: Callable[[], Uploads]
-    fetch: Callable[[Uploads], Fetch] | None  # gets images that callers name by their address; None: refused
     run_observers: Sequence[RunObserver]
     clock: Callable[[], float]  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """The objects that one configuration makes. A request keeps the runtime that it began with. An endpoint asks for
+    the present one at each request, since there is one only while the application runs."""
+
+    resources: Resources
+    keyring: Keyring
+    admission: Admission
+    catalog: Catalog
+    gateway: Gateway
+    # Gets an image that a caller names by its address, and the place where it stands. None: refused.
+    fetch: Callable[[Uploads, str, str], Awaitable[Upload]] | None
     body_limits: BodyLimits
     keepalive_seconds: float
     json_keepalive_after: float | None
     finish_on_disconnect: bool
     public_url: str | None
     log_prompts: bool
+
+    def authenticate(self, scope: Scope) -> Key:
+        """Find the caller's key, and name it in the request's log line. Raises Unauthenticated."""
+        key = self.keyring.authenticate(header(scope, b"authorization"))
+        scope["state"]["log"].key = key.name
+        return key

@@ -1,18 +1,15 @@
-"""Parse the URLs of downloads, refuse hosts that are not public, and name the ways in which a download fails. Pure:
-looks nothing up."""
+"""Parse the URLs of downloads, and refuse hosts that are not public. Pure: looks nothing up."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, auto
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urljoin
 
 from yarl import URL
 
-from app.errors import shortened
+from app.errors import FetchError, Reason, shortened
 
 Address = IPv4Address | IPv6Address
 
@@ -51,38 +48,6 @@ _LOCAL = re.compile(r"[^.]*|.*\.(?:localhost|local|internal|intranet|lan|home\.a
 _LONGEST_URL = 8192
 _ENCODED_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class Reason(Enum):
-    """Why a download failed."""
-
-    URL = auto()  # its scheme or its form
-    PRIVATE = auto()  # a host that is not public
-    REDIRECTS = auto()  # too many, or one that leads nowhere
-    STATUS = auto()
-    NO_IMAGE = auto()
-    TOO_LARGE = auto()
-    TIMED_OUT = auto()
-    LOST = auto()  # no connection, or one that broke
-
-
-@dataclass(eq=False)
-class FetchError(Exception):
-    """`message` continues a sentence that begins with "the image". It names the host and never the rest of the URL,
-    which may be secret."""
-
-    reason: Reason
-    message: str
-    status: int | None = None
-
-    def __str__(self) -> str:
-        return self.message
-
-    @property
-    def may_pass(self) -> bool:
-        """True if another attempt may go better."""
-        return self.reason in (Reason.TIMED_OUT, Reason.LOST) or self.status in _TRANSIENT
 
 
 def is_public(address: Address) -> bool:

@@ -22,10 +22,10 @@ import pybase64
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from app.errors import Failure, UpstreamError
+from app.errors import Failure, FetchError, Reason, UpstreamError
 from app.imaging.formats import media_type
-from app.upstream.addresses import Address, FetchError, Reason, is_public, parse_url, private_host, refuse_private
-from app.upstream.patience import Patience
+from app.patience import Patience
+from app.upstream.addresses import Address, is_public, parse_url, private_host, refuse_private
 from app.upstream.transport import Connections, connection_errors, give_back
 
 HEADERS = {"User-Agent": "image-gateway", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -34,8 +34,6 @@ PAUSES = (0.25, 1.0)  # seconds before each further attempt
 _HEAD = 64  # bytes that tell an image from a page
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 _OPAQUE = frozenset({"application/octet-stream", "binary/octet-stream"})
-
-__all__ = ["Caps", "FetchError", "Fetcher", "Reason"]
 
 
 @dataclass(frozen=True, slots=True)

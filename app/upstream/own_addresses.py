@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from app.upstream.addresses import FetchError, parse_url
+from app.errors import FetchError
+from app.upstream.addresses import parse_url
 
 if TYPE_CHECKING:
     from tldextract import TLDExtract

@@ -70,7 +70,8 @@ class Site:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Site]:
-        runtime: Any = SimpleNamespace(store=self.store, signer=self.signer, clock=lambda: self.now)
+        resources = SimpleNamespace(store=self.store, signer=self.signer, clock=lambda: self.now)
+        runtime: Any = SimpleNamespace(resources=resources)
         app = Starlette(routes=[Route("/files/{name}", FileEndpoint(lambda: runtime), methods=["GET"])])
         app.add_middleware(Envelope, journal=self.journal)
         app.add_middleware(Frame, journal=self.journal, new_id=lambda: "req_1")

@@ -38,7 +38,7 @@ def wanted(prompt: str = "a red fox", **fields: Any) -> dict[str, Any]:
 
 
 def usage(gateway: Gateway) -> KeyUsage:
-    found: KeyUsage = gateway.app.state.runtime.limits.snapshot().get("team", KeyUsage(running=0, reading=0))
+    found: KeyUsage = gateway.app.state.runtime.resources.limits.snapshot().get("team", KeyUsage(running=0, reading=0))
     return found
 
 
@@ -87,7 +87,7 @@ async def test_requests_of_one_name_are_drawn_once_though_all_wait_for_admission
 ) -> None:
     gateway = await start(config(sandbox))
     runtime = gateway.app.state.runtime
-    slow = SlowAdmission(runtime.limits, lambda: 0.0)
+    slow = SlowAdmission(runtime.resources.limits, lambda: 0.0)
     gateway.app.state.runtime = replace(runtime, admission=slow)
     head = {"authorization": AUTHORIZATION, "idempotency_key": "once"}
     replies = await asyncio.gather(*(post(gateway.port, GENERATIONS, wanted(), **head) for _ in range(5)))
@@ -105,7 +105,7 @@ async def test_a_request_for_which_there_is_no_room_gives_its_place_back(
 
     gateway = await start(config(sandbox, max_concurrency=1))
     with monkeypatch.context() as patched:
-        patched.setattr(gateway.app.state.runtime.retention, "make_room", refuse)
+        patched.setattr(gateway.app.state.runtime.resources.retention, "make_room", refuse)
         for _ in range(2):
             reply = await post(gateway.port, GENERATIONS, wanted(), authorization=AUTHORIZATION)
             assert (reply.status, reply.error()["code"]) == (503, "no_room")

@@ -229,7 +229,7 @@ AUTHORIZED = {"authorization": "Bearer a-key-of-a-caller"}
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.upstream.patience.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("app.patience.GRACE_SECONDS", 0.1)
     monkeypatch.setattr("app.api.responses.sending.DRAIN_SECONDS", 0.1)
 
 

@@ -455,7 +455,7 @@ async def test_who_does_not_ask_to_an_end_is_not_waited_for(
 async def test_who_falls_silent_while_sending_is_told(
     start: Start, upstream: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.upstream.patience.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("app.patience.GRACE_SECONDS", 0.2)
     monkeypatch.setattr("app.api.responses.sending.DRAIN_SECONDS", 0.2)
     gateway = await showing(start, upstream, text(PNG))
     async with line(gateway.port) as opened:

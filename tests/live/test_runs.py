@@ -874,4 +874,4 @@ async def test_two_hundred_callers_who_leave_at_random_leave_nothing_behind(
     assert data_of(tmp_path) == []
     left = [what for what in open_files() if str(tmp_path) in what and "lock" not in what]
     assert len(left) == gateway.spare_files, left
-    assert gateway.app.state.runtime.limits.snapshot()["anonymous"] == KeyUsage(running=0, reading=0)
+    assert gateway.app.state.runtime.resources.limits.snapshot()["anonymous"] == KeyUsage(running=0, reading=0)

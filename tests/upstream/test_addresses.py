@@ -7,9 +7,8 @@ from aiohttp.helpers import is_ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.errors import FetchError, Reason
 from app.upstream.addresses import (
-    FetchError,
-    Reason,
     is_disguised,
     is_local_name,
     is_name,

@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from app.errors import UpstreamError
+from app.errors import FetchError, Reason, UpstreamError
 from app.upstream.addresses import Address, is_public
-from app.upstream.downloads import Caps, Fetcher, FetchError, Reason
+from app.upstream.downloads import Caps, Fetcher
 from tests.upstream.test_addresses import PRIVATE, spellings
 
 pytestmark = pytest.mark.anyio
@@ -444,7 +444,7 @@ async def test_a_drip_is_cut_off_in_all(net: Net) -> None:
 
 
 async def test_a_host_that_is_slower_than_the_least_rate_is_cut_off(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.upstream.patience.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("app.patience.GRACE_SECONDS", 0.1)
     net.answers = [trickles(slowly(1000, 0.02))]
     async with net.fetcher() as fetcher:
         with pytest.raises(FetchError) as caught:

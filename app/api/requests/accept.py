@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from app.api.requests.rules import invalid
 from app.api.requests.validation import refuse_contradictions
 from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest
@@ -25,20 +26,16 @@ def apply_accept(request: ImageRequest, accept: str | None) -> ImageRequest:
             code="unsupported_accept",
         )
     if request.n > 1:
-        raise _contradiction("n", "'Accept: image/…' gives one image; set 'n' to 1, or ask for JSON.")
+        raise invalid("n", "'Accept: image/…' gives one image; set 'n' to 1, or ask for JSON.")
     said, format = request.parameters.get("output_format"), _FORMATS.get(wanted)
     if said and format and said != format:
-        raise _contradiction(
+        raise invalid(
             "output_format",
             f"'output_format' is {said!r}, but the header says 'Accept: {wanted}'. Leave one of them out.",
         )
     parameters = {**request.parameters, "output_format": format} if format else request.parameters
     refuse_contradictions(parameters)
     return replace(request, raw=True, parameters=parameters)
-
-
-def _contradiction(param: str, message: str) -> InvalidRequest:
-    return InvalidRequest(message, param=param, code="invalid_value")
 
 
 def _wanted(accept: str | None) -> str | None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
-from app.api.connection import GARBLED, connection
+from starlette.types import Message, Receive, Scope
+
+from app.api.connection import GARBLED, connection, header
 from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable, shortened
+from app.patience import GRACE_SECONDS, Patience
 from app.storage.spool import Uploads
-from app.upstream.patience import GRACE_SECONDS, Patience
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Bytes = bytes | bytearray | memoryview
 
 LONGEST_SECONDS = 3600.0  # for a whole body; its request holds one of its key's places for as long
 TEXT_BYTES = 1_048_576  # bytes of everything but pictures: the JSON around the data URLs, the text parts of a form
@@ -59,10 +55,7 @@ class Body:
     disconnects, and other ApiErrors when the body is too slow or breaks off, or when `uploads` have no room for it."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits, uploads: Uploads | None = None) -> None:
-        headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name, value)
-        self.content_type = headers.get(b"content-type", b"").decode("latin-1").strip()
+        self.content_type = (header(scope, b"content-type") or "").strip()
         self.media_type = self.content_type.partition(";")[0].strip().lower()
         self._limit = limits.request_bytes
         self._rate = limits.rate
@@ -74,8 +67,8 @@ class Body:
         self._connection = connection(scope)
         self._count = 0
         self._complete = False
-        self._refuse_encoding(headers.get(b"content-encoding", b""))
-        self._refuse_announced(headers.get(b"content-length", b""))
+        self._refuse_encoding(header(scope, b"content-encoding") or "")
+        self._refuse_announced(header(scope, b"content-length") or "")
 
     async def piece(self) -> bytes:
         """Return the next piece, never empty; b"" at the end."""
@@ -138,20 +131,19 @@ class Body:
         message = f"The request came too slowly: {reason}. Send it again, over a faster line or with smaller images."
         return ApiError(message, status=408, type="invalid_request_error", code="request_timeout")
 
-    def _refuse_announced(self, length: bytes) -> None:
+    def _refuse_announced(self, length: str) -> None:
         # A longer number of digits is no length; int() would refuse it in its own words.
-        if not length.isdigit():
+        if not (length.isascii() and length.isdigit()):
             return
         if len(length) > 18 or int(length) > self._limit:
             raise self._too_large()
         if int(length) > TEXT_BYTES and int(length) > self._share.left:  # text takes no room on disk
             raise no_room("the request", "the uploads under way take too much of 'server.max_uploads_mb'")
 
-    def _refuse_encoding(self, encoding: bytes) -> None:
-        if encoding and encoding.strip().lower() != b"identity":
-            said = shortened(encoding.decode("latin-1"))
+    def _refuse_encoding(self, encoding: str) -> None:
+        if encoding and encoding.lower() != "identity":
             raise InvalidRequest(
-                f"Unsupported content encoding: {said!r}. Send the body as it is, without the "
+                f"Unsupported content encoding: {shortened(encoding)!r}. Send the body as it is, without the "
                 "header 'Content-Encoding'.",
                 code="unsupported_content_encoding",
             )

@@ -56,10 +56,10 @@ class ImageUrl:
         if not self._take(rest):
             raise self._not_base64()
 
-    def finish(self, name: str) -> Upload:
+    def finish(self) -> Upload:
         if self._incoming is None:
             raise self._invalid("it is empty")
-        return self._incoming.finish(None, name)
+        return self._incoming.finish(None, self._name)
 
     def _decide(self, head: bytes, whole: bool = False) -> None:
         scheme = _SCHEME.match(head)
@@ -156,4 +156,4 @@ class ImageUrl:
         )
 
     def _invalid(self, reason: str) -> InvalidRequest:
-        return invalid(self._name, f"Invalid {shortened(self._name)!r}: {reason}.", "invalid_value")
+        return invalid(self._name, f"Invalid {shortened(self._name)!r}: {reason}.")

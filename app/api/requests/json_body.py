@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,96 +44,84 @@ async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch |
     ClientGone."""
     fields, sources = await _read_document(body, limits, uploads)
     _check_values(fields)
-    pictures = _Pictures(fields, sources, limits, fetch is not None)
-    rest = [(name, value) for name, value in fields.items() if name not in _PICTURES]
-    request = build(Operation.EDITS, rest, check_pictures=pictures.check)
+    found: dict[str, Upload | str] = {}
+    request = build(
+        Operation.EDITS,
+        [(name, value) for name, value in fields.items() if name not in _PICTURES],
+        check_pictures=lambda: found.update(_pictures(fields, sources, limits, is_remote=fetch is not None)),
+    )
+    pictures: dict[str, Upload] = {}
     try:
         async with asyncio.timeout(FETCHING_SECONDS):
-            images = [await pictures.upload(place, fetch) for place in pictures.images]
-            mask, markup = await pictures.upload("mask", fetch), await pictures.upload("markup", fetch)
+            for place, picture in found.items():
+                if isinstance(picture, Upload):
+                    pictures[place] = picture
+                elif fetch:
+                    pictures[place] = await fetch(picture, f"{place}.image_url")
+                    judge(pictures[place], f"{place}.image_url", limits)
     except TimeoutError:
-        raise _too_late() from None
-    return replace(request, images=tuple(filter(None, images)), mask=mask, markup=markup)
+        message = f"The images did not all arrive from their addresses within {FETCHING_SECONDS:g} seconds."
+        raise invalid("images", f"{message} Send them as data URLs.", "invalid_image_url") from None
+    mask, markup = pictures.pop("mask", None), pictures.pop("markup", None)
+    return replace(request, images=tuple(pictures.values()), mask=mask, markup=markup)
 
 
-class _Pictures:
-    """Check the `images`, `mask` and `markup` of an edit: first their shape, then their content."""
-
-    def __init__(self, fields: dict[str, Any], sources: dict[Path, ImageUrl], limits: Limits, remote: bool) -> None:
-        self.images: list[str] = []
-        self._uploads: dict[str, Upload] = {}  # by their place, "images[0]"
-        self._addresses: dict[str, str] = {}
-        self._fields = fields
-        self._sources = sources
-        self._limits = limits
-        self._remote = remote
-
-    def check(self) -> None:
-        """Check the shape of all. Raises InvalidRequest."""
-        fields = self._fields
-        for name in ("image", "image[]"):
-            if fields.get(name) is not None:
-                raise invalid(
-                    name,
-                    f"Unknown parameter: {name!r}. An edit in JSON takes 'images', an array of objects with an "
-                    "'image_url' each.",
-                    "invalid_value",
-                )
-        images = fields.get("images")
-        if images is None:
-            raise missing("images", " It is an array of objects with an 'image_url' each.")
-        if type(images) is not list:
-            raise wrong_type("images", "an array of objects", images)
-        if not images:
-            raise invalid("images", "Invalid 'images': empty array. Expected at least one image.", "empty_array")
-        if len(images) > self._limits.images:
-            raise too_many("images", self._limits.images)
-        for index, item in enumerate(images):
-            self.images.append(f"images[{index}]")
-            self._find(f"images[{index}]", ("images", index), item)
-        for name in ("mask", "markup"):
-            if fields.get(name) is not None:
-                self._find(name, (name,), fields[name])
-
-    async def upload(self, place: str, fetch: Fetch | None) -> Upload | None:
-        if place in self._addresses and fetch:
-            upload = await fetch(self._addresses[place], f"{place}.image_url")
-            judge(upload, f"{place}.image_url", self._limits)
-            return upload
-        return self._uploads.get(place)
-
-    def _find(self, place: str, path: Path, item: Any) -> None:
-        if type(item) is not dict:
-            raise wrong_type(place, "an object with an 'image_url'", item)
-        item = {key: value for key, value in item.items() if value is not None}
-        if "file_id" in item:
-            raise invalid(
-                f"{place}.file_id",
-                "Images cannot be named by 'file_id' here, for this server keeps no uploaded files. Send the image "
-                "itself: as a data URL in 'image_url', or as a file of a multipart form.",
-                "invalid_value",
-            )
-        for key in item:
-            if key != "image_url":
-                raise invalid(f"{place}.{key}", f"Unknown parameter: '{place}.{shortened(key)}'.", "unknown_parameter")
-        if "image_url" not in item:
-            raise missing(f"{place}.image_url")
-        if type(item["image_url"]) is not str:
-            raise wrong_type(f"{place}.image_url", "a string", item["image_url"])
-        self._take(place, f"{place}.image_url", self._sources[*path, "image_url"])
-
-    def _take(self, place: str, name: str, source: ImageUrl) -> None:
-        if source.address is None:
-            self._uploads[place] = source.finish(name)
-        elif self._remote:
-            self._addresses[place] = source.address
-        else:
+def _pictures(
+    fields: dict[str, Any], sources: dict[Path, ImageUrl], limits: Limits, *, is_remote: bool
+) -> Iterator[tuple[str, Upload | str]]:
+    """Yield the `images`, the `mask` and the `markup` of an edit by their place ("images[0]"): pictures, or, if
+    `is_remote`, addresses too. Raises InvalidRequest."""
+    for name in ("image", "image[]"):
+        if fields.get(name) is not None:
             raise invalid(
                 name,
+                f"Unknown parameter: {name!r}. An edit in JSON takes 'images', an array of objects with an "
+                "'image_url' each.",
+            )
+    images = fields.get("images")
+    if images is None:
+        raise missing("images", " It is an array of objects with an 'image_url' each.")
+    if type(images) is not list:
+        raise wrong_type("images", "an array of objects", images)
+    if not images:
+        raise invalid("images", "Invalid 'images': empty array. Expected at least one image.", "empty_array")
+    if len(images) > limits.images:
+        raise too_many("images", limits.images)
+    items: dict[Path, Any] = {("images", index): item for index, item in enumerate(images)}
+    items |= {(name,): fields[name] for name in ("mask", "markup") if fields.get(name) is not None}
+    for path, item in items.items():
+        place = f"images[{path[1]}]" if path[1:] else str(path[0])
+        _check_shape(place, item)
+        source = sources[*path, "image_url"]
+        if source.address is None:
+            yield place, source.finish()
+        elif is_remote:
+            yield place, source.address
+        else:
+            raise invalid(
+                f"{place}.image_url",
                 "Images are not fetched from addresses: the setting 'server.remote_images' is off. Send the image as a "
                 "data URL ('data:image/png;base64,…'), or as a file of a multipart form.",
-                "invalid_value",
             )
+
+
+def _check_shape(place: str, item: Any) -> None:
+    if type(item) is not dict:
+        raise wrong_type(place, "an object with an 'image_url'", item)
+    item = {key: value for key, value in item.items() if value is not None}
+    if "file_id" in item:
+        raise invalid(
+            f"{place}.file_id",
+            "Images cannot be named by 'file_id' here, for this server keeps no uploaded files. Send the image "
+            "itself: as a data URL in 'image_url', or as a file of a multipart form.",
+        )
+    for key in item:
+        if key != "image_url":
+            raise invalid(f"{place}.{key}", f"Unknown parameter: '{place}.{shortened(key)}'.", "unknown_parameter")
+    if "image_url" not in item:
+        raise missing(f"{place}.image_url")
+    if type(item["image_url"]) is not str:
+        raise wrong_type(f"{place}.image_url", "a string", item["image_url"])
 
 
 async def _read_document(body: Body, limits: Limits, uploads: Uploads) -> tuple[dict[str, Any], dict[Path, ImageUrl]]:
@@ -236,11 +224,6 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return fields
 
 
-def _too_late() -> InvalidRequest:
-    message = f"The images did not all arrive from their addresses within {FETCHING_SECONDS:g} seconds."
-    return InvalidRequest(f"{message} Send them as data URLs.", param="images", code="invalid_image_url")
-
-
 def _refuse_structure(raw: bytes) -> None:
     """Refuse a document that nests too deep, or holds too many objects and arrays, before they are built: each takes a
     hundred times the bytes that spell it. The document is written again for a provider, from deeper in the stack."""
@@ -276,7 +259,7 @@ def _holds_nul(value: Any) -> bool:
 
 def _unfit(name: str, what: str) -> InvalidRequest:
     name = name.encode("ascii", "replace").decode()
-    return invalid(name, f"Invalid {shortened(name)!r}: it holds {what}.", "invalid_value")
+    return invalid(name, f"Invalid {shortened(name)!r}: it holds {what}.")
 
 
 class _NotFiniteError(ValueError):

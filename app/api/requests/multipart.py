@@ -11,7 +11,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 
 from app.api.requests.body import Body, Limits
-from app.api.requests.part_headers import disposition, parameter
+from app.api.requests.part_headers import disposition, parameters
 from app.api.requests.rules import invalid, missing, wrong_type
 from app.api.requests.upload import Incoming
 from app.api.requests.validation import build, too_many
@@ -37,7 +37,7 @@ async def read_form(operation: Operation, body: Body, limits: Limits, uploads: U
         raise _malformed_form(str(error)) from error
     form.close()
     request = build(operation, form.fields, textual=True, check_pictures=form.check)
-    return replace(request, images=form.images(), mask=form.single("mask"), markup=form.single("markup"))
+    return replace(request, images=form.images(), mask=form.singles.get("mask"), markup=form.singles.get("markup"))
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class _Form:
         self._uploads = uploads
         self._kinds = kinds
         self._images: list[tuple[int, Upload]] = []
-        self._singles: dict[str, Upload] = {}
+        self.singles: dict[str, Upload] = {}
         self._names: set[str] = set()
         self._svg: dict[str, Any] = {}
         self._fault: InvalidRequest | None = None
@@ -109,9 +109,6 @@ class _Form:
         """Return the images in the order of their numbers, if they have some, else as they came."""
         return tuple([upload for _, upload in sorted(self._images, key=lambda image: image[0])])
 
-    def single(self, name: str) -> Upload | None:
-        return self._singles.get(name)
-
     # Callbacks of the parser.
 
     def _on_part_begin(self) -> None:
@@ -139,7 +136,9 @@ class _Form:
         if name is None:
             raise _malformed_form("a part has no name (header 'Content-Disposition: form-data; name=\"…\"')")
         self._part = part = _Part(name, filename)
-        picture = self._picture(name)
+        picture = _PICTURE.fullmatch(name)
+        if picture and picture[1] not in self._kinds:
+            picture = None
         if picture and filename is None:
             expected = "one of an array of files or file" if picture[1] == "image" else "a file"
             self._keep(wrong_type(name, expected, ""))
@@ -171,10 +170,6 @@ class _Form:
 
     # Pictures.
 
-    def _picture(self, name: str) -> re.Match[str] | None:
-        match = _PICTURE.fullmatch(name)
-        return match if match and match[1] in self._kinds else None
-
     def _begin_picture(self, part: _Part, kind: str, index: str | None) -> None:
         self._refuse_repetition(part.name if kind == "image" and index else kind, kind == "image" and not index)
         if kind != "image":
@@ -201,7 +196,7 @@ class _Form:
         if part.label.startswith("image"):
             self._images.append((-1 if part.index is None else part.index, upload))
         else:
-            self._singles[part.label] = upload
+            self.singles[part.label] = upload
 
     def _keep(self, fault: InvalidRequest) -> None:
         self._fault = self._fault or fault
@@ -212,9 +207,9 @@ class _Form:
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:
-            raise invalid(name, f"Invalid {shortened(name)!r}: its text is not UTF-8.", "invalid_value") from error
+            raise invalid(name, f"Invalid {shortened(name)!r}: its text is not UTF-8.") from error
         if "\0" in text:
-            raise invalid(name, f"Invalid {shortened(name)!r}: it holds a NUL character.", "invalid_value")
+            raise invalid(name, f"Invalid {shortened(name)!r}: it holds a NUL character.")
         self._refuse_repetition(name, "[]" in name)
         if nested := _SVG.fullmatch(name):
             self._nest(name, nested[1][1:-1].split("]["), text)
@@ -245,7 +240,7 @@ class _Form:
 
 
 def _boundary(body: Body) -> bytes:
-    boundary = parameter(body.content_type.encode("latin-1"), b"boundary")
+    boundary = parameters(body.content_type.encode("latin-1")).get(b"boundary")
     if not boundary:
         raise _malformed_form("the header 'Content-Type' names no boundary. Let the HTTP client write that header")
     if len(boundary) > 200:
@@ -256,11 +251,7 @@ def _boundary(body: Body) -> bytes:
 def _unexpected_file(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
     """Return the error for a file where none is allowed, and for the JSON field `images`."""
     if _IMAGES.fullmatch(name):
-        return invalid(
-            name,
-            f"Unknown parameter: {shortened(name)!r}. A multipart form takes 'image' or 'image[]'.",
-            "invalid_value",
-        )
+        return invalid(name, f"Unknown parameter: {shortened(name)!r}. A multipart form takes 'image' or 'image[]'.")
     taken = "'image', 'image[]' and 'mask'" if "mask" in kinds else "'image'"
     return invalid(
         name,

@@ -11,24 +11,20 @@ _PARAMETER = re.compile(rb';[ \t]*+([^\s=;"]++)[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def parameter(header: bytes, name: bytes) -> bytes | None:
-    """Return the decoded value of one parameter of a header such as `form-data; name="x"`, or None."""
-    return _parameters(header).get(name)
-
-
 def disposition(header: bytes) -> tuple[str | None, str | None]:
     """Return the field's name and the file's name of a Content-Disposition. A part without a file's name is text."""
     if header.partition(b";")[0].strip().lower() != b"form-data":
         return None, None
-    parameters = _parameters(header)
-    name, filename = parameters.get(b"name"), parameters.get(b"filename")
-    extended = _decode_extended(parameters.get(b"filename*", b""))
+    given = parameters(header)
+    name, filename = given.get(b"name"), given.get(b"filename")
+    extended = _decode_extended(given.get(b"filename*", b""))
     if extended is None and filename is not None:
         extended = _text(filename)
     return _text(name) if name else None, extended[:_LONGEST_FILENAME] if extended is not None else None
 
 
-def _parameters(header: bytes) -> dict[bytes, bytes]:
+def parameters(header: bytes) -> dict[bytes, bytes]:
+    """Return the decoded parameters of a header such as `form-data; name="x"`: of one name the first."""
     found: dict[bytes, bytes] = {}
     for name, quoted, token in _PARAMETER.findall(header):
         value = re.sub(rb'\\(["\\])', rb"\1", quoted) if quoted else token.strip()

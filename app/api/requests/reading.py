@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.api.requests.body import Body, Limits, Receive, Scope
+from starlette.types import Receive, Scope
+
+from app.api.requests.body import Body, Limits
 from app.api.requests.json_body import Fetch, read_edit, read_generation
 from app.api.requests.multipart import read_form
 from app.errors import InvalidRequest, shortened
@@ -27,7 +29,9 @@ async def read_request(
     ClientGone when the client disconnects before its request is complete.
     """
     body = Body(scope, receive, limits, uploads)
-    door = _door(body.media_type)
+    door = body.media_type
+    if door.startswith("application/") and door.endswith("+json"):
+        door = _JSON
     if door not in _TAKEN[operation]:
         raise _unsupported_type(operation, body)
     if door == _FORM:
@@ -35,12 +39,6 @@ async def read_request(
     if operation is Operation.GENERATIONS:
         return await read_generation(body)
     return await read_edit(body, limits, uploads, fetch)
-
-
-def _door(media_type: str) -> str:
-    if media_type.startswith("application/") and media_type.endswith("+json"):
-        return _JSON
-    return media_type
 
 
 def _unsupported_type(operation: Operation, body: Body) -> InvalidRequest:
@@ -51,8 +49,3 @@ def _unsupported_type(operation: Operation, body: Body) -> InvalidRequest:
     else:
         said = "Unsupported content type: the header 'Content-Type' is missing, and"
     return InvalidRequest(f"{said} images/{operation} takes {taken} only.", code="unsupported_content_type")
-
-
-def header(scope: Scope, wanted: bytes) -> str | None:
-    found = next((value for name, value in scope["headers"] if name == wanted), None)
-    return None if found is None else found.strip(b" \t").decode("latin-1")

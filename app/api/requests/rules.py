@@ -30,11 +30,11 @@ class Rule(Protocol):
 
     def parse(self, name: str, text: str) -> Any:
         """Read the text of a form's part."""
-        ...
+        return self.read(name, text)
 
 
 @dataclass(frozen=True, slots=True)
-class Integer:
+class Integer(Rule):
     low: int
     high: int | None = None
     absent: int | None = None  # the value that means "use the default"
@@ -54,7 +54,7 @@ class Integer:
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class Number(Rule):
     low: float
     high: float
 
@@ -72,7 +72,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Boolean:
+class Boolean(Rule):
     def read(self, name: str, value: Any) -> bool:
         if type(value) is not bool:
             raise wrong_type(name, "a boolean", value)
@@ -86,7 +86,7 @@ class Boolean:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Rule):
     values: tuple[str, ...]
     synonyms: Mapping[str, str] = field(default_factory=dict)
 
@@ -99,14 +99,11 @@ class Choice:
             return self.synonyms[value]
         *most, last = map(repr, self.values)
         supported = f"{', '.join(most)}{',' if len(most) > 1 else ''} and {last}"
-        raise invalid(name, f"Invalid value: {shortened(value)!r}. Supported values are: {supported}.", "invalid_value")
-
-    def parse(self, name: str, text: str) -> str:
-        return self.read(name, text)
+        raise invalid(name, f"Invalid value: {shortened(value)!r}. Supported values are: {supported}.")
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Text(Rule):
     """A string of at most `longest` code points. An empty one is refused, or counts as absent."""
 
     longest: int = 32_000
@@ -130,12 +127,9 @@ class Text:
             )
         return value
 
-    def parse(self, name: str, text: str) -> str | None:
-        return self.read(name, text)
-
 
 @dataclass(frozen=True, slots=True)
-class Dimensions:
+class Dimensions(Rule):
     """A size as text; "auto" counts as absent."""
 
     def read(self, name: str, value: Any) -> Size | None:
@@ -149,17 +143,13 @@ class Dimensions:
                 name,
                 f"Invalid size {shortened(value)!r}. Expected 'auto', or WIDTHxHEIGHT with edges from 1 to {MAX_EDGE}, "
                 "for example '1024x1024'.",
-                "invalid_value",
                 type="image_generation_user_error",
             )
         return size
 
-    def parse(self, name: str, text: str) -> Size | None:
-        return self.read(name, text)
-
 
 @dataclass(frozen=True, slots=True)
-class Structure:
+class Structure(Rule):
     """An object with a string under each key of `required`. A form spells it as `name[key]`."""
 
     required: tuple[str, ...] = ()
@@ -169,9 +159,7 @@ class Structure:
             raise wrong_type(name, "an object", value)
         if len(json.dumps(value)) > LONGEST_STRUCTURE:
             raise invalid(
-                name,
-                f"Invalid {name!r}: object too large. Expected at most {LONGEST_STRUCTURE} bytes of JSON.",
-                "invalid_value",
+                name, f"Invalid {name!r}: object too large. Expected at most {LONGEST_STRUCTURE} bytes of JSON."
             )
         for key in self.required:
             if value.get(key) is None:
@@ -180,11 +168,8 @@ class Structure:
                 raise wrong_type(f"{name}.{key}", "a string", value[key])
         return value
 
-    def parse(self, name: str, text: Any) -> dict[str, Any]:
-        return self.read(name, text)
 
-
-def invalid(param: str, message: str, code: str, type: str | None = None) -> InvalidRequest:
+def invalid(param: str, message: str, code: str = "invalid_value", type: str | None = None) -> InvalidRequest:
     return InvalidRequest(message, param=param, code=code, type=type)
 
 

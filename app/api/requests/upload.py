@@ -3,12 +3,14 @@ requests."""
 
 from __future__ import annotations
 
-from app.api.requests.body import Bytes, Limits, megabytes, no_room
+from dataclasses import replace
+
+from app.api.requests.body import Limits, megabytes, no_room
 from app.errors import InvalidRequest, TooLarge
-from app.images import Blob, Upload
+from app.images import Upload
 from app.imaging.formats import ENOUGH, dimensions, media_type
 from app.imaging.headers import find_fault
-from app.storage.spool import Uploads
+from app.storage.spool import Bytes, Uploads
 
 ACCEPTED = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}  # with the extension of each
 _GLANCE = 4096  # bytes; enough for everything but the dimensions of a JPEG with a long EXIF block
@@ -26,12 +28,7 @@ class Incoming:
         """Add a piece. Raises TooLarge above `limits.upload_bytes`, Unavailable when there is no room."""
         if self._spool.size + len(data) > self._limits.upload_bytes:
             most = megabytes(self._limits.upload_bytes)
-            raise TooLarge(
-                f"The image in {self._field!r} is larger than {most}, the most that this server takes for one image. "
-                "Send a smaller one, or have the setting 'server.max_upload_mb' raised.",
-                param=self._field,
-                code="file_too_large",
-            )
+            raise too_large(self._field, f"in {self._field!r} is larger than {most}")
         try:
             self._spool.write(data)
         except OSError as error:
@@ -43,11 +40,15 @@ class Incoming:
 
         Without a `filename`, one is made from `name` and the format of the bytes.
         """
-        upload = _identify(self._spool, filename or "")
+        head = self._spool.read(0, _GLANCE)
+        kind, size = media_type(head), dimensions(head)
+        if kind == "image/jpeg" and size is None:
+            size = dimensions(self._spool.read(0, ENOUGH))
+        upload = Upload(self._spool, filename or "", kind or "application/octet-stream", size)
         judge(upload, name, self._limits)
         if filename is None:
             stem = "".join(char if char.isalnum() else "-" for char in name.partition(".")[0]).strip("-")
-            upload = Upload(upload.blob, f"{stem}.{ACCEPTED[upload.media_type]}", upload.media_type, upload.size)
+            upload = replace(upload, filename=f"{stem}.{ACCEPTED[upload.media_type]}")
         return upload
 
 
@@ -55,14 +56,27 @@ def judge(upload: Upload, name: str, limits: Limits) -> None:
     """Raise InvalidRequest, naming the field `name`, unless `upload` is a picture that the gateway accepts."""
     if not upload.blob.size:
         raise invalid_image(name, "it is empty (0 bytes). Has the file been read to its end before?")
-    if upload.media_type not in ACCEPTED:
-        raise invalid_image(name, f"{_describe(upload.media_type)}. Images are taken as PNG, JPEG or WebP.")
+    kind = upload.media_type
+    if kind not in ACCEPTED:
+        what = f"it is {kind!r}, whatever its name and declared type say"
+        if kind == "application/octet-stream":
+            what = "its bytes are no image that is known here"
+        raise invalid_image(name, f"{what}. Images are taken as PNG, JPEG or WebP.")
     if reason := find_fault(upload.blob):
         raise invalid_image(name, reason)
     if upload.size and upload.size.pixels > limits.pixels:
         raise invalid_image(
             name, f"it is {upload.size} pixels, and at most {limits.pixels:,} pixels are taken. Send it scaled down."
         )
+
+
+def too_large(name: str, fault: str) -> TooLarge:
+    return TooLarge(
+        f"The image {fault}, the most that this server takes for one image. Send a smaller one, or have the setting "
+        "'server.max_upload_mb' raised.",
+        param=name,
+        code="file_too_large",
+    )
 
 
 def invalid_image(name: str, reason: str) -> InvalidRequest:
@@ -72,17 +86,3 @@ def invalid_image(name: str, reason: str) -> InvalidRequest:
         type="image_generation_user_error",
         code="invalid_image_file",
     )
-
-
-def _identify(blob: Blob, filename: str) -> Upload:
-    head = blob.read(0, _GLANCE)
-    kind, size = media_type(head), dimensions(head)
-    if kind == "image/jpeg" and size is None:
-        size = dimensions(blob.read(0, ENOUGH))
-    return Upload(blob, filename, kind or "application/octet-stream", size)
-
-
-def _describe(kind: str) -> str:
-    if kind == "application/octet-stream":
-        return "its bytes are no image that is known here"
-    return f"it is {kind!r}, whatever its name and declared type say"

@@ -26,10 +26,7 @@ from app.catalog.parameters import ALIASES
 from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation, Size
 
-_MODEL = Text(longest=256)
-_PROMPT = Text()
 OPTIONAL_PROMPT = Text(empty=True)
-_N = Integer(1, 10)
 _EDGE = Integer(1, MAX_EDGE)
 _GUIDANCE = Number(0, 100)
 _STEPS = Integer(1, 1000)
@@ -40,9 +37,9 @@ MOST_NAMES = 1_048_576  # characters
 
 # The literals are those of OpenAI's SDKs, the retired models' among them.
 RULES: dict[str, Rule] = {
-    "model": _MODEL,
-    "prompt": _PROMPT,
-    "n": _N,
+    "model": Text(longest=256),
+    "prompt": Text(),
+    "n": Integer(1, 10),
     "size": Dimensions(),
     "width": _EDGE,
     "height": _EDGE,
@@ -76,7 +73,6 @@ UNKNOWN = {
     Operation.EDITS: frozenset[str](),
     Operation.VARIATIONS: frozenset({"partial_images", "mask_convention"}),
 }
-_LIST_MODELS = " GET /v1/models lists the models that can be asked for."
 
 
 def build(
@@ -92,15 +88,19 @@ def build(
     InvalidRequest.
     """
     known, extra = _sort_fields(operation, fields)
-    read = _parse if textual else _read
+
+    def read(name: str, value: Any) -> Any:
+        rule = RULES[name]
+        return rule.parse(name, value) if textual else rule.read(name, value)
+
     if "model" not in known:
-        raise missing("model", _LIST_MODELS)
+        raise missing("model", " GET /v1/models lists the models that can be asked for.")
     model = read("model", known.pop("model"))
     prompt = _prompt(operation, known, read)
     if check_pictures:
         check_pictures()
     n = read("n", known.pop("n")) if "n" in known else 1
-    values, spelt = _values(known, read) if known else ({}, {})
+    values, spelt = _values(known, read)
     _refuse_seeds_beyond(values.get("seed", 0), n)
     size = _size(values)
     response_format = values.pop("response_format", None)
@@ -127,14 +127,6 @@ def build(
 
 
 _Read = Callable[[str, Any], Any]
-
-
-def _read(name: str, value: Any) -> Any:
-    return RULES[name].read(name, value)
-
-
-def _parse(name: str, value: Any) -> Any:
-    return RULES[name].parse(name, value)
 
 
 def _sort_fields(
@@ -169,7 +161,6 @@ def _refuse_long_forms(extra: list[tuple[str, Any]]) -> None:
                 name,
                 f"Invalid {shortened(name)!r}: a form would spell out more than {MOST_VALUES} values, or more than "
                 f"{MOST_NAMES} characters of names. Send fewer values beside the documented parameters.",
-                "invalid_value",
             )
         if type(value) is dict:
             todo += [(name, length + len(key) + 2, inner) for key, inner in value.items()]
@@ -204,7 +195,6 @@ def _values(known: dict[str, Any], read: _Read) -> tuple[dict[str, Any], dict[st
                 name,
                 f"{name!r} and {spelt.get(ours, ours)!r} are two names of one parameter, and their values differ: "
                 f"{value} and {values[ours]}. Send one of them.",
-                "invalid_value",
             )
     return values, spelt
 
@@ -223,7 +213,6 @@ def _size(values: dict[str, Any]) -> Size | None:
         raise invalid(
             "size",
             f"'size' says {size}, and 'width' and 'height' say {edges}. Send one of the two.",
-            "invalid_value",
             type="image_generation_user_error",
         )
     return edges
@@ -255,9 +244,7 @@ def refuse_contradictions(values: Mapping[str, Any]) -> None:
         )
     if kind == "jpeg" and values.get("background") == "transparent":
         raise invalid(
-            "background",
-            "Transparent background is not supported for JPEG output format. Ask for 'png' or 'webp'.",
-            "invalid_value",
+            "background", "Transparent background is not supported for JPEG output format. Ask for 'png' or 'webp'."
         )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from app.codecs.base64 import Base64Carry
 from app.errors import ApiError
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
-from app.images import ECHOED, ImageRequest, Operation
+from app.images import ImageRequest, Operation
 from app.imaging.formats import media_type
 
 STREAM_NAMES = {
@@ -40,16 +41,15 @@ class JsonEncoder:
     content_type = b"application/json"
 
     def __init__(self, request: ImageRequest, created: int) -> None:
-        self._asked = echo_request(request)
+        self._asked = request.echoed
         self._facts: dict[str, Any] = {}
         self._served: dict[str, Any] = {}
         self._before = f'{{"created":{created},"data":['  # text before the next image
         self._in_text = self._partial = False
 
-    @property
-    def begun(self) -> bool:
-        """True once the document has begun: white space before it is no longer possible."""
-        return self._before == ","
+    def comment(self) -> bytes:
+        """Return white space, which JSON allows before the document; nothing once that has begun."""
+        return b"" if self._before == "," else b" "
 
     def encode(self, event: Event) -> bytes:
         if type(event) is ImageData:
@@ -81,7 +81,7 @@ class JsonEncoder:
 
     def tell(self, served: Served) -> None:
         """Put the facts of the headers at the answer's end, since the headers left without them."""
-        self._served = {"gateway": report(served)}
+        self._served = {"gateway": asdict(served)}
 
     def _end(self, event: Done) -> bytes:
         usage = {"usage": event.usage} if event.usage else {}
@@ -103,17 +103,15 @@ class RawEncoder:
         if isinstance(event, ImageBegins):
             self._partial = event.partial is not None
         elif isinstance(event, ImageData) and not self._partial:
-            return self._bytes(event.base64)
+            data = self._groups.decode(event.base64)
+            if self._held is None:
+                return data
+            self._held += data
+            if len(self._held) >= _ENOUGH_FOR_TYPE:
+                return self._release_held(self._held)
         elif isinstance(event, ImageEnds) and not self._partial and self._held:
             return self._release_held(self._held)
         return b""
-
-    def _bytes(self, text: bytes) -> bytes:
-        data = self._groups.decode(text)
-        if self._held is None:
-            return data
-        self._held += data
-        return self._release_held(self._held) if len(self._held) >= _ENOUGH_FOR_TYPE else b""
 
     def _release_held(self, held: bytes) -> bytes:
         self._held = None
@@ -132,18 +130,18 @@ class SseEncoder:
         self._name = STREAM_NAMES[request.operation]
         self._created = created
         self._asked = {"size": str(request.size or "auto"), "quality": "auto", "background": "auto"}
-        self._said = echo_request(request)
+        self._said = request.echoed
         self._served: dict[str, Any] = {}
         self._image = ImageBegins(0)
         self._in_text = False
-        self.inside = False  # an event has begun and not ended, so no comment may be sent
+        self.inside = False  # an event has begun and not ended
 
     def encode(self, event: Event) -> bytes:
         if type(event) is ImageData:
             return event.base64 if self._in_text else self._begun('"b64_json":"', text=True) + event.base64
         match event:
             case Served():
-                self._served = report(event)
+                self._served = asdict(event)
                 self._said = without(self._said, event.dropped)
             case ImageBegins():
                 self._image = event
@@ -154,7 +152,8 @@ class SseEncoder:
         return b""
 
     def comment(self) -> bytes:
-        return b": keep-alive\n\n"
+        """Return a comment; nothing inside an event."""
+        return b"" if self.inside else b": keep-alive\n\n"
 
     def error(self, error: ApiError) -> bytes:
         """End the stream with an error that both official SDKs raise."""
@@ -196,11 +195,6 @@ class SseEncoder:
         return text.encode()
 
 
-def echo_request(request: ImageRequest) -> dict[str, Any]:
-    """Return the fields of the request that OpenAI's answers repeat."""
-    return {name: request.parameters[name] for name in ECHOED if name in request.parameters}
-
-
 def without(asked: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
     """Leave out of the facts the parameters that the deployment did not honour."""
     return {name: value for name, value in asked.items() if name not in dropped}
@@ -215,14 +209,3 @@ def about(event: ImageEnds) -> dict[str, Any]:
     """Return the facts of one image."""
     said = {"revised_prompt": event.revised_prompt, "seed": event.seed}
     return {name: value for name, value in said.items() if value is not None}
-
-
-def report(served: Served) -> dict[str, Any]:
-    """Return the values of the `x-gateway-…` headers as JSON."""
-    return {
-        "provider": served.provider,
-        "model": served.model,
-        "attempts": served.attempts,
-        "dropped": list(served.dropped),
-        "mapped": list(served.mapped),
-    }

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 from starlette.types import Receive, Scope, Send
@@ -34,6 +33,7 @@ HEADERS_FOR_BROWSERS = [
     "x-gateway-dropped",
     "x-gateway-mapped",
 ]
+_STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 DRAIN_BYTES = 256 * 1_048_576
 DRAIN_SECONDS = 10.0
 SLOW_SECONDS = 0.02
@@ -156,8 +156,12 @@ async def send_error(answer: Answer, error: ApiError, receive: Receive) -> None:
     """Send OpenAI's envelope, with the headers that the SDKs' retries obey. Drain the rest of the request for a while,
     since a reset of the connection would destroy the answer."""
     text = compact(error.envelope()).encode()
-    answer.log.error = error.code or error.type
-    headers = [(b"content-length", str(len(text)).encode()), *retry_headers(error)]
+    headers = [(b"content-length", str(len(text)).encode())]
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+        headers.append((b"retry-after-ms", str(max(1, round(error.retry_after * 1000))).encode()))
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     if error.attempts:
         headers.append((b"x-gateway-attempts", str(error.attempts).encode()))
@@ -171,16 +175,6 @@ async def send_error(answer: Answer, error: ApiError, receive: Receive) -> None:
     await answer.body(text)
     await drain(receive, max_bytes=DRAIN_BYTES, seconds=DRAIN_SECONDS)
     await answer.body(b"", more=False)
-
-
-def retry_headers(error: ApiError) -> Headers:
-    headers = []
-    if error.should_retry is not None:
-        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
-    if error.retry_after is not None:
-        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
-        headers.append((b"retry-after-ms", str(max(1, round(error.retry_after * 1000))).encode()))
-    return headers
 
 
 def gateway_headers(served: Served) -> Headers:
@@ -198,34 +192,29 @@ async def send_json(
     answer: Answer,
     events: AsyncGenerator[Event, None],
     encoder: JsonEncoder,
-    pause: KeepAlive | None = None,
+    first: float | None,
+    between: float,
 ) -> None:
     """Send a JSON answer. Raises ApiError while nothing was sent; after that a failure leaves the answer visibly
-    incomplete. With `pause`, send white space while the upstream draws: JSON allows it before the document begins."""
-    if pause:
-        async with _kept_alive(answer, pause, encoder.content_type, [], lambda: b"" if encoder.begun else b" "):
-            await _send_json(answer, events, encoder)
-    else:
-        await _send_json(answer, events, encoder)
-
-
-async def _send_json(answer: Answer, events: AsyncGenerator[Event, None], encoder: JsonEncoder) -> None:
-    held = b""  # the end of an image: the rest is there already
-    async for event in events:
-        text = held + encoder.encode(event)
-        held = b""
-        answer.note(event)
-        if type(event) is Served and not answer.started:
-            await answer.start(200, encoder.content_type, gateway_headers(event))
-            continue
-        if type(event) is Served:
-            encoder.tell(event)
-        if type(event) is Done:
-            await answer.end(text)
-        elif type(event) is ImageEnds:
-            held = text
-        elif text:
-            await answer.body(text)
+    incomplete. With `first`, send white space after so many seconds of silence, and then after each `between`."""
+    speaking = contextlib.nullcontext() if first is None else _kept_alive(answer, encoder, [], first, between)
+    async with speaking:
+        held = b""  # the end of an image: the rest is there already
+        async for event in events:
+            text = held + encoder.encode(event)
+            held = b""
+            answer.note(event)
+            if type(event) is Served:
+                if answer.started:
+                    encoder.tell(event)
+                else:
+                    await answer.start(200, encoder.content_type, gateway_headers(event))
+            if type(event) is Done:
+                await answer.end(text)
+            elif type(event) is ImageEnds:
+                held = text
+            elif text:
+                await answer.body(text)
 
 
 async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder: RawEncoder) -> None:
@@ -247,9 +236,7 @@ async def send_raw(answer: Answer, events: AsyncGenerator[Event, None], encoder:
 async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder: SseEncoder, keepalive: float) -> None:
     """Send an event stream. Raises ApiError while nothing was sent; after that a failure becomes a nested error
     event."""
-    pause = KeepAlive(keepalive, keepalive)
-    speech = partial(_comment, encoder)
-    async with _kept_alive(answer, pause, encoder.content_type, _STREAM_HEADERS, speech):
+    async with _kept_alive(answer, encoder, _STREAM_HEADERS, keepalive, keepalive):
         try:
             async for event in events:
                 text = encoder.encode(event)
@@ -266,37 +253,22 @@ async def send_sse(answer: Answer, events: AsyncGenerator[Event, None], encoder:
     await answer.end(b"")  # without comments, which would come after the end if the reader is slow
 
 
-_STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-
-
-def _comment(encoder: SseEncoder) -> bytes:
-    return b"" if encoder.inside else encoder.comment()
-
-
-@dataclass(frozen=True, slots=True)
-class KeepAlive:
-    """Seconds of silence before the first comment, and between the following ones."""
-
-    first: float
-    between: float
-
-
 @contextlib.asynccontextmanager
 async def _kept_alive(
-    answer: Answer, pause: KeepAlive, content_type: bytes, headers: Headers, sign: Callable[[], bytes]
+    answer: Answer, encoder: JsonEncoder | SseEncoder, headers: Headers, first: float, between: float
 ) -> AsyncIterator[None]:
-    """Yield the events, and send `sign()` after each silence, where it returns something."""
+    """Send a comment after `first` seconds of silence, and then after each `between`, where the encoder has one."""
 
     async def speak() -> None:
-        seconds = pause.first
+        seconds = first
         while True:
             sent = answer.log.bytes
             await asyncio.sleep(seconds)
-            if answer.log.bytes == sent and (text := sign()):
+            if answer.log.bytes == sent and (text := encoder.comment()):
                 if not answer.started:
-                    await answer.start(200, content_type, headers)
+                    await answer.start(200, encoder.content_type, headers)
                 await answer.body(text)
-            seconds = pause.between
+            seconds = between
 
     speaker = asyncio.create_task(speak())
     try:

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from app.api.requests.body import Limits, Message, Receive, Scope
+from starlette.types import Message, Receive, Scope
+
+from app.api.requests.body import Limits
 from app.api.requests.json_body import Fetch
 from app.api.requests.reading import read_request
 from app.images import Blob, ImageRequest, Operation, Upload

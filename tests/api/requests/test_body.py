@@ -4,8 +4,9 @@ import asyncio
 import time
 
 import pytest
+from starlette.types import Message
 
-from app.api.requests.body import TEXT_BYTES, Body, ClientGone, Limits, Message, Watched, drain
+from app.api.requests.body import TEXT_BYTES, Body, ClientGone, Limits, Watched, drain
 from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable
 from app.storage.spool import Budget, Uploads
 from tests.api.requests.feeding import LIMITS, receiving, scope
@@ -70,7 +71,7 @@ async def test_text_is_bounded() -> None:
 
 
 async def test_a_body_that_comes_too_slowly_is_a_408_that_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.upstream.patience.GRACE_SECONDS", 0.03)
+    monkeypatch.setattr("app.patience.GRACE_SECONDS", 0.03)
     body = Body(scope("text/plain"), dribbling, LIMITS)
     with pytest.raises(ApiError, match=r"fewer than 1024 bytes a second .*server\.min_upload_rate") as caught:
         await body.text()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.requests.part_headers import disposition, parameter
+from app.api.requests.part_headers import disposition, parameters
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_a_filename_is_at_most_255_characters_long() -> None:
 
 
 def test_a_boundary_is_read_with_and_without_quotes() -> None:
-    assert parameter(b"multipart/form-data; boundary=abc", b"boundary") == b"abc"
-    assert parameter(b'multipart/form-data; charset=utf-8; Boundary="a b:c"', b"boundary") == b"a b:c"
-    assert parameter(b"multipart/form-data", b"boundary") is None
+    assert parameters(b"multipart/form-data; boundary=abc").get(b"boundary") == b"abc"
+    assert parameters(b'multipart/form-data; charset=utf-8; Boundary="a b:c"').get(b"boundary") == b"a b:c"
+    assert parameters(b"multipart/form-data").get(b"boundary") is None
 
 
 @given(st.binary(max_size=200))

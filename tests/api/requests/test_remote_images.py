@@ -2,15 +2,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import cast
 
 import pytest
 
 from app.api.requests import remote_images as remote
-from app.errors import InvalidRequest, TooLarge, Unavailable
+from app.api.requests.body import Limits
+from app.errors import FetchError, InvalidRequest, Reason, TooLarge, Unavailable
 from app.images import Size, Upload
 from app.storage.spool import Spool, Uploads
-from app.upstream.downloads import Fetcher, FetchError, Reason
 from tests.api.requests.feeding import png
 
 pytestmark = pytest.mark.anyio
@@ -35,9 +34,7 @@ class Fetching:
 async def upload(result: bytes | FetchError, uploads: Uploads) -> Upload:
     fetching = Fetching(result)
     url, place = "https://h.test/x", "images[1].image_url"
-    found = await remote.upload(
-        cast(Fetcher, fetching), url, uploads, param=place, max_bytes=1000, memory_bytes=20, rate=7
-    )
+    found = await remote.upload(fetching, Limits(1000, 2000, memory_bytes=20, rate=7), uploads, url, place)
     assert (fetching.max_bytes, fetching.rate) == (1000, 7)
     return found
 

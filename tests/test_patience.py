@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.upstream.patience import GRACE_SECONDS, Patience
+from app.patience import GRACE_SECONDS, Patience
 
 pytestmark = pytest.mark.anyio
 
