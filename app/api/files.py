@@ -14,7 +14,8 @@ from app.api.responses.encoders import compact
 from app.api.responses.sending import Headers
 from app.api.runtime import Runtime
 from app.errors import ApiError, NotFound
-from app.storage.files import OpenFile, StoredFile
+from app.storage.disk import DiskFile
+from app.storage.files import StoredFile
 
 PIECE = 196_608  # bytes
 _LONGEST_RANGE = 128  # characters; a single range needs 45
@@ -70,7 +71,7 @@ class _Sending:
             raise ClientGone
 
 
-async def _send(sending: _Sending, scope: Scope, opened: OpenFile, now: float) -> None:
+async def _send(sending: _Sending, scope: Scope, opened: DiskFile, now: float) -> None:
     file = opened.file
     etag = f'"{file.id}"'
     headers = _headers(file, etag, now)

@@ -42,7 +42,7 @@ async def serve(runtime: Runtime, entry: RunEntry, scope: Scope, receive: Receiv
                 raise
         follower.delivered()
         if found := connection(scope):
-            found.when_broken(follower.broken)
+            found.on_broken(follower.broken)
 
 
 async def _answer(runtime: Runtime, run: Run, answer: Answer, events: AsyncGenerator[Event, None]) -> None:
@@ -71,7 +71,7 @@ def while_connected(scope: Scope, receive: Receive, answer: Answer, follower: Fo
 
     found = connection(scope)
     try:
-        with found.watched(gone) if found else watching(receive, gone):
+        with found.watch(gone) if found else watching(receive, gone):
             yield
     except asyncio.CancelledError:
         if answer.gone and work is not None:

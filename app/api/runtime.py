@@ -18,7 +18,7 @@ from app.images import Upload
 from app.imaging.workers import Workers
 from app.runs.retention import Retention
 from app.runs.run import RunObserver
-from app.storage.files import Store
+from app.storage.disk import DiskStore
 from app.storage.recording import Recording
 from app.storage.signed_urls import Signer
 from app.storage.spool import Uploads
@@ -30,7 +30,7 @@ class Resources:
 
     limits: Limits
     retention: Retention
-    store: Store
+    store: DiskStore
     signer: Signer
     workers: Workers
     recording: Callable[[], Recording]

@@ -11,7 +11,8 @@ from app.catalog.fitting import Fitted
 from app.events import Event
 from app.gateway.call import Call
 from app.gateway.links import link_images
-from app.storage.files import Store, StoredFile
+from app.storage.disk import DiskStore
+from app.storage.files import StoredFile
 
 Result = Literal["b64_json", "url"]
 
@@ -20,7 +21,7 @@ class Delivery:
     """`default` is the form of an answer if the request names none and wants no stream. `link` returns the URL of a
     stored file, from the gateway's base URL and the name of the caller's key."""
 
-    def __init__(self, store: Store, default: Result, link: Callable[[str, str, StoredFile], str]) -> None:
+    def __init__(self, store: DiskStore, default: Result, link: Callable[[str, str, StoredFile], str]) -> None:
         self._store = store
         self._default = default
         self._link = link

@@ -10,13 +10,14 @@ from app.errors import UpstreamFailed
 from app.events import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
 from app.gateway.splitter import ImageSplitter
 from app.imaging.formats import media_type
-from app.storage.files import Store, StoredFile, Writer
+from app.storage.disk import DiskStore, DiskWriter
+from app.storage.files import StoredFile
 
 _HEAD = 4096  # bytes that tell the media type
 
 
 async def link_images(
-    events: AsyncGenerator[Event, None], store: Store, url_for: Callable[[StoredFile], str], held: ExitStack
+    events: AsyncGenerator[Event, None], store: DiskStore, url_for: Callable[[StoredFile], str], held: ExitStack
 ) -> AsyncGenerator[Event, None]:
     """Yield the same events with an ImageLink in the place of each image's data. Raises ApiError.
 
@@ -49,9 +50,9 @@ async def link_images(
 class _StoredImage:
     """One image on its way into the store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: DiskStore) -> None:
         self._store = store
-        self._writer: Writer | None = None
+        self._writer: DiskWriter | None = None
         self._base64 = Base64Carry()
         self._head = b""
 

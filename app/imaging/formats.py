@@ -63,16 +63,14 @@ def dimensions(head: bytes) -> Size | None:
     try:
         match media_type(head):
             case "image/png" | "image/jpeg" as kind:
-                size = _search(kind, head).size
+                return _search(kind, head).size
             case "image/webp":
-                size = _webp_size(head)
+                return _webp_size(head)
             case "image/gif":
-                size = Size(*struct.unpack_from("<HH", head, 6))
-            case _:
-                return None
+                return _size(*struct.unpack_from("<HH", head, 6))
     except (struct.error, IndexError):  # the head ends before the header does
-        return None
-    return size if size and size.width and size.height else None
+        pass
+    return None
 
 
 def has_alpha(head: bytes) -> bool | None:
@@ -171,7 +169,7 @@ def _webp_size(head: bytes) -> Size | None:
             if head[23:26] != b"\x9d\x01\x2a":
                 return None
             width, height = struct.unpack_from("<HH", head, 26)
-            return Size(width & 0x3FFF, height & 0x3FFF)
+            return _size(width & 0x3FFF, height & 0x3FFF)
         case b"VP8L":
             bits = struct.unpack_from("<I", head, 21)[0]
             return Size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1) if head[20] == 0x2F else None

@@ -371,9 +371,6 @@ class _BlobFile(io.RawIOBase):
         self._at = max(0, start + offset)
         return self._at
 
-    def tell(self) -> int:
-        return self._at
-
 
 class _SinkFile:
     """A sink for Pillow's encoders. It writes seldom."""
@@ -387,9 +384,6 @@ class _SinkFile:
         if len(self._pending) >= _BUFFER:
             self.end()
         return len(data)
-
-    def flush(self) -> None:
-        pass
 
     def end(self) -> None:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 from app.errors import ApiError, Unavailable
 from app.images import Blob, Size
@@ -51,7 +51,7 @@ class WorkersSnapshot:
     pixels: int
 
 
-class Workers:
+class Workers(contextlib.AbstractContextManager["Workers"]):
     """At most `threads` images of a key, and `max_pixels` of them all, are in work at once; `waiting` may wait. One
     image more, and a quarter more pixels, are in work if they belong to another key, so that no key takes all.
 
@@ -90,28 +90,29 @@ class Workers:
         """
         most = self._pixels_of(source, order.size)
         weight = WRITING_WEBP if isinstance(order, Redraw) and order.format == "webp" else 1
+        files = _SwitchedFiles(source, target)
 
-        def work(switch: _Switch) -> Size:
+        def work() -> Size:
             # In the thread: Pillow takes memory that a gateway without such work never needs.
             from app.imaging import pillow
 
-            blob, sink = _SwitchedBlob(source, switch), _SwitchedSink(target, switch)
             if isinstance(order, RedrawMask):
-                return pillow.redraw_mask(blob, sink, order, most)
-            return pillow.redraw(blob, sink, order, most)
+                return pillow.redraw_mask(files, files, order, most)
+            return pillow.redraw(files, files, order, most)
 
-        return await self._work(_Job(key, self._weight(most * weight, source), patient=paid), work)
+        return await self._work(_Job(key, self._weight(most * weight, source), files, patient=paid), work)
 
     async def look(self, source: Blob, *, key: str = "") -> Look:
         """Raises Undrawable, Unavailable."""
         most = self._pixels_of(source, None)
+        blob = _SwitchedBlob(source)
 
-        def work(switch: _Switch) -> Look:
+        def work() -> Look:
             from app.imaging import pillow
 
-            return pillow.look(_SwitchedBlob(source, switch), most)
+            return pillow.look(blob, most)
 
-        return await self._work(_Job(key, self._weight(most, source)), work)
+        return await self._work(_Job(key, self._weight(most, source), blob), work)
 
     def snapshot(self) -> WorkersSnapshot:
         return WorkersSnapshot(self._working.total(), len(self._queue), self._pixels.total())
@@ -123,9 +124,6 @@ class Workers:
             job.refuse(_closing())
         self._queue = []
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -146,15 +144,14 @@ class Workers:
         each job gets a turn."""
         return min(pixels + COPIES * source.size // BYTES_PER_PIXEL, self.max_pixels)
 
-    async def _work(self, job: _Job, work: Callable[[_Switch], T]) -> T:
+    async def _work(self, job: _Job, work: Callable[[], T]) -> T:
         """Do the work in a thread, which cannot be stopped: if it takes too long, or its caller leaves, it ends at the
         next byte that it reads or writes, and is busy until then."""
         await self._enter(job)
-        switch = _Switch()
         try:
             if self._closed:
                 raise _closing()
-            running = asyncio.wrap_future(self._pool.submit(_run_clean, partial(work, switch)))
+            running = asyncio.wrap_future(self._pool.submit(_run_clean, work))
         except BaseException:
             self._leave(job)
             raise
@@ -167,7 +164,7 @@ class Workers:
         except MemoryError as error:
             raise Unavailable("The server has too little memory for this image now.", retry_after=30) from error
         finally:
-            switch.turn_off()
+            job.source.turn_off()
 
     async def _enter(self, job: _Job) -> None:
         """Wait for the job's turn. Raises Unavailable."""
@@ -245,6 +242,7 @@ class _Job:
 
     key: str
     pixels: int
+    source: _SwitchedBlob
     patient: bool = False
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -253,11 +251,12 @@ class _Job:
             self.turn.set_exception(error)
 
 
-class _Switch:
-    """Ends work in a thread from outside. The work enters it for each read and write, which raises Undrawable once it
-    is off. No write is under way then, so the file may be closed."""
+class _SwitchedBlob:
+    """The source of work in a thread, which it ends from outside: once it is off, each read raises Undrawable."""
 
-    def __init__(self) -> None:
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self.size = blob.size
         self._lock = threading.Lock()
         self._is_off = False
 
@@ -265,36 +264,26 @@ class _Switch:
         with self._lock:
             self._is_off = True
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        if self._is_off:
-            self._lock.release()
-            raise Undrawable("its caller waits for it no more")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-class _SwitchedBlob:
-    def __init__(self, blob: Blob, switch: _Switch) -> None:
-        self._blob = blob
-        self._switch = switch
-        self.size = blob.size
-
     def read(self, offset: int, length: int) -> bytes:
-        with self._switch:
-            pass
+        self._check()
         return self._blob.read(offset, length)  # a file that is closed meanwhile raises, and gives nothing
 
+    def _check(self) -> None:
+        if self._is_off:
+            raise Undrawable("its caller waits for it no more")
 
-class _SwitchedSink:
-    def __init__(self, sink: Sink, switch: _Switch) -> None:
-        self._sink = sink
-        self._switch = switch
+
+class _SwitchedFiles(_SwitchedBlob):
+    """Source and target. Once they are off, no write is under way, so the target may be closed."""
+
+    def __init__(self, source: Blob, target: Sink) -> None:
+        super().__init__(source)
+        self._target = target
 
     def write(self, data: bytes | bytearray) -> None:
-        with self._switch:
-            self._sink.write(data)
+        with self._lock:
+            self._check()
+            self._target.write(data)
 
 
 def _run_clean(work: Callable[[], T]) -> T:

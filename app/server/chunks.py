@@ -1,10 +1,10 @@
-"""Where a body in chunks ends, told by the lines of sizes alone: to search all bytes costs half of parsing them."""
+"""Find the end of a body in chunks by the lines of sizes alone: to search all bytes costs half of parsing them."""
 
 from __future__ import annotations
 
 
 class Chunks:
-    """Follows a body from piece to piece. What breaks the framing is left to the parser, which refuses it."""
+    """Follows a body from piece to piece. Leaves broken framing to the parser, which refuses it."""
 
     __slots__ = ("_left", "_line", "is_over")
 
@@ -13,8 +13,8 @@ class Chunks:
         self._left = 0  # bytes of the chunk, and of the end of its line
         self._line = b""  # the beginning of a line of which the rest is to come
 
-    def end(self, data: bytes, at: int) -> int:
-        """Where in `data`, from `at`, the line of the last size ends; the end of `data` if that is yet to come."""
+    def find_end(self, data: bytes, at: int) -> int:
+        """Return where in `data`, from `at`, the line of the last size ends; the end of `data` if it is yet to come."""
         size = len(data)
         while True:
             step = min(self._left, size - at)
@@ -35,7 +35,7 @@ class Chunks:
 
 
 def _length(line: bytes) -> int:
-    """0 also for a line that is no size."""
+    """Return the size in a line; 0 if it holds none."""
     try:
         return int(line.partition(b";")[0], 16)
     except ValueError:

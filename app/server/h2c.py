@@ -1,4 +1,4 @@
-"""A parser for the rest of a connection, where another one has read the head of a request and thinks it complete."""
+"""A parser for the rest of a connection, for a request whose head another parser has read and takes for complete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class _ResumedBody:
-    """What a parser of `headless` calls: of the head that stands for the real one nobody hears."""
+    """Parser callbacks: ignore the synthetic head that starts the parser, and forward everything after it."""
 
     def __init__(self, protocol: HttpToolsProtocol) -> None:
         self._protocol = protocol
@@ -35,9 +35,9 @@ class _ResumedBody:
         self._begun = True
 
 
-def headless(protocol: HttpToolsProtocol, framing: list[tuple[bytes, bytes]]) -> httptools.HttpRequestParser:
-    """A parser that goes on with the body of a request whose head another one has read, and then with the requests that
-    follow. Raises HttpParserError if no body can be framed so."""
+def resume_body(protocol: HttpToolsProtocol, framing: list[tuple[bytes, bytes]]) -> httptools.HttpRequestParser:
+    """Return a parser for the body of a request and for the requests behind it. `framing` holds the headers that frame
+    the body. Raises HttpParserError if they frame none."""
     parser = httptools.HttpRequestParser(_ResumedBody(protocol))
     with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn sets up its own
         parser.set_dangerous_leniencies(lenient_data_after_close=True)

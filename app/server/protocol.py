@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol with two copies of every upload less and one of every answer; it reads one request at a time,
-holds little of what follows, tells when a client leaves and when it has an answer, declines offers of other protocols,
-and sends HTTP/1.0 no chunks. Knows no request."""
+"""uvicorn's HTTP protocol with two copies of every upload less and one of every answer. It reads one request at a time,
+bounds the bytes that wait behind it, reports when a client leaves or has received an answer, declines offers of other
+protocols, and sends no chunks to HTTP/1.0. Knows no endpoint."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import ApiError, InvalidRequest, Unavailable
 from app.server.chunks import Chunks
-from app.server.h2c import headless
+from app.server.h2c import resume_body
 from app.server.write_buffer import Cork
 
 EXTENSION = "image_gateway.connection"
 GARBLED = "image_gateway.garbled"  # in a request's scope: its body breaks HTTP's framing, and no more of it will come
 LARGE_PIECE = 16_384  # bytes: from here on a copy costs more than three small writes
-LONGEST_HEAD = 65_536  # bytes; also of trailers, of what stands between two chunks, and of what waits for an answer
+LONGEST_HEAD = 65_536  # bytes; also of trailers, of bytes between two chunks, and of bytes behind a request
 MOST_HEADERS = 256  # of a head: each costs several times its bytes
 HEAD_SECONDS = 30.0
-TELLING_SECONDS = 1.0  # between a refusal and the end of its connection: a reset would eat it
-STALLED_SECONDS = 60.0  # without the client taking a byte of what is sent: then the connection ends
+LINGER_SECONDS = 1.0  # between a refusal and the end of its connection: a reset would eat it
+STALLED_SECONDS = 60.0  # without the client taking a byte of an answer: then the connection ends
 RESERVED_FILES = 64  # descriptors that no connection may take, but for files and providers; an eighth of few
-READ_AHEAD = 262_144  # bytes, what uvloop reads at once: to pause after each such piece would cost two system calls
-
+READ_AHEAD = 262_144  # bytes that uvloop reads at once: to pause after each such piece would cost two system calls
 
 _END = b"\r\n\r\n"  # of each head and of each body in chunks
 _FRAMING = {b"content-length", b"transfer-encoding"}
-_HEARD = _FRAMING | {b"host", b"expect"}  # the headers that this layer goes by
+_CHECKED = _FRAMING | {b"host", b"expect"}
 
 
 class Flow(FlowControl):
-    """Reads nothing while `full`, whoever asks for more."""
+    """Read nothing while `full`, even if uvicorn asks for more."""
 
     full = False
 
@@ -55,26 +54,27 @@ class Flow(FlowControl):
 class Protocol(HttpToolsProtocol):
     """Each scope carries the protocol of its connection under `extensions`.
 
-    One request is read at a time. What follows it is held as bytes until it has been answered: parsed, it would take a
-    hundred times as much. Each piece that the parser gets ends where a request may end, so it never reads beyond one.
+    One request is read at a time. The bytes behind it are held until it is answered: parsed, they would take a hundred
+    times the memory. Each piece for the parser ends where a request may end, so the parser never reads beyond one.
     """
 
-    turned_away: ClassVar[int] = 0  # connections for which no descriptor was left, since this was last told
+    turned_away: ClassVar[int] = 0  # connections for which no descriptor was left, since the last report
+    cycle: Any  # uvicorn's, of the request that is read or was answered last; None before the first
     flow: Flow
-    _over = False  # what cannot be read has come: nothing after it is looked at
-    _held = b""  # what has come; all before `_at` is read
+    _over = False  # unreadable bytes have come: nothing after them is looked at
+    _held = b""  # bytes that have come; all before `_at` are read
     _at = 0
     _is_reading = _is_in_body = False  # a request has begun and has not ended; its head is complete
     _length = _left = 0  # bytes of a body that are announced, and that are still to come
     _chunks: Chunks | None = None  # of the body that is being read, up to the last one
     _is_chunked = False
     _hosts = 0
-    _barren = 0  # bytes in a row that brought neither a head to its end nor any of a body
-    _head_until: float | None = None  # the loop's time at which the head that is being read has to be complete
-    _when_gone: Callable[[], None] | None = None
-    _when_broken: Callable[[], None] | None = None
+    _overhead = 0  # bytes in a row that brought neither a head to its end nor any of a body
+    _head_until: float | None = None  # the loop's time at which the head has to be complete
+    _on_gone: Callable[[], None] | None = None
+    _on_broken: Callable[[], None] | None = None
     _cut = _broken = False
-    _stalled: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
     _unsent = 0  # bytes, when the client was last seen to take some
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -89,7 +89,7 @@ class Protocol(HttpToolsProtocol):
         if left > reserved // 2:
             self._refuse(_no_descriptors())
         else:
-            self.abort()  # each one that is told holds a descriptor for a moment
+            self.abort()  # a refusal takes a descriptor for a moment
 
     def data_received(self, data: bytes) -> None:
         if self._over:
@@ -103,19 +103,19 @@ class Protocol(HttpToolsProtocol):
         if self._is_reading or self.is_between:
             self._advance()
         else:
-            self._bound_what_is_held()
+            self._bound_held()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._held:
-            self.loop.call_soon(self._take_up)
+            self.loop.call_soon(self._read_on)
 
-    def _take_up(self) -> None:
+    def _read_on(self) -> None:
         if self._held and not self.transport.is_closing():
             self._advance()
 
     def _advance(self) -> None:
-        """Reads on, to the end of one request."""
+        """Read on, to the end of one request."""
         self._unset_keepalive_if_required()
         data, at, size = self._held, self._at, len(self._held)
         while at < size and not self._over and (self._is_reading or self.is_between):
@@ -127,18 +127,18 @@ class Protocol(HttpToolsProtocol):
         else:
             self._held, self._at = b"", 0
         if self._held or self.flow.full:
-            self._bound_what_is_held()
+            self._bound_held()
         if self.timeout_keep_alive_task is None and self.is_between and not self._over:
             self._await_head()
 
     def _next_end(self, data: bytes, at: int) -> int:
-        """Where the request may end that is being read, or else the end of `data`."""
+        """Return where in `data` the present request may end; the end of `data` if it cannot end there."""
         if self._left:
             end = min(at + self._left, len(data))
             self._left -= end - at
             return end
         if self._chunks is not None:
-            end = self._chunks.end(data, at)
+            end = self._chunks.find_end(data, at)
             if self._chunks.is_over:
                 self._chunks = None
             if end > at:
@@ -149,8 +149,8 @@ class Protocol(HttpToolsProtocol):
         return len(data) if found < 0 else found + len(_END)
 
     def _feed(self, piece: bytes | memoryview) -> None:
-        self._barren += len(piece)
-        if self._barren > LONGEST_HEAD and not self._is_in_body:
+        self._overhead += len(piece)
+        if self._overhead > LONGEST_HEAD and not self._is_in_body:
             self._refuse(_too_long())
             return
         try:
@@ -161,12 +161,12 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             fault = error.__context__
             self._refuse(fault if isinstance(fault, ApiError) else _unreadable())
-        if self._barren > LONGEST_HEAD and not self._over:
+        if self._overhead > LONGEST_HEAD and not self._over:
             self._refuse(_too_long())
 
-    def _bound_what_is_held(self) -> None:
-        """Reads no more from the connection while too much is held. A head that cannot end any more is not kept."""
-        self.flow.full = len(self._held) - self._at > LONGEST_HEAD
+    def _bound_held(self) -> None:
+        """Pause the connection while too much is held. Refuse a head that is too long already."""
+        self.flow.full = self.held_bytes > LONGEST_HEAD
         if not self.flow.full:
             self.flow.resume_reading()
         elif self._held.find(_END, self._at, self._at + LONGEST_HEAD) < 0:
@@ -175,28 +175,29 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
-        """Raises ApiError, should the parser ever be given more than one request."""
+        """Raises ApiError if the parser reads beyond one request, which should never be."""
         if not self.is_between:
             raise _unreadable()
         super().on_message_begin()
         self._is_reading, self._length, self._hosts = True, 0, 0
         self._head_until = self.loop.time() + HEAD_SECONDS
-        self._when_broken, self._cut, self._broken = None, False, False  # who asks for more has had the last answer
+        self._cut = self._broken = False
+        self._on_broken = None  # a client that asks again has received the answer
         self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Raises ApiError. A trailer is no header: it is dropped (RFC 9110, 6.5.1)."""
+        """Collect a header, and drop trailers (RFC 9110, 6.5.1). Raises ApiError."""
         if self._is_in_body:
             return
         name = name.lower()
-        if name in _HEARD:
-            self._hear(name, value)
+        if name in _CHECKED:
+            self._check_header(name, value)
         if len(self.headers) == MOST_HEADERS:
             raise InvalidRequest(f"The head has more than {MOST_HEADERS} headers.", status=431, code="invalid_http")
         self.headers.append((name, value))
 
-    def _hear(self, name: bytes, value: bytes) -> None:
-        """Raises ApiError. The parser itself refuses lengths that are no numbers, or that contradict each other."""
+    def _check_header(self, name: bytes, value: bytes) -> None:
+        """Raises ApiError. The parser itself refuses lengths that are no numbers or contradict each other."""
         if name == b"host":
             self._hosts += 1
         elif name == b"content-length":
@@ -213,106 +214,102 @@ class Protocol(HttpToolsProtocol):
             self._is_chunked = True
 
     def _await_head(self) -> None:
-        """A connection on which no request comes, or no more of its head, is closed as an idle one is."""
+        """Close the connection as an idle one if no request comes, or no more of its head."""
         if self._head_until is None:
             self._head_until = self.loop.time() + HEAD_SECONDS
         self.timeout_keep_alive_task = self.loop.call_at(self._head_until, self.timeout_keep_alive_handler)
 
     @property
     def is_between(self) -> bool:
-        """True while no request is being read or answered."""
-        cycle: Any = self.cycle
-        return cycle is None or bool(cycle.response_complete)
+        """True if no request is being read or answered."""
+        return self.cycle is None or bool(self.cycle.response_complete)
 
     @property
     def held_bytes(self) -> int:
-        """How much has come and is not read yet."""
+        """The bytes that have come and are not read yet."""
         return len(self._held) - self._at
 
     @property
-    def closing(self) -> bool:
+    def is_closing(self) -> bool:
         return self.transport.is_closing()
 
     @property
     def has_news(self) -> bool:
-        """Whether `receive` would return at once."""
-        cycle: Any = self.cycle
-        return bool(cycle.message_event.is_set())
+        """True if `receive` would return at once."""
+        return bool(self.cycle.message_event.is_set())
 
     @contextlib.contextmanager
-    def watched(self, gone: Callable[[], None]) -> Iterator[None]:
-        """Inside, `gone` is called as soon as the connection has ended, be it before."""
-        cycle: Any = self.cycle
-        self._when_gone = gone
+    def watch(self, gone: Callable[[], None]) -> Iterator[None]:
+        """Call `gone` as soon as the connection ends, or at once if it has ended."""
+        self._on_gone = gone
         self.flow.resume_reading()
-        if cycle.disconnected:
+        if self.cycle.disconnected:
             gone()
         try:
             yield
         finally:
-            if self._when_gone is gone:  # and not the next request's, which may have been sent already
-                self._when_gone = None
+            if self._on_gone is gone:  # and not the next request's, which may have been sent already
+                self._on_gone = None
 
-    def when_broken(self, tell: Callable[[], None]) -> None:
-        """`tell` is called if the connection ends before the client has had all that was sent, as far as can be known:
-        it was reset, or closed by a client that had not acknowledged everything."""
-        self._when_broken = tell
+    def on_broken(self, tell: Callable[[], None]) -> None:
+        """Call `tell` if the connection ends before the client has received everything, as far as can be known: it was
+        reset, or closed by a client that had not acknowledged all bytes."""
+        self._on_broken = tell
         if self._broken:
             tell()
 
     def eof_received(self) -> None:
         self._cork.flush()
         whole = self.is_between and not self.transport.get_write_buffer_size()
-        self._cut = not whole or _queued(self.transport) > 0
+        self._cut = not whole or _count_unacknowledged(self.transport) > 0
         super().eof_received()
-        self._watch_for_progress()  # as when it is closed, which follows
+        self._watch_progress()  # as when it is closed, which follows
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._held = b""
         self._stop_watching()
-        cycle: Any = self.cycle
-        self._broken = exc is not None or self._cut or (cycle is not None and cycle.disconnected)
-        gone, self._when_gone = self._when_gone, None
+        self._broken = exc is not None or self._cut or (self.cycle is not None and self.cycle.disconnected)
+        gone, self._on_gone = self._on_gone, None
         if gone:
             gone()
-        tell, self._when_broken = self._when_broken, None
+        tell, self._on_broken = self._on_broken, None
         if tell and self._broken:
             tell()
 
     def _expect_body(self) -> None:
-        """Java's client and `curl --http2` offer HTTP/2 with each request. Nothing else is spoken here, so the request
-        is answered as it is (RFC 9110, 7.8). httptools takes it for complete: its body needs a new parser, told how
-        long it is, and the cycle, which has not run yet, has to wait for it. Raises HttpParserError."""
+        """Read the body of a request that offers another protocol. Raises HttpParserError.
+
+        Java's client and `curl --http2` offer HTTP/2 with each request. The offer is declined by an ordinary answer
+        (RFC 9110, 7.8). httptools takes such a request for complete at the end of its head, so the body needs a new
+        parser, and the cycle, which has not run yet, has to wait for it."""
         framing = [line for line in self.headers if line[0] in _FRAMING]
         if not framing:
             return
-        cycle: Any = self.cycle
-        if not cycle.keep_alive:
+        if not self.cycle.keep_alive:
             framing.append((b"connection", b"close"))
-        cycle.more_body = self._is_reading = self._is_in_body = True
-        cycle.message_event.clear()
-        self.parser = headless(self, framing)
+        self.cycle.more_body = self._is_reading = self._is_in_body = True
+        self.cycle.message_event.clear()
+        self.parser = resume_body(self, framing)
 
     def _should_upgrade(self) -> bool:
-        """Not to WebSockets either, should a library for them be installed."""
+        """Decline WebSockets too, even if a library for them is installed."""
         return False
 
     def _refuse(self, error: ApiError) -> None:
-        """Between requests, with a word. In the middle of a body the application is told that it is garbled, and what
-        follows a request that is being answered must not disturb that."""
+        """Reject unreadable bytes. Between requests: send `error` and close. In a body: set GARBLED for the endpoint.
+        After a complete request: ignore them, so that its answer is not disturbed."""
         self._over, self._held, self._at, self.flow.full = True, b"", 0, False
-        self.flow.resume_reading()  # what is not read when the connection is closed resets it
-        cycle: Any = self.cycle
+        self.flow.resume_reading()  # to close a connection with unread bytes resets it
         if self.is_between:
             self._cork.write(_refusal(error))
             self._cork.flush()
-            self.loop.call_later(TELLING_SECONDS, self.close)
+            self.loop.call_later(LINGER_SECONDS, self.close)
             return
-        cycle.keep_alive = False
-        if cycle.more_body:
-            cycle.scope[GARBLED], cycle.more_body = True, False
-            cycle.message_event.set()
+        self.cycle.keep_alive = False
+        if self.cycle.more_body:
+            self.cycle.scope[GARBLED], self.cycle.more_body = True, False
+            self.cycle.message_event.set()
 
     def shutdown(self) -> None:
         self._cork.flush()
@@ -323,35 +320,33 @@ class Protocol(HttpToolsProtocol):
         if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
             raise InvalidRequest("A request has one header 'Host'.", code="invalid_http")
         super().on_headers_complete()
-        self._barren, self._head_until = 0, None
+        self._overhead, self._head_until = 0, None
         self._is_in_body, self._left = True, self._length
         if self._is_chunked:
             self._chunks, self._is_chunked = Chunks(), False
-        cycle: Any = self.cycle
-        cycle.transport = self._cork
+        self.cycle.transport = self._cork
         if self.scope["http_version"] != "1.1":
-            cycle.keep_alive = cycle.waiting_for_100_continue = False
-            cycle.send = _unchunked(cycle)
+            self.cycle.keep_alive = self.cycle.waiting_for_100_continue = False
+            self.cycle.send = _plain_send(self.cycle)
 
     def on_message_complete(self) -> None:
         self._is_reading = self._is_in_body = False
         super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
-        """uvicorn collects pieces in a bytearray and copies that again; a lone piece is handed on as it is."""
-        self._barren = 0
-        cycle: Any = self.cycle
-        if cycle is not None and not cycle.body and not cycle.response_complete:
-            cycle.body = body
+        """Pass a lone piece on as it is: uvicorn would copy it into a bytearray, and that again."""
+        self._overhead = 0
+        if self.cycle is not None and not self.cycle.body and not self.cycle.response_complete:
+            self.cycle.body = body
             if len(body) > READ_AHEAD:
                 self.flow.pause_reading()
-            cycle.message_event.set()
+            self.cycle.message_event.set()
         else:
             super().on_body(body)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_for_progress()
+        self._watch_progress()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -362,41 +357,41 @@ class Protocol(HttpToolsProtocol):
         self.close()
 
     def close(self) -> None:
-        """Close the connection as soon as all that was sent has left."""
+        """Close the connection once the client has taken everything."""
         if not self.transport.is_closing():
             self.transport.close()
-            self._watch_for_progress()
+            self._watch_progress()
 
     @property
     def is_watched(self) -> bool:
         """True while bytes wait for the client, and its progress will be looked for."""
-        return self._stalled is not None
+        return self._stall_timer is not None
 
-    def _watch_for_progress(self) -> None:
-        """Nothing is written while this lasts, so what waits becomes less exactly if the client takes some of it."""
-        if self._stalled is None and self.transport.get_write_buffer_size():
-            self._unsent = _unsent(self.transport)
-            self._stalled = self.loop.call_later(STALLED_SECONDS, self.look_for_progress)
+    def _watch_progress(self) -> None:
+        """Check for progress later. Nothing is written meanwhile, so fewer unsent bytes mean that some were taken."""
+        if self._stall_timer is None and self.transport.get_write_buffer_size():
+            self._unsent = _count_unsent(self.transport)
+            self._stall_timer = self.loop.call_later(STALLED_SECONDS, self.look_for_progress)
 
     def _stop_watching(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def look_for_progress(self) -> None:
         """End the connection of a client that took nothing since the last look. Its run goes on."""
-        self._stalled = None
-        if _unsent(self.transport) >= self._unsent:
+        self._stall_timer = None
+        if _count_unsent(self.transport) >= self._unsent:
             self.abort()
         else:
-            self._watch_for_progress()
+            self._watch_progress()
 
     async def write(self, piece: bytes) -> bool:
-        """A piece of a chunked answer that has begun, as it is; uvicorn would copy it to put its length before it.
-        False: this answer is not chunked, so `send` has to do it."""
-        cycle: Any = self.cycle
+        """Write a piece of a chunked answer without a copy; uvicorn would join it to its length. Returns False if the
+        answer has not begun or is not chunked: then `send` has to do it."""
+        cycle = self.cycle
         if not piece:
-            return True  # nothing to say, and no chunk: an empty one is the last
+            return True  # an empty chunk would end the answer
         if not cycle.chunked_encoding or not cycle.response_started or cycle.scope["method"] == "HEAD":
             return False
         if self.flow.write_paused and not cycle.disconnected:
@@ -408,8 +403,8 @@ class Protocol(HttpToolsProtocol):
                 self._cork.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
         return True
 
-    async def flushed(self) -> bool:
-        """Waits until the socket has taken all that was sent; whether it has."""
+    async def flush(self) -> bool:
+        """Wait until the socket has taken everything. Returns False if the connection ended before."""
         self._cork.flush()
         transport = self.transport
         if transport.get_write_buffer_size():
@@ -420,7 +415,7 @@ class Protocol(HttpToolsProtocol):
         return not (self._cut or self._broken)
 
     def abort(self) -> None:
-        """Whoever has not had all of its answer has not had it."""
+        """End the connection at once. The client counts as one that has not received its answer."""
         self._cut = True
         self.transport.abort()
 
@@ -453,8 +448,8 @@ def _refusal(error: ApiError) -> bytes:
 
 
 def count_descriptors(transport: asyncio.BaseTransport) -> tuple[int, int]:
-    """How many the process may still open at most, and how many of them are reserved. The system gives the lowest that
-    is free, so a new one says how many are open."""
+    """Return how many descriptors the process may still open, and how many of them are reserved. The system gives the
+    lowest free number, so the number of a new one says how many are open."""
     opened = transport.get_extra_info("socket")
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if opened is None or most == resource.RLIM_INFINITY:
@@ -462,26 +457,26 @@ def count_descriptors(transport: asyncio.BaseTransport) -> tuple[int, int]:
     return most - opened.fileno(), min(RESERVED_FILES, most // 8)
 
 
-def _queued(transport: asyncio.BaseTransport) -> int:
-    """Bytes that the kernel holds and the other side has not acknowledged (tcp(7), SIOCOUTQ); 0 where it does not
-    tell."""
+def _count_unacknowledged(transport: asyncio.BaseTransport) -> int:
+    """Return the bytes that the kernel holds and the client has not acknowledged (tcp(7), SIOCOUTQ); 0 on systems
+    without this call."""
     waiting = array("i", [0])
     with contextlib.suppress(OSError, AttributeError):
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
     return waiting[0]
 
 
-def _unsent(transport: asyncio.Transport) -> int:
-    """Bytes that the client has not taken yet: in the process and in the kernel."""
-    return transport.get_write_buffer_size() + _queued(transport)
+def _count_unsent(transport: asyncio.Transport) -> int:
+    """Return the bytes that the client has not taken yet: in the process and in the kernel."""
+    return transport.get_write_buffer_size() + _count_unacknowledged(transport)
 
 
-def _unchunked(cycle: Any) -> Any:
-    """A `send` for HTTP/1.0, which knows no chunks (RFC 9112, 6.1): an answer of unknown length ends with the
-    connection. uvicorn is told of each piece that it is as long as was announced."""
+def _plain_send(cycle: Any) -> Any:
+    """Return a `send` for HTTP/1.0, which knows no chunks (RFC 9112, 6.1): an answer of unknown length ends with the
+    connection. uvicorn checks each piece against the announced length, so that is set to the piece's."""
     send, announced = cycle.send, True
 
-    async def sent(message: Any) -> None:
+    async def send_plainly(message: Any) -> None:
         nonlocal announced
         if message["type"] == "http.response.start":
             announced = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
@@ -491,4 +486,4 @@ def _unchunked(cycle: Any) -> Any:
             cycle.expected_content_length = len(message.get("body", b""))
         await send(message)
 
-    return sent
+    return send_plainly

@@ -1,5 +1,5 @@
-"""What one round of the event loop writes to a connection goes out together: the head, the body and the end of a small
-answer are three writes, and each would be a system call and a segment of its own."""
+"""Send together the bytes of one round of the event loop: the head, the body and the end of a small answer are three
+writes, and each would be a system call and a segment of its own."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ class Cork:
     __slots__ = ("_close", "_held", "_loop", "_size", "_transport")
 
     def __init__(
-        self,
-        transport: asyncio.WriteTransport,
-        loop: asyncio.AbstractEventLoop,
-        close: Callable[[], None] | None = None,
+        self, transport: asyncio.WriteTransport, loop: asyncio.AbstractEventLoop, close: Callable[[], None]
     ) -> None:
-        """`close` ends the connection; the transport does if there is none."""
-        self._close = close or transport.close
+        """`close` ends the connection."""
+        self._close = close
         self._transport = transport
         self._loop = loop
         self._held: list[bytes] = []
@@ -38,12 +35,12 @@ class Cork:
             self.flush()
 
     def writelines(self, pieces: Sequence[bytes]) -> None:
-        """At once."""
+        """Send at once, without a copy."""
         self._held += pieces
         self.flush()
 
     def flush(self) -> None:
-        """Nobody takes what is held when the connection has ended meanwhile."""
+        """Send the held bytes, or drop them if the connection has ended."""
         if self._held:
             held, self._held, self._size = self._held, [], 0
             if not self._transport.is_closing():

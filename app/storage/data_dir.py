@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class DataDir:
 
 
 @contextlib.contextmanager
-def open_data_dir(path: Path, *, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> Iterator[DataDir]:
+def open_data_dir(path: Path) -> Iterator[DataDir]:
     """Create what is missing, and lock the directory until the block is left. Raises DataDirError.
 
     The kernel's lock ends with the process, however that ends. Nothing is written before the lock is held, and the lock
@@ -54,18 +54,18 @@ def open_data_dir(path: Path, *, random_bytes: Callable[[int], bytes] = secrets.
                     f"Another gateway uses the data directory {str(path)!r}. Stop it, or give this one a directory of "
                     "its own: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
                 ) from None
-            secret = _secret(path / _SECRET, random_bytes)
+            secret = _secret(path / _SECRET)
         yield DataDir(path, secret)
     finally:
         os.close(lock)
 
 
-def _secret(path: Path, random_bytes: Callable[[int], bytes]) -> bytes:
+def _secret(path: Path) -> bytes:
     """Return the secret in the file, or a new one. It stays over restarts, so that links stay good."""
     try:
         found = path.read_bytes()
     except FileNotFoundError:
-        return _new_secret(path, random_bytes(SECRET_BYTES))
+        return _new_secret(path)
     if len(found) != SECRET_BYTES:
         raise DataDirError(
             f"{str(path)!r} holds {len(found)} bytes where a secret of {SECRET_BYTES} is expected. Delete it and start "
@@ -76,8 +76,9 @@ def _secret(path: Path, random_bytes: Callable[[int], bytes]) -> bytes:
     return found
 
 
-def _new_secret(path: Path, secret: bytes) -> bytes:
-    """Write the secret under a temporary name, and rename the file once it is on the disk."""
+def _new_secret(path: Path) -> bytes:
+    """Write a secret under a temporary name, and rename the file once it is on the disk."""
+    secret = secrets.token_bytes(SECRET_BYTES)
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)  # an earlier crash may have left it, with another mode
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE)

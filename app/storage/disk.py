@@ -16,16 +16,12 @@ from pathlib import Path
 from app.errors import Unavailable
 from app.storage.files import EXTENSIONS, MEDIA_TYPES, StoredFile
 from app.storage.full_disk import LEAST_FREE, free_bytes, no_space
+from app.storage.spool import write_all
 
 # Hexadecimal, since some file systems do not tell capitals from small letters. No other name is ever opened.
 _NAME = re.compile(r"([0-9a-f]{32})\.([a-z0-9]{3,4})")
 _UNFINISHED = re.compile(r"[0-9a-f]{32}\.part")
 _AT_ONCE = 64  # files removed before other tasks get their turn
-_RETRY_AFTER = 30.0  # seconds
-
-
-def _new_id() -> str:
-    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,6 @@ class DiskStore:
         lifetime: float,
         max_bytes: int,
         clock: Callable[[], float],
-        new_id: Callable[[], str] = _new_id,
         held: Collection[str] = (),
         report: Callable[[OSError], None] = lambda _: None,
     ) -> None:
@@ -69,7 +64,6 @@ class DiskStore:
         self.writing = 0  # bytes in unfinished files
         self._directory = directory
         self._clock = clock
-        self._new_id = new_id
         self._report = report
         # The files that may be removed, as end, bytes, name: a heap with the first to end in front.
         self._files: list[tuple[int, int, str]] = []
@@ -80,12 +74,14 @@ class DiskStore:
             pass
 
     async def begin(self) -> DiskWriter:
+        """Raises Unavailable when nothing can be written."""
         try:
-            return DiskWriter(self, self._directory, self._new_id())
+            return DiskWriter(self, self._directory, secrets.token_hex(16))
         except OSError as error:
-            raise self.write_failed(error) from error
+            raise self.report_failure(error) from error
 
     async def open(self, name: str) -> DiskFile | None:
+        """Return the file of that name; None if there is none, or none any more."""
         match = _NAME.fullmatch(name)
         media_type = MEDIA_TYPES.get(match[2]) if match else None
         if not match or not media_type:
@@ -105,6 +101,7 @@ class DiskStore:
         return StoreSnapshot(self.used, self.held, self.writing, self.max_bytes)
 
     def check_room(self) -> None:
+        """Check before a drawing. Raises Unavailable while held or unfinished files take all the room."""
         if free_bytes(self._directory) < LEAST_FREE:
             self._report(no_space())
             raise _no_room("The server's disk has no room for an image that is to be handed out as a URL.")
@@ -115,6 +112,7 @@ class DiskStore:
             )
 
     def release(self, file: StoredFile) -> None:
+        """Let the file make room for others. May be called again, and when the file is gone."""
         if self._held.pop(file.name, None) is not None:
             self.held -= file.size
             heapq.heappush(self._files, (file.expires, file.size, file.name))
@@ -148,10 +146,6 @@ class DiskStore:
         self.writing += length
         self._make_room()
 
-    def forget(self, length: int) -> None:
-        """Stop counting an unfinished file of that many bytes."""
-        self.writing -= length
-
     def end_of_life(self) -> int:
         """Return when a file that is finished now expires. Rounded up: a link says whole seconds."""
         return math.ceil(self._clock() + self.lifetime)
@@ -162,7 +156,7 @@ class DiskStore:
         self.held += file.size
         self.used += file.size
 
-    def write_failed(self, error: OSError) -> Unavailable:
+    def report_failure(self, error: OSError) -> Unavailable:
         """Report a file that cannot be written to the operator, and return the error for the caller."""
         self._report(error)
         return _no_room(
@@ -208,7 +202,8 @@ class DiskStore:
 
 
 class DiskWriter:
-    """A file under a name of its own until it is whole. A SIGKILL leaves it to the next start, which removes it."""
+    """An image on its way into the store: a file under a name of its own until it is whole. A SIGKILL leaves it to the
+    next start, which removes it."""
 
     def __init__(self, store: DiskStore, directory: Path, id: str) -> None:
         self._store = store
@@ -219,16 +214,16 @@ class DiskWriter:
         self._descriptor = os.open(self._unfinished, os.O_WRONLY | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
 
     async def write(self, data: bytes) -> None:
+        """Raises Unavailable when the disk takes no more."""
         self._store.admit(len(data))
-        self._size += len(data)
-        written = 0
+        offset, self._size = self._size, self._size + len(data)
         try:
-            while written < len(data):
-                written += os.write(self._descriptor, memoryview(data)[written:])
+            write_all(self._descriptor, data, offset)
         except OSError as error:
-            raise self._store.write_failed(error) from error
+            raise self._store.report_failure(error) from error
 
     async def commit(self, media_type: str) -> StoredFile:
+        """End the image, and hold it until it is released. Raises Unavailable when it cannot be stored."""
         extension = EXTENSIONS.get(media_type, "bin")
         expires = self._store.end_of_life()
         file = StoredFile(self._id, extension, MEDIA_TYPES[extension], self._size, expires)
@@ -236,12 +231,13 @@ class DiskWriter:
             os.utime(self._descriptor, (expires, expires))
             self._unfinished.replace(self._directory / file.name)
         except OSError as error:
-            raise self._store.write_failed(error) from error
+            raise self._store.report_failure(error) from error
         self._close()
         self._store.add(file)
         return file
 
     def abort(self) -> None:
+        """Forget it. May be called at any time, and again; does nothing after `commit`."""
         if self._descriptor >= 0:
             self._close()
             self._unfinished.unlink(missing_ok=True)
@@ -249,11 +245,11 @@ class DiskWriter:
     def _close(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
-        self._store.forget(self._size)
+        self._store.writing -= self._size
 
 
 class DiskFile:
-    """An open file. It stays readable when its name is removed."""
+    """An open file. It stays readable when the store removes it. To be closed."""
 
     def __init__(self, file: StoredFile, descriptor: int) -> None:
         self.file = file
@@ -271,5 +267,5 @@ class DiskFile:
 
 def _no_room(reason: str) -> Unavailable:
     return Unavailable(
-        f"{reason} `response_format: b64_json` stores nothing.", code="no_room_for_files", retry_after=_RETRY_AFTER
+        f"{reason} `response_format: b64_json` stores nothing.", code="no_room_for_files", retry_after=30.0
     )

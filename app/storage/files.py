@@ -1,9 +1,8 @@
-"""Finished images that are handed out as URLs: the protocols of a store. Knows neither requests nor providers."""
+"""Images that are stored and handed out as URLs: their types, names and ends. Knows no request and no provider."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 # The types under which images are handed out. Anything else is plain bytes, so that no browser takes it for a page.
 EXTENSIONS = {
@@ -38,48 +37,3 @@ class StoredFile:
     @property
     def name(self) -> str:
         return f"{self.id}.{self.extension}"
-
-
-class Writer(Protocol):
-    """An image on its way into a store. The store shows nothing of it before `commit`."""
-
-    async def write(self, data: bytes) -> None:
-        """Raises Unavailable when the disk takes no more."""
-        ...
-
-    async def commit(self, media_type: str) -> StoredFile:
-        """End the image, and hold it until it is released. Raises Unavailable when it cannot be stored."""
-        ...
-
-    def abort(self) -> None:
-        """Forget it. May be called at any time, and again; does nothing after `commit`."""
-        ...
-
-
-class OpenFile(Protocol):
-    """A stored file that is open: it stays readable when the store removes it. To be closed."""
-
-    @property
-    def file(self) -> StoredFile: ...
-
-    def read(self, offset: int, length: int) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-class Store(Protocol):
-    def check_room(self) -> None:
-        """Check before a drawing. Raises Unavailable while held or unfinished files take all the room."""
-        ...
-
-    async def begin(self) -> Writer:
-        """Raises Unavailable when nothing can be written."""
-        ...
-
-    async def open(self, name: str) -> OpenFile | None:
-        """Return the file of that name; None if there is none, or none any more."""
-        ...
-
-    def release(self, file: StoredFile) -> None:
-        """Let the file make room for others. May be called again, and when the file is gone."""
-        ...

@@ -4,8 +4,6 @@ in memory; image data lies in memory or in a file. Knows nothing of runs."""
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,17 +11,14 @@ from typing import Protocol
 
 from app.errors import ApiError, Unavailable
 from app.events import Event, ImageData
+from app.images import Blob
+from app.storage.full_disk import no_space
 
 
-class Blobs(Protocol):
+class Blobs(Blob, Protocol):
     """The file that takes image data out of memory."""
 
-    @property
-    def size(self) -> int: ...
-
     def write(self, data: bytes) -> None: ...
-
-    def read(self, offset: int, length: int) -> bytes: ...
 
     def close(self) -> None: ...
 
@@ -78,7 +73,7 @@ class Recording:
         self._spool: Blobs | None = None
         self._disk_full = False  # nothing more goes to the file, which may end in half a piece
         self._log: list[Event | Span] = []
-        self._readers: list[asyncio.Future[None]] = []
+        self._change = asyncio.Event()  # set for a moment only, at each change
         self.in_memory = 0  # bytes of image data
         self.on_disk = 0
         self.ended = self.closed = False
@@ -101,8 +96,7 @@ class Recording:
                 self._log.append(span)
                 self._meter.disk += span.length
                 self.on_disk += span.length
-        if self._readers:
-            self._wake()
+        self._wake()
 
     def end(self, error: ApiError | None = None) -> None:
         """Only the first end counts."""
@@ -116,29 +110,26 @@ class Recording:
         then."""
         if self._spool is not None or self._disk_full or self.closed:
             return
+        spool = None
         try:
             spool = self._make_spool()
-            try:
-                log = [_write(event, spool) if type(event) is ImageData else event for event in self._log]
-            except OSError:
-                spool.close()
-                raise
+            log = [_write(event, spool) if type(event) is ImageData else event for event in self._log]
         except OSError:
             self._disk_full = True
+            if spool is not None:
+                spool.close()
             raise
         self._use_file(spool, log)
 
     def move(self, blobs: Blobs) -> None:
         """Use `blobs`, which holds all image data in its order and without gaps, also for readers under way. For a
         recording that has ended."""
-        offset, log = 0, list[Event | Span]()
-        for event in self._log:
-            if type(event) is ImageData or type(event) is Span:
+        offset, log = 0, self.log()
+        for index, event in enumerate(log):
+            if isinstance(event, ImageData | Span):
                 length = event.length if isinstance(event, Span) else len(event.base64)
-                log.append(Span(offset, length))
+                log[index] = Span(offset, length)
                 offset += length
-            else:
-                log.append(event)
         before = self._spool
         self._use_file(blobs, log)
         if before is not None:
@@ -151,11 +142,6 @@ class Recording:
     @property
     def length(self) -> int:
         return len(self._log)
-
-    @property
-    def waiting(self) -> int:
-        """The number of readers that wait for more."""
-        return len(self._readers)
 
     def at(self, index: int) -> Iterable[Event]:
         """Return one event; image data on disk in several small ones, so that a slow reader holds little."""
@@ -173,13 +159,7 @@ class Recording:
 
     async def changed(self) -> None:
         """Wait until an event is appended or the end is known."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._readers.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._readers:
-                self._readers.remove(waiter)
+        await self._change.wait()
 
     async def follow(self) -> AsyncGenerator[Event, None]:
         """Yield all events, and wait for those to come. Raises the ApiError that ended it."""
@@ -241,13 +221,11 @@ class Recording:
             with suppress(OSError):  # memory goes on as far as it may
                 self.spill()
             if self._disk_full and self._meter.memory > self._meter.memory_limit:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise no_space()
 
     def _wake(self) -> None:
-        readers, self._readers = self._readers, []
-        for reader in readers:
-            if not reader.done():
-                reader.set_result(None)
+        self._change.set()
+        self._change.clear()
 
 
 def _write(event: ImageData, spool: Blobs) -> Span:

@@ -9,8 +9,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import IO, Self
+from typing import IO
 
 Bytes = bytes | bytearray | memoryview
 
@@ -112,62 +113,19 @@ class Budget:
             return BudgetSnapshot(self.disk, self.memory)
 
 
-class Share:
-    """The part of the budget that one request takes, until it is closed."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self._disk = self._memory = 0
-
-    def hold(self, count: int) -> bool:
-        """Take memory for bytes that cannot go to disk; False if there is none left."""
-        return self._take(0, count, self._budget.memory_bytes)
-
-    def hold_for_now(self, count: int) -> bool:
-        """Take memory for bytes that may go to disk; False if half of all is taken: the rest is for those that
-        cannot."""
-        return self._take(0, count, self._budget.memory_bytes // 2)
-
-    def store(self, count: int, moved: int = 0) -> None:
-        """Take room on disk for `count` bytes more, and for `moved` that leave memory. Raises OSError."""
-        if not self._take(count + moved, -moved, 0):
-            raise OSError(errno.EDQUOT, "the uploads under way take all of 'server.max_uploads_mb'")
-
-    @property
-    def left(self) -> int:
-        """The bytes on disk that all uploads have left."""
-        return self._budget.disk_bytes - self._budget.disk
-
-    def close(self) -> None:
-        """Give everything back. May be called again."""
-        if self._disk or self._memory:
-            self._take(-self._disk, -self._memory, 0)
-
-    def _take(self, disk: int, memory: int, memory_bytes: int) -> bool:
-        taken = self._budget.take(disk, memory, memory_bytes)
-        if taken:
-            self._disk += disk
-            self._memory += memory
-        return taken
-
-
 class Spool:
     """A Blob that grows at its end. Read from any thread, once nothing is written any more."""
 
-    def __init__(self, memory_bytes: int, files: Files | None = None, share: Share | None = None) -> None:
-        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`; all of it counts against `share`."""
-        self._share = share
+    def __init__(self, memory_bytes: int, files: Files | None = None, uploads: Uploads | None = None) -> None:
+        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`; all of it counts among `uploads`."""
+        self._uploads = uploads
         self._memory = bytearray()
         self._memory_bytes = memory_bytes
         self._files = files or Files()
         self._file: IO[bytes] | None = None
         self._descriptor = -1
-        self._size = 0
         self._closed = False
-
-    @property
-    def size(self) -> int:
-        return self._size
+        self.size = 0
 
     @property
     def on_disk(self) -> bool:
@@ -177,27 +135,27 @@ class Spool:
         """Append. Raises OSError when the disk is full or the budget used up, ValueError when closed."""
         if self._closed:
             raise ValueError("the spool is closed")
-        length, share = len(data), self._share
-        short = self._file is None and self._size + length <= self._memory_bytes
-        if short and (share is None or share.hold_for_now(length)):
+        length, uploads = len(data), self._uploads
+        short = self._file is None and self.size + length <= self._memory_bytes
+        if short and (uploads is None or uploads.hold_for_now(length)):
             self._memory += data
         else:
-            if share is not None:
-                share.store(length, len(self._memory))
+            if uploads is not None:
+                uploads.store(length, len(self._memory))
             try:
                 if self._file is None:
                     self._spill()
-                _write_all(self._descriptor, data, self._size)
+                write_all(self._descriptor, data, self.size)
             except OSError as error:
                 self._files.report(error)
                 raise
-        self._size += length
+        self.size += length
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`, fewer at the end. Raises ValueError when closed."""
         if self._closed:
             raise ValueError("the spool is closed")
-        length = max(0, min(length, self._size - offset))  # the file may hold bytes of an earlier user
+        length = max(0, min(length, self.size - offset))  # the file may hold bytes of an earlier user
         if self._file is None:
             data = bytes(memoryview(self._memory)[offset : offset + length])
         else:
@@ -211,43 +169,70 @@ class Spool:
         self._closed = True
         self._memory = bytearray()
         if self._file is not None:
-            self._files.give_back(self._file, self._size)
+            self._files.give_back(self._file, self.size)
             self._file = None
 
     def _spill(self) -> None:
         self._file = self._files.take()
         self._descriptor = self._file.fileno()
-        _write_all(self._descriptor, self._memory, 0)
+        write_all(self._descriptor, self._memory, 0)
         self._memory = bytearray()
 
 
-class Uploads:
-    """The spools of one request, and its share of the budget. The end of the `with` block closes them all."""
+class Uploads(AbstractContextManager["Uploads"]):
+    """The spools of one request, and the part of the budget that it takes. The `with` block gives back all."""
 
     def __init__(self, files: Files | None = None, budget: Budget | None = None) -> None:
-        self.share = Share(budget or Budget())
         self._files = files or Files()
+        self._budget = budget or Budget()
+        self._disk = self._memory = 0
         self._spools: list[Spool] = []
 
     def spool(self, memory_bytes: int) -> Spool:
-        spool = Spool(memory_bytes, self._files, self.share)
+        spool = Spool(memory_bytes, self._files, self)
         self._spools.append(spool)
         return spool
 
+    def hold(self, count: int) -> bool:
+        """Take memory for bytes that cannot go to disk; False if there is none left."""
+        return self._take(0, count, self._budget.memory_bytes)
+
+    def hold_for_now(self, count: int) -> bool:
+        """Take memory for bytes that may go to disk; False if half of all is taken: the rest is for those that
+        cannot."""
+        return self._take(0, count, self._budget.memory_bytes // 2)
+
+    def store(self, count: int, moved: int) -> None:
+        """Take room on disk for `count` bytes more, and for `moved` that leave memory. Raises OSError."""
+        if not self._take(count + moved, -moved, 0):
+            raise OSError(errno.EDQUOT, "the uploads under way take all of 'server.max_uploads_mb'")
+
+    @property
+    def left(self) -> int:
+        """The bytes on disk that all uploads have left."""
+        return self._budget.disk_bytes - self._budget.disk
+
     def close(self) -> None:
+        """Give everything back. May be called again."""
         while self._spools:
             self._spools.pop().close()
-        self.share.close()
-
-    def __enter__(self) -> Self:
-        return self
+        if self._disk or self._memory:
+            self._take(-self._disk, -self._memory, 0)
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _take(self, disk: int, memory: int, memory_bytes: int) -> bool:
+        taken = self._budget.take(disk, memory, memory_bytes)
+        if taken:
+            self._disk += disk
+            self._memory += memory
+        return taken
 
-def _write_all(descriptor: int, data: Bytes, offset: int) -> None:
-    written = os.pwrite(descriptor, data, offset)
-    while written < len(data):
-        with memoryview(data) as view:
+
+def write_all(descriptor: int, data: Bytes, offset: int) -> None:
+    """Write to a file from `offset`. Raises OSError."""
+    written = 0
+    with memoryview(data) as view:
+        while written < len(data):
             written += os.pwrite(descriptor, view[written:], offset + written)

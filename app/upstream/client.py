@@ -8,6 +8,7 @@ import errno
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -35,23 +36,22 @@ class UpstreamAnswer:
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
-        self.head = ResponseHead(response.status_code, _plain(response.headers.raw))
+        self.head = ResponseHead(response.status_code, _plain(response.headers))
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Raises UpstreamError when the connection fails or falls silent."""
         encoding = self.head.headers.get("content-encoding", "identity").strip().lower()
+        stream: AsyncIterator[bytes] = self._response.stream  # type: ignore[assignment]
+        if encoding not in ("identity", ""):
+            stream = _inflate(stream, encoding)
         try:
-            if encoding in ("identity", ""):
-                async for piece in self._response.stream:  # type: ignore[union-attr]
-                    yield piece
-            else:
-                async for piece in _inflated(self._response.stream, encoding):  # type: ignore[arg-type]
-                    yield piece
+            async for piece in stream:
+                yield piece
         except httpx.HTTPError as error:
             raise _failure(error, "in the middle of the answer") from error
 
     async def text(self) -> bytes:
-        """The first 64 KiB of the body; what could be read of it in a few seconds, or until the connection fails."""
+        """Return the first 64 KiB of the body; less if a few seconds pass or the connection fails."""
         body = bytearray()
         try:
             async with asyncio.timeout(ERROR_SECONDS), aclosing(self.pieces()) as pieces:
@@ -78,7 +78,7 @@ class Upstream:
         UNCERTAIN if it may have arrived; Unavailable if the gateway has no descriptor left, so that nothing left."""
         try:
             url = await _url(request.target, deployment.provider)
-            sent = _rendered(request, url, deployment.provider, timeouts or deployment.profile.timeout)
+            sent = _render(request, url, deployment.provider, timeouts or deployment.profile.timeout)
             response = await self._transport.handle_async_request(sent)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             if any(isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTORS for cause in _causes(error)):
@@ -90,18 +90,15 @@ class Upstream:
             await response.stream.aclose()  # type: ignore[union-attr]
 
 
-def _plain(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in raw:
-        key, text = name.lower().decode("latin-1"), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    if "retry-after" in headers:  # it may be a date: whoever reads it knows no clock
+def _plain(response_headers: httpx.Headers) -> dict[str, str]:
+    headers = dict(httpx.Headers(response_headers, "latin-1").items())
+    if "retry-after" in headers:  # it may be a date, and its readers know no clock
         headers.setdefault("date", formatdate(usegmt=True))
     return headers
 
 
 async def _url(target: str, provider: Provider) -> httpx.URL:
-    """Raises UpstreamError for an address that an answer named and that is not the provider's own."""
+    """Raises UpstreamError for an address from an answer that is not the provider's own."""
     if not target or target.startswith("/"):
         return _address(provider.base_url + target)
     address = await own_address(target, provider.base_url)
@@ -111,7 +108,7 @@ async def _url(target: str, provider: Provider) -> httpx.URL:
     return httpx.URL(str(address))
 
 
-def _rendered(request: UpstreamRequest, url: httpx.URL, provider: Provider, timeout: Timeouts) -> httpx.Request:
+def _render(request: UpstreamRequest, url: httpx.URL, provider: Provider, timeout: Timeouts) -> httpx.Request:
     length = sum(map(_length, request.body))
     text = request.body[0] if len(request.body) == 1 else b"" if not request.body else None
     return httpx.Request(
@@ -124,20 +121,13 @@ def _rendered(request: UpstreamRequest, url: httpx.URL, provider: Provider, time
         },
         # As a stream nothing is added to the headers, and nothing looked for in them.
         stream=httpx.ByteStream(text) if isinstance(text, bytes) else _Rendering(request.body),
-        extensions={
-            "timeout": {
-                "connect": timeout.connect,
-                "read": timeout.read,
-                "total": timeout.total,
-                "first_byte": timeout.first_byte,
-            }
-        },
+        extensions={"timeout": asdict(timeout)},
     )
 
 
 @lru_cache(maxsize=256)
 def _address(url: str) -> httpx.URL:
-    """Parsing costs more than the rest of a small request's head, and there are few addresses."""
+    """Parse an address once: it costs more than the rest of a small request's head, and there are few."""
     return httpx.URL(url)
 
 
@@ -161,7 +151,7 @@ def _length(ingredient: Ingredient) -> int:
 
 
 class _Rendering(httpx.AsyncByteStream):
-    """The recipe in pieces. Reading a piece of a file that was just written does not leave the page cache, so it is
+    """A body in pieces. Reading a piece of a file that was just written does not leave the page cache, so it is
     not worth a thread."""
 
     def __init__(self, body: Iterable[Ingredient]) -> None:
@@ -179,8 +169,9 @@ class _Rendering(httpx.AsyncByteStream):
                     yield ingredient.read(offset, PIECE)
 
 
-async def _inflated(stream: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
-    """Some hosts compress although they were asked not to. Inflated in bounded pieces, so that a bomb cannot grow."""
+async def _inflate(stream: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
+    """Yield the inflated bytes in bounded pieces, so that a bomb cannot grow. Some hosts compress although they were
+    asked not to. Raises UpstreamError."""
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise UpstreamError(Failure.UNCERTAIN, f"the answer's Content-Encoding is {encoding!r}, which nobody asked for")
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)

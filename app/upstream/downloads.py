@@ -47,7 +47,7 @@ class Caps:
     total: float = 120.0
 
 
-class Fetcher:
+class Fetcher(contextlib.AbstractAsyncContextManager["Fetcher"]):
     """Downloads images. To be closed. `resolver` looks up the hosts that must be public; `sleep` waits seconds."""
 
     def __init__(
@@ -73,9 +73,6 @@ class Fetcher:
     async def aclose(self) -> None:
         await self._unchecked.aclose()
         await self._checked.aclose()
-
-    async def __aenter__(self) -> Fetcher:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 async def own_address(text: str, base_url: str) -> URL | None:
-    """The address that an answer names, if it is its provider's own: same scheme, host and port as `base_url`, or https
-    at a host of the same registrable domain (`bfl.ai`, `example.co.uk`). None for any other."""
+    """Return the address that an answer names if it is its provider's own: same scheme, host and port as `base_url`, or
+    https at a host of the same registrable domain (`bfl.ai`, `example.co.uk`). None for any other."""
     try:
         address, home = parse_url(text), parse_url(base_url)
     except FetchError:
@@ -32,14 +32,14 @@ async def own_address(text: str, base_url: str) -> URL | None:
 
 
 def registrable_domain(host: str) -> str:
-    """The part of a host's name that its owner registered, `bfl.ai` of `api.eu1.bfl.ai`; empty for IP addresses and
-    private names. A customer's name at a hosting company counts as registered, so that neighbours are strangers."""
+    """Return the part of a host's name that its owner registered, `bfl.ai` of `api.eu1.bfl.ai`; an empty text for IP
+    addresses and private names. A customer's name at a host counts as registered: neighbours are strangers."""
     return _suffixes()(host).top_domain_under_public_suffix
 
 
 @cache
 def _suffixes() -> TLDExtract:
-    """The list that comes with the package: nothing is downloaded, and nothing written."""
+    """Read the list that comes with the package: nothing is downloaded, and nothing written."""
     from tldextract import TLDExtract  # 70 ms, and only providers that name addresses need it
 
     return TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)

@@ -30,6 +30,6 @@ def test_under_another_server_there_is_no_connection() -> None:
 def test_only_a_client_that_cannot_see_a_cut_answer_has_its_connection_reset(
     version: str, closing: bool, is_reset: bool
 ) -> None:
-    found = Mock(closing=closing)
+    found = Mock(is_closing=closing)
     api.break_off({"http_version": version, "extensions": {api.EXTENSION: found}})
     assert found.reset.called is is_reset

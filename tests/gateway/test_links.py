@@ -151,11 +151,11 @@ async def test_a_reader_that_leaves_in_the_middle_leaves_no_file_but_the_whole_o
 async def test_a_disk_without_room_is_an_error_and_closes_the_source(
     store: DiskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int, data: bytes) -> int:
+    def full(descriptor: int, data: bytes, offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", full)
+        patched.setattr(os, "pwrite", full)
         with pytest.raises(ApiError) as refused:
             await collected(store, [SERVED, *image(0, PNG), Done()])
     assert (refused.value.status, refused.value.code) == (503, "no_room_for_files")

@@ -152,7 +152,7 @@ async def test_the_last_descriptors_are_kept_for_files_and_providers(
     """Half of those are for callers who are told so: each holds one for a moment."""
     gateway = await start(serving(sandbox))
     monkeypatch.setattr(protocol, "count_descriptors", lambda _: (left, 64))
-    monkeypatch.setattr(protocol, "TELLING_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.05)
     answer = await everything(gateway.port, LAST)
     if left > 64:
         assert b" 200 OK" in answer

@@ -356,7 +356,7 @@ async def test_a_caller_of_http_1_1_still_gets_chunks(start: Start, upstream: Sc
 
 @pytest.fixture(autouse=True)
 def telling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.server.protocol.TELLING_SECONDS", 0.1)
+    monkeypatch.setattr("app.server.protocol.LINGER_SECONDS", 0.1)
 
 
 def assert_refused(reply: Reply, status: int, code: str) -> None:

@@ -10,7 +10,7 @@ from app.server.chunks import Chunks
 def test_a_body_in_chunks_ends_with_the_line_of_a_size_of_nothing(body: bytes, step: int) -> None:
     stream, chunks, at = body + b"\r\n\r\n3\r\nabc\r\n", Chunks(), 0
     while not chunks.is_over:
-        end = chunks.end(stream[: at + step], at)
+        end = chunks.find_end(stream[: at + step], at)
         assert at <= end <= at + step
         at = end if chunks.is_over else at + step
     assert len(body) <= at <= len(body) + 1  # the line's own end may have been cut in two
@@ -19,5 +19,5 @@ def test_a_body_in_chunks_ends_with_the_line_of_a_size_of_nothing(body: bytes, s
 @pytest.mark.parametrize("line", [b"zz", b"", b"-5", b"0x5g", b";a"])
 def test_what_is_no_size_is_left_to_the_parser(line: bytes) -> None:
     chunks = Chunks()
-    assert chunks.end(line + b"\r\nabc", 0) == len(line)
+    assert chunks.find_end(line + b"\r\nabc", 0) == len(line)
     assert chunks.is_over

@@ -68,7 +68,7 @@ async def test_an_answer_that_was_broken_off_has_not_arrived() -> None:
         found = connection(scope)
         await answer(send, bytes(20 * MEGABYTE))
         asyncio.get_running_loop().call_later(0.1, found.abort)
-        seen.append(await found.flushed())
+        seen.append(await found.flush())
 
     async with serving(application) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
@@ -92,8 +92,8 @@ async def test_who_leaves_in_the_moment_of_the_answer_may_not_have_had_it(reset:
         busy.set()
         time.sleep(0.2)
         await answer(send, b"x" * 500)
-        seen.append(await found.flushed())
-        found.when_broken(lambda: seen.append("broken"))
+        seen.append(await found.flush())
+        found.on_broken(lambda: seen.append("broken"))
 
     def leave(port: int) -> None:
         with socket.create_connection(("127.0.0.1", port)) as opened:
@@ -118,8 +118,8 @@ async def test_who_takes_all_of_it_has_had_it() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         found = connection(scope)
         await answer(send, bytes(5 * MEGABYTE))
-        seen.append(await found.flushed())
-        found.when_broken(lambda: seen.append("broken"))
+        seen.append(await found.flush())
+        found.on_broken(lambda: seen.append("broken"))
 
     async with serving(application) as port:
         for closing in (b"", b"connection: close\r\n"):

@@ -35,7 +35,7 @@ class Wire(asyncio.WriteTransport):
 
 def corked() -> tuple[Cork, Wire]:
     wire = Wire()
-    return Cork(wire, asyncio.get_running_loop()), wire
+    return Cork(wire, asyncio.get_running_loop(), wire.close), wire
 
 
 async def test_what_one_round_writes_goes_out_together_at_its_end() -> None:

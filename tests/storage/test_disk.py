@@ -404,11 +404,11 @@ async def test_a_full_disk_is_reported(disk: Disk, monkeypatch: pytest.MonkeyPat
     store = disk.store()
     writer = await store.begin()
 
-    def full(descriptor: int, data: bytes) -> int:
+    def full(descriptor: int, data: bytes, offset: int) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", full)
+        patched.setattr(os, "pwrite", full)
         with pytest.raises(Unavailable, match="No space left on device"):
             await writer.write(b"x")
     writer.abort()

@@ -50,7 +50,7 @@ def test_all_uploads_together_take_no_more_of_the_disk_than_their_budget() -> No
             other.write(b"z")
         first.close()
         other.write(b"z" * 60)
-        assert (budget.disk, second.share.left) == (100, 0)
+        assert (budget.disk, second.left) == (100, 0)
     assert (budget.disk, budget.memory) == (0, 0)
 
 
@@ -63,8 +63,8 @@ def test_small_pictures_go_to_disk_when_they_take_half_of_the_memory() -> None:
             spool.write(b"y" * 10)
         assert [spool.on_disk for spool in spools] == [False, False, True, True]
         assert (budget.disk, budget.memory) == (40, 40)
-        assert uploads.share.hold(60)
-        assert not uploads.share.hold(1)
+        assert uploads.hold(60)
+        assert not uploads.hold(1)
         assert all(spool.read(5, 10) == b"xxxxxyyyyy" for spool in spools)
 
 

@@ -60,7 +60,7 @@ class Body:
         self._limit = limits.request_bytes
         self._rate = limits.rate
         self._patience = Patience(LONGEST_SECONDS, limits.rate, time.monotonic)
-        self._share = (uploads or Uploads()).share
+        self._uploads = uploads or Uploads()
         self._text = 0  # bytes that stay in memory
         self._receive = receive
         self._scope = scope
@@ -101,7 +101,7 @@ class Body:
         self._text += count
         if self._text > TEXT_BYTES:
             raise text_too_large()
-        if not self._share.hold(count):
+        if not self._uploads.hold(count):
             raise no_room("the text of the request", "the requests under way take all of the memory for it")
 
     def __aiter__(self) -> Self:
@@ -137,7 +137,7 @@ class Body:
             return
         if len(length) > 18 or int(length) > self._limit:
             raise self._too_large()
-        if int(length) > TEXT_BYTES and int(length) > self._share.left:  # text takes no room on disk
+        if int(length) > TEXT_BYTES and int(length) > self._uploads.left:  # text takes no room on disk
             raise no_room("the request", "the uploads under way take too much of 'server.max_uploads_mb'")
 
     def _refuse_encoding(self, encoding: str) -> None:

@@ -120,7 +120,7 @@ class Answer:
         """Send the last piece and return when the socket has taken all. Raises ClientGone if it did not."""
         await self.body(text, more=False)
         self._sending_since = time.perf_counter()
-        whole = self._connection is None or await self._connection.flushed()
+        whole = self._connection is None or await self._connection.flush()
         self._sending_since = None
         if not whole:
             raise ClientGone
@@ -128,7 +128,7 @@ class Answer:
     @property
     def lost(self) -> bool:
         """True if the connection is known to be broken."""
-        return self._connection is not None and self._connection.closing
+        return self._connection is not None and self._connection.is_closing
 
     def note(self, event: Event) -> None:
         if type(event) is Served:
