@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ def shortened(text: str, longest: int = 64) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
+@dataclass(eq=False, repr=False)
 class ApiError(Exception):
     """A failure as callers see it. `should_retry` and `retry_after` (seconds) become the headers that the SDKs obey.
 
@@ -38,36 +39,25 @@ class ApiError(Exception):
     not lost.
     """
 
-    status = 500
-    type = "server_error"
+    message: str
+    _: KW_ONLY
+    param: str | None = None
+    code: str | None = None
+    status: int = 0  # 0: that of the class
+    type: str = ""  # "": that of the class
+    should_retry: bool | None = None
+    retry_after: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    perhaps_paid: bool = False  # a drawing may have been made: asking again may pay again
+    headers: Mapping[str, str] = field(default_factory=dict)
+    attempts: int = 0  # requests that were sent to providers
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        status: int | None = None,
-        type: str | None = None,
-        should_retry: bool | None = None,
-        retry_after: float | None = None,
-        details: Mapping[str, Any] | None = None,
-        perhaps_paid: bool = False,
-        headers: Mapping[str, str] | None = None,
-        attempts: int = 0,
-    ) -> None:
-        self.message = shortened(message, LONGEST_MESSAGE)
+    def __post_init__(self) -> None:
+        self.message = shortened(self.message, LONGEST_MESSAGE)
         super().__init__(self.message)
-        self.param = None if param is None else shortened(param, LONGEST_PARAM)
-        self.code = code
-        self.status = status or self.status
-        self.type = type or self.type
-        self.should_retry = should_retry
-        self.retry_after = retry_after
-        self.details = details or {}
-        self.headers = headers or {}
-        self.attempts = attempts  # requests that were sent to providers
-        self.perhaps_paid = perhaps_paid  # a drawing may have been made: asking again may pay again
+        self.param = None if self.param is None else shortened(self.param, LONGEST_PARAM)
+        self.status = self.status or self.__class__.status or 500
+        self.type = self.type or self.__class__.type or "server_error"
 
     def paid(self) -> Self:
         """Mark that a drawing may have been paid for: an SDK must not repeat the request."""

@@ -126,7 +126,7 @@ def _add_errors(app: FastAPI) -> None:
             )
         if error.status_code == 405:
             message = f"{request.method} is not allowed at {path}. Use {allowed or 'another method'}."
-            headers = {"allow": allowed} if allowed else None
+            headers = {"allow": allowed} if allowed else {}
             raise ApiError(message, status=405, type=kind, code="method_not_allowed", headers=headers)
         raise ApiError(str(error.detail), status=error.status_code, type=kind)
 

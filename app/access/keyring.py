@@ -8,9 +8,9 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
 from app.errors import Unauthenticated
+from app.images import ResponseFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Key:
     models: tuple[str, ...] = ()
     requests_per_minute: int | None = None
     max_concurrency: int | None = None
-    default_response_format: Literal["b64_json", "url"] | None = None
+    default_response_format: ResponseFormat | None = None
 
     def may_use(self, *names: str) -> bool:
         """True if one of a model's names is on the key's list."""
@@ -50,16 +50,14 @@ class Keyring:
                 "Authorization header: 'Authorization: Bearer YOUR_KEY'."
             )
         digest = hashlib.sha256(secret.encode()).digest()
-        found = None
-        for key in self._keys:  # compare with all of them, so that the time taken does not tell which one it was
-            if hmac.compare_digest(key.sha256, digest):
-                found = key
-        if found is None:
+        # Compare with all of them, so that the time taken does not tell which one it was.
+        found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
+        if not found:
             raise Unauthenticated(
                 f"Incorrect API key provided: {_hint(secret)}. Ask the gateway's operator for a key.",
                 code="invalid_api_key",
             )
-        return found
+        return found[-1]
 
 
 def _hint(secret: str) -> str:

@@ -24,13 +24,12 @@ class Rate:
         self._full_at = 0.0  # when the whole burst is there again
 
     def wait(self, per_minute: int, now: float) -> float:
-        """Seconds until one more request is within the limit; 0 if it is now."""
+        """Return the seconds until one more request is within the limit; 0 if it is now."""
         burst = 60.0 - 60.0 / per_minute  # seconds by which a request may be ahead of its time
         seconds = max(self._full_at, now) - now - burst
         return seconds if seconds > 1e-9 else 0.0
 
     def count(self, per_minute: int, now: float) -> None:
-        """Count one request."""
         self._full_at = max(self._full_at, now) + 60.0 / per_minute
 
 
@@ -91,7 +90,7 @@ class Limits:
             used.reading -= 1
 
     def snapshot(self) -> Mapping[str, KeyUsage]:
-        """The usage of each key that has been used, by its name."""
+        """Return the usage of each key that has been used, by its name."""
         return {name: KeyUsage(used.running, used.reading) for name, used in self._used.items()}
 
 

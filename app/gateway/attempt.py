@@ -20,7 +20,8 @@ cancellation or a bug, and in any task:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import TracebackType
@@ -152,20 +153,14 @@ class Attempt:
         return Outcome.REFUSED if error.failure is Failure.REFUSED else Outcome.FAILED
 
 
-@dataclass(slots=True)
-class AttemptAccount:
-    """The attempts for one image, or for a few that are drawn together. A context manager: an ApiError that ends the
-    block, be it a full queue, tells how many were made and whether one of them may have been paid for."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, ApiError):
-            error.attempts = len(self.attempts)
-            if any(attempt.outcome is Outcome.UNCERTAIN for attempt in self.attempts):
-                error.paid()
+@contextmanager
+def account_for(attempts: Sequence[Attempt]) -> Iterator[None]:
+    """Note in an ApiError that ends the block, be it a full queue, how many attempts for the image (or for a few that
+    are drawn together) were made, and whether one of them may have been paid for."""
+    try:
+        yield
+    except ApiError as error:
+        error.attempts = len(attempts)
+        if any(attempt.outcome is Outcome.UNCERTAIN for attempt in attempts):
+            error.paid()
+        raise

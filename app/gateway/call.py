@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from app.access.keyring import Key
 from app.gateway.fanout import FinishedImages
 from app.gateway.inputs import Preparation
-from app.images import ImageRequest
+from app.images import ImageRequest, ResponseFormat
 from app.storage.spool import Uploads
 
 
@@ -36,7 +36,7 @@ class Call:
     preparation: Preparation | None = None  # of the pictures that were sent; None: there is nothing to prepare
     base_url: str | None = None  # by which this caller reaches the gateway, for links; None: it wants none
     drawn: FinishedImages = field(default_factory=FinishedImages)
-    result: Literal["b64_json", "url"] = "b64_json"  # in which form the images leave
+    result: ResponseFormat = "b64_json"  # in which form the images leave
     files: ExitStack = field(default_factory=ExitStack)  # holds what its links lead to, until the answer has arrived
     announce: Callable[[], Awaitable[None]] | None = None  # to be awaited before anything is sent; None: needless
     remember: Callable[[SubmittedJob], Awaitable[None]] | None = None  # awaited after each submit; None: needless

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pybase64
 
@@ -57,18 +57,18 @@ async def reformat(
                 yield event
 
 
+@dataclass(slots=True, eq=False)
 class _ReformattedImage:
     """One image: passed on as it comes, or collected in a spool and converted."""
 
-    def __init__(self, workers: Workers, wanted: Wanted, key: str, recompress: bool) -> None:
-        self._workers = workers
-        self._wanted = wanted
-        self._key = key
-        self._recompress = recompress
-        self._begun: bytearray | None = bytearray()  # of the text, until it tells what the image is
-        self._base64 = Base64Carry()
-        self._source: WorkFile | None = None
-        self._target: WorkFile | None = None
+    workers: Workers
+    wanted: Wanted
+    key: str
+    recompress: bool
+    _begun: bytearray | None = field(default_factory=bytearray)  # of the text, until it tells what the image is
+    _base64: Base64Carry = field(default_factory=Base64Carry)
+    _source: WorkFile | None = None
+    _target: WorkFile | None = None
 
     def take(self, text: bytes) -> bytes:
         """Return the text that is to be passed on at once: none while the image is collected."""
@@ -79,8 +79,8 @@ class _ReformattedImage:
                     return b""
                 text = bytes(self._begun)
             self._begun = None
-            if self._recompress or media_type(_decode(text[:_TELLS])) != f"image/{self._wanted.format}":
-                self._source = self._workers.spool()
+            if self.recompress or media_type(_decode(text[:_TELLS])) != f"image/{self.wanted.format}":
+                self._source = self.workers.spool()
         if self._source is None:
             return text
         try:
@@ -100,15 +100,15 @@ class _ReformattedImage:
             return None
         if self._base64.is_cut:
             raise _unconvertible("its base64 ends in the middle of a group")
-        self._target = self._workers.spool()
-        order = Redraw(self._wanted.format, self._wanted.compression, read_header(self._source).orientation)
+        self._target = self.workers.spool()
+        order = Redraw(self.wanted.format, self.wanted.compression, read_header(self._source).orientation)
         try:
-            size = await self._workers.redraw(self._source, self._target, order, key=self._key, paid=True)
+            size = await self.workers.redraw(self._source, self._target, order, key=self.key, paid=True)
         except Undrawable as error:
             raise _unconvertible(str(error)) from error
         except Unavailable as error:  # without its time to try again: the drawing has cost money
             raise Unavailable(error.message, code=error.code).paid() from error
-        return self._target, {"output_format": self._wanted.format, "size": str(size)}
+        return self._target, {"output_format": self.wanted.format, "size": str(size)}
 
     def close(self) -> None:
         for spool in (self._source, self._target):

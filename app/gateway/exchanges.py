@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
@@ -58,14 +58,14 @@ class Fetcher(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class Exchanges:
-    """`sleep` waits seconds."""
+    """`sleep` waits seconds. `turn` is for answers that are slow to read."""
 
-    def __init__(self, sender: Sender, fetcher: Fetcher, sleep: Callable[[float], Awaitable[None]]) -> None:
-        self._sender = sender
-        self._fetcher = fetcher
-        self._sleep = sleep
-        self._turn = asyncio.Lock()
+    sender: Sender
+    fetcher: Fetcher
+    sleep: Callable[[float], Awaitable[None]]
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def draw(self, attempt: Attempt, exchange: Exchange, *, keeps_links: bool) -> AsyncGenerator[Event, None]:
         """The events of all answers as one stream. Raises UpstreamError, and Unavailable if nothing could be sent.
@@ -80,36 +80,38 @@ class Exchanges:
         while True:
             following: Exchange | None = None
             failure: UpstreamError | None = None
-            has_told = False  # an event of this exchange
+            has_passed = False  # an event of this exchange
             attempt.exchanges += 1
             try:
                 async with (
-                    self._sender.send(exchange.request, deployment, timeouts) as answer,
-                    aclosing(DecodedAnswer(answer, exchange, deployment.provider, self._turn)) as decoded,
+                    self.sender.send(exchange.request, deployment, timeouts) as answer,
+                    aclosing(DecodedAnswer(answer, exchange, deployment.provider, self.turn)) as decoded,
                 ):
                     while (events := await decoded.read()) is not None:
                         for event in inspect(events):
                             if isinstance(event, Exchange):
                                 following = event
-                            elif type(event) is ImageLink:
-                                has_told = True
-                                linked = self._linked(event, inspect, deployment, keeps_links=keeps_links)
+                                continue
+                            has_passed = True
+                            if type(event) is ImageLink:
+                                linked = self._follow_link(event, inspect, deployment, keeps_links=keeps_links)
                                 async with aclosing(linked) as image:
                                     async for part in image:
                                         yield part
                             else:
-                                has_told = True
                                 yield event
             except (UpstreamError, Unavailable) as error:
                 if isinstance(error, UpstreamError):
                     error.message = without_secrets(error.message, deployment.provider)
+                    failure = error.alone()
+                else:  # the gateway's own
+                    failure = UpstreamError(Failure.NOT_SENT, error.message)
                 if is_first:
-                    attempt.exchanges -= _left_nothing(error)
+                    attempt.exchanges -= failure.failure is Failure.NOT_SENT
                     raise
-                failure = _later_failure(error)
                 if failure.is_final:
                     raise
-                if has_told or not exchange.is_repeatable or failure.failure not in _PASSING:
+                if has_passed or not exchange.is_repeatable or failure.failure not in _PASSING:
                     raise replace(failure, failure=Failure.UNCERTAIN) from error
             if failure is not None:
                 following, failures = replace(exchange, after=_pause(failure, failures)), failures + 1
@@ -123,15 +125,15 @@ class Exchanges:
             is_first, exchange = False, following
             timeouts = await self._wait(attempt, exchange, failure)
 
-    async def _linked(
+    async def _follow_link(
         self, link: ImageLink, inspect: Inspector, deployment: Deployment, *, keeps_links: bool
     ) -> AsyncGenerator[Event, None]:
-        """The image behind a link, as if it had been in the answer; or the link, as a full address."""
+        """Yield the image behind a link, as if it had been in the answer; or the link, as a full address."""
         base_url = deployment.provider.base_url
         if keeps_links:
             yield ImageLink(join_url(link.url, base_url))
             return
-        async with aclosing(self._fetcher.as_base64(link.url, base_url)) as pieces:
+        async with aclosing(self.fetcher.as_base64(link.url, base_url)) as pieces:
             async for piece in pieces:
                 for event in inspect((ImageData(piece),)):
                     yield event
@@ -146,7 +148,7 @@ class Exchanges:
             message = f"the job had not ended after {timeouts.total:g} s{last}"
             raise UpstreamError(Failure.UNCERTAIN, message, timed_out=True) from failure
         if exchange.after:
-            await self._sleep(exchange.after)
+            await self.sleep(exchange.after)
         if exchange.is_repeatable:
             return Timeouts(timeouts.connect, min(timeouts.read, SHORT_READ), left)
         return replace(timeouts, total=left)
@@ -233,23 +235,13 @@ async def _let_end(pieces: AsyncGenerator[bytes, None]) -> None:
                 pass
 
 
-def _left_nothing(error: UpstreamError | Unavailable) -> bool:
-    """True if the request that failed so was not sent."""
-    return isinstance(error, Unavailable) or error.failure is Failure.NOT_SENT
-
-
-def _later_failure(error: UpstreamError | Unavailable) -> UpstreamError:
-    """The failure of an exchange after the first, of which the gateway's own is one."""
-    return error.alone() if isinstance(error, UpstreamError) else UpstreamError(Failure.NOT_SENT, error.message)
-
-
 def _pause(failure: UpstreamError, failures: int) -> float:
-    """Seconds before an exchange that failed, after `failures` others in a row, is made again."""
+    """Return the seconds before an exchange that failed, after `failures` others in a row, is made again."""
     return max(PAUSES[min(failures, len(PAUSES) - 1)], min(failure.retry_after or 0.0, LONGEST_PAUSE))
 
 
 def join_url(url: str, base_url: str) -> str:
-    """`url`, read at `base_url` if it is no full address. One that cannot be read is left as it is."""
+    """Return `url`, read at `base_url` if it is no full address. One that cannot be read stays as it is."""
     try:
         return url if urlsplit(url).scheme else urljoin(base_url, url)
     except ValueError:

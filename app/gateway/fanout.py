@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,13 +120,13 @@ async def draw_together(
     and partial images with them. `at_once` parts are drawn side by side: more would only wait in a queue, whose time
     may be up when the first are paid for.
     """
-    earlier = list(drawn.recordings.values())
-    async with _Parts(n, at_a_time, draw, new, drawn, asyncio.Semaphore(at_once)).drawing() as (landed, work):
+    parts = _Parts(n, at_a_time, draw, new, drawn, asyncio.Semaphore(at_once))
+    for earlier in drawn.recordings.values():
+        parts.landed.put_nowait(earlier)
+    work = asyncio.create_task(parts.draw_all())
+    try:
         if as_they_land:
-            for image in earlier:
-                async for event in image.follow():
-                    yield event
-            while (landing := await landed.get()) is not None:
+            while (landing := await parts.landed.get()) is not None:
                 try:
                     async for event in landing.follow():
                         yield event
@@ -134,6 +134,12 @@ async def draw_together(
                     if landing not in drawn.recordings.values():
                         landing.close()  # a partial image: once is enough
         await work
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        while not parts.landed.empty():
+            if (unread := parts.landed.get_nowait()) and unread not in drawn.recordings.values():
+                unread.close()
     if not as_they_land:
         yield drawn.summary()
         for index in range(n):
@@ -153,23 +159,10 @@ class _Parts:
     new: Callable[[], Recording]
     drawn: FinishedImages
     turns: asyncio.Semaphore
-    landed: asyncio.Queue[Recording | None] = field(default_factory=asyncio.Queue)
+    landed: asyncio.Queue[Recording | None] = field(default_factory=asyncio.Queue)  # None: the last one has landed
     has_failed: bool = False
 
-    @asynccontextmanager
-    async def drawing(self) -> AsyncIterator[tuple[asyncio.Queue[Recording | None], asyncio.Task[None]]]:
-        """Draw all parts in a task. Give the images that land, with None after the last, and the task."""
-        work = asyncio.create_task(self._draw_all())
-        try:
-            yield self.landed, work
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            while not self.landed.empty():
-                if (image := self.landed.get_nowait()) and image not in self.drawn.recordings.values():
-                    image.close()
-
-    async def _draw_all(self) -> None:
+    async def draw_all(self) -> None:
         try:
             while missing := missing_parts(self.n, self.at_a_time, self.drawn.recordings):
                 await self._settle([asyncio.create_task(self._draw_in_turn(*part)) for part in missing])
@@ -178,14 +171,8 @@ class _Parts:
 
     async def _settle(self, tasks: list[asyncio.Task[None]]) -> None:
         """Wait for all parts, also when one fails: the others are paid for. Then raise the first failure that may have
-        been paid for, or else the first of all."""
-        try:
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        been paid for, or else the first of all. A cancellation cancels all parts, and waits for them, too."""
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         if failures := [result for result in results if isinstance(result, BaseException)]:
             gravest = min(failures, key=lambda failure: isinstance(failure, ApiError) and not failure.perhaps_paid)
             if isinstance(gravest, ApiError):

@@ -4,8 +4,7 @@ headers; leaves the pixels to the workers."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from app.catalog.fitting import Fitted, takes_size
@@ -22,20 +21,21 @@ from app.storage.spool import Uploads
 _IN_MEMORY = 131_072  # bytes of one image; beyond, it lies on disk
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Preparation:
-    """The images of one request, and those that were made of them: no work is done twice for its attempts and parts."""
+    """The images of one request, and those that were made of them: no work is done twice for its attempts and parts.
 
-    def __init__(self, request: ImageRequest, uploads: Uploads, workers: Workers, key: str = "") -> None:
-        """`request` as the caller sent it, with an image at least; `uploads` holds those that are made. `key` names the
-        caller's key to the workers."""
-        self._request = request
-        self._uploads = uploads
-        self._workers = workers
-        self._key = key
-        self._lock = asyncio.Lock()
-        # By identity: uploads live as long as the request.
-        self._headers: dict[int, ImageHeader] = {}
-        self._made: dict[tuple[int, Redraw | RedrawMask], Upload] = {}
+    `request` is as the caller sent it, with an image at least; `uploads` holds the images that are made. `key` names
+    the caller's key to the workers."""
+
+    request: ImageRequest
+    uploads: Uploads
+    workers: Workers
+    key: str = ""
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # By identity: uploads live as long as the request.
+    _headers: dict[int, ImageHeader] = field(default_factory=dict)
+    _made: dict[tuple[int, Redraw | RedrawMask], Upload] = field(default_factory=dict)
 
     async def prepare(self, fitted: Fitted) -> Fitted:
         """Return `fitted` with converted images; the same object if none has to be. Raises InvalidRequest,
@@ -46,14 +46,14 @@ class Preparation:
     async def _prepare(self, fitted: Fitted) -> Fitted:
         request, can = fitted.request, fitted.deployment.profile
         first = self._look(request.images[0])
-        derives = self._request.size is None and can.default_size == "input"
+        derives = self.request.size is None and can.default_size == "input"
         if not first.size and (derives or request.mask):
             first = await self._look_closer(request.images[0], "image")
         size = _derive_size(can, first) if derives else None
-        images = [
-            await self._image(upload, can, size if number == 0 else None, name)
-            for number, (upload, name) in enumerate(_with_names(request.images))
-        ]
+        images = []
+        for number, upload in enumerate(request.images):
+            name = "image" if len(request.images) == 1 else f"image[{number}]"
+            images.append(await self._image(upload, can, size if number == 0 else None, name))
         prepared = replace(
             request,
             images=tuple(images),
@@ -76,7 +76,7 @@ class Preparation:
         return await self._image(upload, can, size if lies_on_it else None, "markup")
 
     async def _mask(self, upload: Upload, first: ImageHeader, can: Profile, size: Size | None) -> Upload:
-        convention, mask = self._request.mask_convention, self._look(upload)
+        convention, mask = self.request.mask_convention, self._look(upload)
         if mask.size is None or mask.alpha is None:
             mask = await self._look_closer(upload, "mask")
         masks.check_mask(mask, first, convention)
@@ -91,7 +91,7 @@ class Preparation:
     async def _look_closer(self, upload: Upload, name: str) -> ImageHeader:
         """Let Pillow read an odd header."""
         try:
-            seen = await self._workers.look(upload.blob, key=self._key)
+            seen = await self.workers.look(upload.blob, key=self.key)
         except Undrawable as error:
             raise _invalid_image(name, error) from error
         found = replace(self._look(upload), size=seen.size, alpha=seen.alpha)
@@ -101,9 +101,9 @@ class Preparation:
     async def _make(self, upload: Upload, order: Redraw | RedrawMask, name: str) -> Upload:
         key = id(upload), order
         if key not in self._made:
-            spool = self._uploads.spool(_IN_MEMORY)
+            spool = self.uploads.spool(_IN_MEMORY)
             try:
-                size = await self._workers.redraw(upload.blob, spool, order, key=self._key)
+                size = await self.workers.redraw(upload.blob, spool, order, key=self.key)
             except WithoutAlpha as error:
                 raise masks.no_alpha() from error
             except Undrawable as error:
@@ -132,12 +132,6 @@ def _derive_size(can: Profile, first: ImageHeader) -> Size | None:
     """Return the size to draw if the caller says none: the image's as it is seen, or the nearest allowed one."""
     upright = first.upright
     return upright if upright is None or can.size.allows(upright) else can.size.nearest(upright)
-
-
-def _with_names(images: tuple[Upload, ...]) -> Iterator[tuple[Upload, str]]:
-    """Yield each image with its name in the request."""
-    for number, upload in enumerate(images):
-        yield upload, "image" if len(images) == 1 else f"image[{number}]"
 
 
 def _is_same(before: ImageRequest, after: ImageRequest) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -21,8 +22,7 @@ _OF_AN_IMAGE = (ImageBegins, ImageData, ImageLink, ImageEnds)
 _HEAD = 32  # bytes: tell what it is, and all that the header of a WebP tells
 _TAIL = 256  # some encoders pad after the end marker
 PARTIALS = 16  # of each image asked for; callers can ask for three
-LONGEST = 256 * 1_048_576  # bytes; several times what anybody draws, so it is no picture but a fault that never ends
-
+LONGEST = 256 * 1_048_576  # bytes; several times the largest picture, so it is a fault that never ends
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Inspector:
     end.
     """
 
-    def __init__(self, seed: int | None = None, most: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, most: float = math.inf) -> None:
         self._picture = Picture()
         self._seed = seed
         self._most = most
@@ -49,9 +49,8 @@ class Inspector:
                 self._picture = Picture()
                 self._index = event.index
                 self._partials += event.partial is not None
-                self._unwanted = self._most is not None and (
-                    event.index >= self._most or (event.partial is not None and self._partials > PARTIALS * self._most)
-                )
+                too_many = event.partial is not None and self._partials > PARTIALS * self._most
+                self._unwanted = event.index >= self._most or too_many
             if self._unwanted and type(event) in _OF_AN_IMAGE:
                 continue
             if type(event) is ImageData:
@@ -87,13 +86,13 @@ class Picture:
         self._riff = 0  # WebP's own word for its length
 
     def facts(self) -> dict[str, str | None]:
-        """The facts as OpenAI's answers name them; None if the bytes do not tell."""
+        """Return the facts as OpenAI's answers name them; None if the bytes do not tell."""
         return {"output_format": format_name(self.media_type), "size": str(self.size) if self.size else None}
 
     def piece(self, text: bytes) -> bytes:
         self.begun = True
         if self._prefix is not None:
-            text = self._without_prefix(text)
+            text = self._drop_prefix(text)
         if not text:
             return text
         try:
@@ -101,30 +100,23 @@ class Picture:
         except binascii.Error:
             clean = text.translate(None, _WHITE)
             if len(clean) == len(text):
-                raise _broken("is not base64") from None
-            return self._retry(clean) if clean else b""
+                raise _fault("is not base64") from None
+            return self.piece(clean) if clean else b""
         return text
 
     def end(self) -> None:
-        """The text is complete. Raises if the picture is not."""
+        """Note that the text is complete. Raises if the picture is not."""
         if self._prefix:
-            raise _broken("is no more than the beginning of a data URL")
+            raise _fault("is no more than the beginning of a data URL")
         if self._carry:
-            raise _broken("is cut: its base64 ends in the middle of a group")
+            raise _fault("is cut: its base64 ends in the middle of a group")
         self._look(final=True)
         if not self.length:
-            raise _broken("is empty")
+            raise _fault("is empty")
         self._check_tail()
 
-    def _retry(self, clean: bytes) -> bytes:
-        try:
-            self._take(clean)
-        except binascii.Error:
-            raise _broken("is not base64") from None
-        return clean
-
-    def _without_prefix(self, text: bytes) -> bytes:
-        """Drops `data:image/png;base64,`, which some hosts send."""
+    def _drop_prefix(self, text: bytes) -> bytes:
+        """Drop `data:image/png;base64,`, which some hosts send."""
         text = ((self._prefix or b"") + text).lstrip(_WHITE)
         if text[:5] != b"data:"[: len(text)]:
             self._prefix = None
@@ -134,12 +126,12 @@ class Picture:
             self._prefix = None
             return rest
         if len(head) > 256:
-            raise _broken("begins with a data URL that does not end")
+            raise _fault("begins with a data URL that does not end")
         self._prefix = text
         return b""
 
     def _take(self, text: bytes) -> None:
-        """All or nothing, so that a refused piece can be cleaned and given again."""
+        """Take all or nothing, so that a refused piece can be cleaned and given again."""
         if self._padded:
             raise binascii.Error("text after the padding")
         group = self._carry + text[: -len(self._carry) % 4] if self._carry else b""
@@ -156,12 +148,12 @@ class Picture:
             raise binascii.Error("text after the padding")
         self._carry = carry
         for data in filter(None, (first, decoded)):
-            self._passed(data)
+            self._note(data)
 
-    def _passed(self, data: bytes) -> None:
+    def _note(self, data: bytes) -> None:
         self.length += len(data)
         if self.length > LONGEST:
-            raise _broken(f"is longer than {LONGEST // 1_048_576} MiB")
+            raise _fault(f"is longer than {LONGEST // 1_048_576} MiB")
         self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
         if self._head is not None:
             self._head += data
@@ -176,7 +168,7 @@ class Picture:
         self.media_type = media_type(head)
         self._riff = int.from_bytes(head[4:8], "little") if self.media_type == "image/webp" else 0
         if self.media_type == "text/html" or (self.media_type is None and head.lstrip()[:1] in (b"<", b"{", b"[")):
-            raise _broken("is no picture but text")
+            raise _fault("is no picture but text")
         if self.media_type in (PNG, JPEG):
             self._search = HeaderSearch(self.media_type)
             self._go_on(self._search, head)
@@ -190,16 +182,9 @@ class Picture:
             self._search = None
 
     def _check_tail(self) -> None:
-        if self.media_type == "image/png":
-            whole = b"IEND\xaeB`\x82" in self._tail
-        elif self.media_type == "image/jpeg":
-            whole = b"\xff\xd9" in self._tail
-        elif self.media_type == "image/webp":
-            whole = self.length >= self._riff + 8
-        else:
-            whole = True
-        if not whole:
-            raise _broken("is cut: the end of the picture is missing")
+        end = {PNG: b"IEND\xaeB`\x82", JPEG: b"\xff\xd9"}.get(self.media_type or "", b"")
+        if end not in self._tail or (self.media_type == "image/webp" and self.length < self._riff + 8):
+            raise _fault("is cut: the end of the picture is missing")
 
 
 def _only_base64(text: bytes) -> bytes:
@@ -209,5 +194,5 @@ def _only_base64(text: bytes) -> bytes:
     return text
 
 
-def _broken(how: str) -> UpstreamError:
+def _fault(how: str) -> UpstreamError:
     return UpstreamError(Failure.UNCERTAIN, f"the image {how}")

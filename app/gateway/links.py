@@ -62,7 +62,7 @@ class _StoredImage:
         try:
             data = self._base64.decode(text)
         except ValueError:
-            raise _broken_image("is not base64") from None
+            raise _image_fault("is not base64") from None
         if len(self._head) < _HEAD:
             self._head += data[: _HEAD - len(self._head)]
         await self._writer.write(data)
@@ -70,7 +70,7 @@ class _StoredImage:
     async def commit(self) -> StoredFile | None:
         """Store the image. Returns None if it had no data."""
         if self._base64.is_cut:
-            raise _broken_image("is cut: its base64 ends in the middle of a group")
+            raise _image_fault("is cut: its base64 ends in the middle of a group")
         return await self._writer.commit(media_type(self._head) or "application/octet-stream") if self._writer else None
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class _StoredImage:
             self._writer.abort()
 
 
-def _broken_image(how: str) -> UpstreamFailed:
+def _image_fault(how: str) -> UpstreamFailed:
     return UpstreamFailed(
         f"The image that the provider sent {how}. It may have been paid for, so it is not tried again.",
         code="upstream_broken_answer",

@@ -5,28 +5,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic
+from dataclasses import dataclass, field, replace
 
 from app.catalog.deployments import Deployment
+from app.catalog.fitting import Fitted
 from app.errors import Failure, UpstreamError
 from app.routing.health import Cooling, Health
-from app.routing.selection import C, Places, choose, last_resort, sorted_out
+from app.routing.selection import Places, choose, last_resort, sort_out
 from app.routing.verdict import verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Choice(Generic[C]):
+class Choice:
     """The attempt to make next."""
 
-    candidate: C
+    candidate: Fitted
     number: int  # of the requests sent upstream for this image, from 1
     wait: float = 0.0  # seconds, before it is made
     regardless: bool = False  # made although the deployment cools down: there is nothing else
 
 
 # It is sent how an attempt failed, or None if the attempt was not made: its deployment began to cool down meanwhile.
-Plan = Generator[Choice[C], UpstreamError | None, None]
+Plan = Generator[Choice, UpstreamError | None, None]
 
 # The next deployment may well do what this one could not; nothing was drawn, or it says so itself.
 _ELSEWHERE = {Failure.NOT_SENT, Failure.RATE_LIMITED, Failure.CREDENTIAL, Failure.UNAVAILABLE, Failure.FAILED}
@@ -42,29 +42,27 @@ class RetrySnapshot:
     ticks: int
 
 
+@dataclass(slots=True, eq=False)
 class RetryBudget:
     """Keeps attempts after the first from multiplying an outage: they may be `share` of the requests of the last
     `seconds`, and `least` more. The clock (seconds) is passed in."""
 
-    def __init__(
-        self, clock: Callable[[], float], *, share: float = 0.2, least: int = 10, seconds: float = 10.0
-    ) -> None:
-        self._clock = clock
-        self._share = share
-        self._least = least
-        self._tick = seconds / 10
-        self._ticks: deque[list[int]] = deque()  # [which, requests, attempts taken], the last ten of them
-        self._requests = self._taken = 0
+    clock: Callable[[], float]
+    share: float = 0.2
+    least: int = 10
+    seconds: float = 10.0
+    _ticks: deque[list[int]] = field(default_factory=deque)  # [which, requests, attempts taken], the last ten of them
+    _requests: int = 0
+    _taken: int = 0
 
-    def asked(self) -> None:
-        """A request came."""
+    def count_request(self) -> None:
         self._now()[1] += 1
         self._requests += 1
 
     def take(self) -> bool:
-        """Whether one more attempt may be made; it then counts."""
+        """Return True if one more attempt may be made, and count it."""
         now = self._now()
-        if self._taken + 1 > self._least + self._share * self._requests:
+        if self._taken + 1 > self.least + self.share * self._requests:
             return False
         now[2] += 1
         self._taken += 1
@@ -75,7 +73,7 @@ class RetryBudget:
         return RetrySnapshot(self._requests, self._taken, len(self._ticks))
 
     def _now(self) -> list[int]:
-        which, ticks = int(self._clock() / self._tick), self._ticks
+        which, ticks = int(self.clock() / (self.seconds / 10)), self._ticks
         while ticks and ticks[0][0] <= which - 10:
             _, requests, taken = ticks.popleft()
             self._requests -= requests
@@ -86,23 +84,19 @@ class RetryBudget:
 
 
 def plan(
-    candidates: Sequence[C],
-    health: Health,
-    places: Places,
-    budget: RetryBudget,
-    random: Callable[[], float],
-) -> Plan[C]:
-    """Yields attempts and is sent how each ended. Raises ApiError, what to tell the caller, when none is left.
+    candidates: Sequence[Fitted], health: Health, places: Places, budget: RetryBudget, random: Callable[[], float]
+) -> Plan:
+    """Yield attempts; the caller sends how each ended. Raises the caller's ApiError when none is left.
 
     The caller tells `health` of an attempt's end, and then the plan. `random` gives a number from 0 up to 1.
     """
-    budget.asked()
-    failures: list[tuple[C, UpstreamError]] = []
-    left, cooling = list(candidates), list[tuple[C, Cooling]]()
+    budget.count_request()
+    failures: list[tuple[Fitted, UpstreamError]] = []
+    left, cooling = list(candidates), list[tuple[Fitted, Cooling]]()
     skipped = 0
     regardless = False
     while left and not regardless:
-        able, cooling = sorted_out(left, health)
+        able, cooling = sort_out(left, health)
         regardless = not able
         candidate = choose(able, places, random) if able else last_resort(cooling)
         if candidate is None:
@@ -112,7 +106,7 @@ def plan(
         for again in range(1 + deployment.provider.retries):
             if again and health.cooling(deployment):
                 break
-            if failures and not _affordable(deployment, again, health, budget):
+            if failures and not _is_affordable(deployment, again, health, budget):
                 break
             wait = 0.25 * 2 ** (again - 1) * (0.5 + random() / 2) if again else 0.0
             # After as many skips as candidates, attempt it regardless of its cooldown.
@@ -124,29 +118,27 @@ def plan(
                     left.append(candidate)
                 break
             failures.append((candidate, _with_time_left(error, health.cooling(deployment))))
-            if not _again_here(error, deployment):
+            if not _may_follow(error, deployment, {Failure.NOT_SENT}):
                 break
-        if failures and not _go_on(failures[-1][1], failures[-1][0].deployment):
+        if failures and not _may_follow(failures[-1][1], failures[-1][0].deployment, _ELSEWHERE):
             raise verdict(failures)
     asked = [candidate for candidate, _ in failures]
     raise verdict(failures, [pair for pair in cooling if not any(pair[0] is each for each in asked)])
 
 
-def _affordable(deployment: Deployment, again: int, health: Health, budget: RetryBudget) -> bool:
-    """Turning to a deployment of which nothing bad is known multiplies no outage, so it costs nothing. Otherwise a
-    crowd would be sent away whenever one of two providers drops what it had in flight."""
+def _is_affordable(deployment: Deployment, again: int, health: Health, budget: RetryBudget) -> bool:
+    """True if the attempt may be made. To turn to a deployment of which nothing bad is known multiplies no outage, so
+    it costs nothing. Otherwise a crowd would be sent away whenever one of two providers drops its requests."""
     return (not again and not health.in_doubt(deployment)) or budget.take()
 
 
-def _again_here(error: UpstreamError, deployment: Deployment) -> bool:
-    return error.failure is Failure.NOT_SENT or (deployment.provider.retry_timeouts and error.is_uncertain)
-
-
-def _go_on(error: UpstreamError, deployment: Deployment) -> bool:
-    return error.failure in _ELSEWHERE or (deployment.provider.retry_timeouts and error.is_uncertain)
+def _may_follow(error: UpstreamError, deployment: Deployment, failures: set[Failure]) -> bool:
+    """True if another attempt may follow this error of the deployment, one of `failures`."""
+    return error.failure in failures or (deployment.provider.retry_timeouts and error.is_uncertain)
 
 
 def _with_time_left(error: UpstreamError, pause: Cooling | None) -> UpstreamError:
     """Put the time left of the pause into a 429, in the place of the upstream's own `Retry-After`."""
-    limited = error.failure is Failure.RATE_LIMITED and pause is not None and pause.reason == "limited"
-    return replace(error, retry_after=pause.left) if limited and pause else error
+    if error.failure is Failure.RATE_LIMITED and pause is not None and pause.reason == "limited":
+        return replace(error, retry_after=pause.left)
+    return error

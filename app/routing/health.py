@@ -1,11 +1,11 @@
-"""What is remembered of deployments: which ones cool down, why and for how long. Pure: fed with outcomes, the clock is
-passed in. Knows no request, and does not choose."""
+"""The memory of deployments: which ones cool down, why and for how long. Pure: it is fed with outcomes, and the clock
+is passed in. Knows no request, and does not choose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal
 
 from app.catalog.deployments import Deployment
@@ -15,9 +15,9 @@ Reason = Literal["limited", "account", "failing"]
 
 # Seconds: the first pause, the longest. Each pause in a row is twice as long as the one before.
 LIMITED = (5.0, 60.0)  # where a 429 does not say for how long
-ACCOUNT = (60.0, 600.0)  # somebody has to pay a bill or change a key
+ACCOUNT = (60.0, 600.0)  # the operator has to pay a bill or change a key
 FAILING = (10.0, 120.0)
-LONGEST_TOLD = 86_400.0  # a Retry-After above this is somebody's mistake
+LONGEST_RETRY_AFTER = 86_400.0  # a Retry-After above this is a mistake
 FAILURES_IN_A_ROW = 3
 
 _FAILURES = {Failure.NOT_SENT, Failure.UNAVAILABLE, Failure.FAILED, Failure.UNCERTAIN}
@@ -33,7 +33,7 @@ class Cooling:
 
 @dataclass(frozen=True, slots=True)
 class HealthSnapshot:
-    """What is remembered of a deployment, or of a provider's account, at one moment.
+    """The memory of a deployment, or of a provider's account, at one moment.
 
     `left`: seconds until the pause ends; 0 if it is over. `failures`: in a row. `trial`: one attempt finds out now
     whether the deployment is back."""
@@ -50,14 +50,17 @@ class _Pause:
     until: float = 0.0
     times: int = 0  # in a row
 
-    def lengthen(self, now: float, bounds: tuple[float, float], told: float | None = None) -> None:
-        """What was already under way when the pause began makes it no longer, except by what the upstream tells."""
+    def lengthen(self, now: float, bounds: tuple[float, float], retry_after: float | None = None) -> None:
+        """Begin a pause, or lengthen it. An attempt that was under way when the pause began makes it no longer, unless
+        the upstream says for how long."""
         first, longest = bounds
         if self.until <= now:
             self.times += 1
-        elif told is None:
+        elif retry_after is None:
             return
-        seconds = min(longest, first * 2.0 ** min(self.times - 1, 20)) if told is None else min(told, LONGEST_TOLD)
+        seconds = min(longest, first * 2.0 ** min(self.times - 1, 20))
+        if retry_after is not None:
+            seconds = min(retry_after, LONGEST_RETRY_AFTER)
         self.until = max(self.until, now + seconds)
 
 
@@ -66,15 +69,10 @@ class _Row(_Pause):
     failures: int = 0  # in a row
     trial: bool = False  # one attempt finds out whether the deployment is back
 
-    def half_open(self, now: float) -> bool:
-        return self.failures >= FAILURES_IN_A_ROW and self.until <= now
-
 
 class Health:
-    """Keyed by names out of the configuration, so there are never more entries than deployments. What is well has none.
-
-    `clock` gives seconds.
-    """
+    """Keyed by names out of the configuration, so there are never more entries than deployments. A deployment that is
+    well has none. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -83,9 +81,7 @@ class Health:
         self._rows: dict[str, _Row] = {}
 
     def cooling(self, deployment: Deployment) -> Cooling | None:
-        """The reason that counts most; None: it may be asked."""
-        if not (self._limited or self._accounts or self._rows):
-            return None
+        """Return the reason that counts most; None: the deployment may be asked."""
         now, name = self._clock(), deployment.name
         accounts = [self._accounts.get(key) for key in (deployment.provider.name, name)]
         account = max((pause.until for pause in accounts if pause), default=now)
@@ -101,13 +97,11 @@ class Health:
         return None
 
     def in_doubt(self, deployment: Deployment) -> bool:
-        """Whether the last that was heard of it is that it failed."""
+        """True if the last news of the deployment is that it failed."""
         return deployment.name in self._rows
 
     def succeeded(self, deployment: Deployment) -> None:
-        """It delivered. A pause that the provider asked for stays: what was under way before may well succeed."""
-        if not (self._limited or self._accounts or self._rows):
-            return
+        """Note a delivery. A pause that the provider asked for stays: an attempt from before it may well succeed."""
         now, name = self._clock(), deployment.name
         self._rows.pop(name, None)
         for pauses, key in ((self._limited, name), (self._accounts, name), (self._accounts, deployment.provider.name)):
@@ -124,7 +118,7 @@ class Health:
             key = name if error.status == 403 else deployment.provider.name
             self._accounts.setdefault(key, _Pause()).lengthen(now, ACCOUNT)
         elif error.failure is Failure.REFUSED:
-            self._rows.pop(name, None)  # who reads a request and refuses it is alive
+            self._rows.pop(name, None)  # a host that reads a request and refuses it is alive
         elif error.failure in _FAILURES:
             row = self._rows.setdefault(name, _Row())
             row.failures += 1
@@ -132,7 +126,7 @@ class Health:
                 row.lengthen(now, FAILING)
 
     def snapshot(self) -> list[HealthSnapshot]:
-        """Return one entry for each name and reason. What is well has none."""
+        """Return one entry for each name and reason. A deployment that is well has none."""
         now = self._clock()
         pauses: tuple[tuple[Reason, dict[str, _Pause]], ...] = (("account", self._accounts), ("limited", self._limited))
         return [
@@ -144,43 +138,27 @@ class Health:
         ]
 
     def forget(self, provider: str) -> None:
-        """The provider's entry has changed, perhaps just because of what is remembered of it."""
+        """Forget a provider whose entry has changed, perhaps just because of its failures."""
         for pauses in (self._limited, self._accounts, self._rows):
             for name in [name for name in pauses if name == provider or name.startswith(f"{provider}/")]:
                 del pauses[name]
 
-    def watching(self, deployment: Deployment) -> Watch:
-        """For the block in which one attempt is made: tells how it ended, and makes it the trial if one is due."""
-        return Watch(self, deployment)
-
-    def _begun(self, deployment: Deployment) -> _Row | None:
+    @contextmanager
+    def watching(self, deployment: Deployment) -> Iterator[None]:
+        """Note how the attempt in the block ends, and make it the trial if one is due. UpstreamError means that it
+        failed. Any other exception, as of a client that leaves, says nothing of the deployment."""
         row = self._rows.get(deployment.name)
-        if row is None or row.trial or not row.half_open(self._clock()):
-            return None
-        row.trial = True
-        return row
-
-
-class Watch:
-    """UpstreamError means failed, an end without an exception succeeded. Whatever else ends the block, such as a client
-    that leaves, blames nobody."""
-
-    __slots__ = ("_deployment", "_health", "_trial")
-
-    def __init__(self, health: Health, deployment: Deployment) -> None:
-        self._health = health
-        self._deployment = deployment
-        self._trial: _Row | None = None
-
-    def __enter__(self) -> None:
-        self._trial = self._health._begun(self._deployment)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._trial is not None:
-            self._trial.trial = False
-        if error is None:
-            self._health.succeeded(self._deployment)
-        elif isinstance(error, UpstreamError):
-            self._health.failed(self._deployment, error)
+        if row is not None and (row.trial or row.failures < FAILURES_IN_A_ROW or row.until > self._clock()):
+            row = None  # no trial is due
+        if row is not None:
+            row.trial = True
+        try:
+            yield
+        except UpstreamError as error:
+            self.failed(deployment, error)
+            raise
+        else:
+            self.succeeded(deployment)
+        finally:
+            if row is not None:
+                row.trial = False

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from app.catalog.deployments import Deployment
 from app.errors import Unavailable
@@ -27,26 +27,37 @@ class QueueSnapshot:
     seconds: float | None
 
 
+@dataclass(slots=True, eq=False)
 class Slots:
-    """No place is free while somebody waits who could have it: a place that is given back goes straight to the next,
-    so nobody overtakes and nobody is woken in vain.
+    """No place is free while a waiter could have it: a place that is given back goes straight to the next in turn. So
+    no request overtakes another, and none wakes up in vain.
 
     Counts are kept under names out of the configuration. Models that share a deployment share its count, each with the
     limit that its own entry states. `clock` gives seconds; up to `max_length` requests wait for a deployment, each up
     to `max_seconds`. When that many wait, a key that has fewer of them than another takes the other's last place.
     """
 
-    def __init__(self, clock: Callable[[], float], max_length: int, max_seconds: float) -> None:
-        self._clock = clock
-        self._max_length = max_length
-        self._max_seconds = max_seconds
-        self._lanes: dict[str, _DeploymentQueue] = {}
-        self._hosts: dict[str, _ProviderQueue] = {}
+    clock: Callable[[], float]
+    max_length: int
+    max_seconds: float
+    _lanes: dict[str, _DeploymentQueue] = field(default_factory=dict)
+    _hosts: dict[str, _ProviderQueue] = field(default_factory=dict)
 
-    def hold(self, deployment: Deployment, key: str) -> Lease:
-        """`async with`: a place while the block lasts, after waiting for it if need be. Raises Unavailable when the
-        queue is full or the time is up."""
-        return Lease(self, self._lane(deployment), deployment, key)
+    @asynccontextmanager
+    async def hold(self, deployment: Deployment, key: str) -> AsyncIterator[None]:
+        """Hold a place while the block lasts, after waiting for it if need be. Raises Unavailable when the queue is
+        full or the time is up."""
+        lane = self._lane(deployment)
+        if lane.open_to(deployment):
+            lane.take()
+        else:
+            await self._wait(Waiter(deployment, key, lane, asyncio.get_running_loop().create_future()))
+        since = self.clock()
+        try:
+            yield
+        finally:
+            lane.learn(self.clock() - since)
+            lane.give_back()
 
     def in_flight(self, deployment: Deployment) -> int:
         return self._lane(deployment).held
@@ -55,13 +66,13 @@ class Slots:
         return self._lane(deployment).waiting
 
     def full(self, deployment: Deployment) -> bool:
-        """Whether a request would have to wait."""
+        """True if a request would have to wait."""
         return not self._lane(deployment).open_to(deployment)
 
     def crowded(self, deployment: Deployment) -> bool:
-        """Whether a request would not even be let in to wait."""
+        """True if the queue would refuse a request."""
         lane = self._lane(deployment)
-        return lane.waiting >= self._max_length and not lane.open_to(deployment)
+        return lane.waiting >= self.max_length and not lane.open_to(deployment)
 
     def snapshot(self) -> list[QueueSnapshot]:
         """Return the queues of the deployments that were asked for so far."""
@@ -69,23 +80,22 @@ class Slots:
 
     def _lane(self, deployment: Deployment) -> _DeploymentQueue:
         name = deployment.name
-        lane = self._lanes.get(name)
-        if lane is None:
+        if name not in self._lanes:
             host = self._hosts.setdefault(deployment.provider.name, _ProviderQueue())
-            lane = self._lanes[name] = _DeploymentQueue(host)
-        return lane
+            self._lanes[name] = _DeploymentQueue(host)
+        return self._lanes[name]
 
     async def _wait(self, waiter: Waiter) -> None:
-        """Returns with the place taken."""
+        """Return with the place taken."""
         lane = waiter.lane
-        if lane.waiting >= self._max_length and not lane.make_room(waiter.key):
+        if lane.waiting >= self.max_length and not lane.make_room(waiter.key):
             raise _unavailable(waiter, _QUEUE_FULL)
         lane.join(waiter)
-        timer = asyncio.get_running_loop().call_later(self._max_seconds, _time_is_up, waiter)
+        timer = asyncio.get_running_loop().call_later(self.max_seconds, _time_is_up, waiter)
         try:
             came = await waiter.place
         except BaseException:
-            # Whoever leaves in the moment in which the place came hands it on.
+            # A request that leaves in the moment in which the place came hands it on.
             if waiter.place.cancelled() or not waiter.place.done():
                 lane.leave(waiter)
             elif waiter.place.result():
@@ -94,35 +104,8 @@ class Slots:
         finally:
             timer.cancel()
         if not came:
-            late = f"is busy: no place came free within {self._max_seconds:g} s"
+            late = f"is busy: no place came free within {self.max_seconds:g} s"
             raise _unavailable(waiter, _QUEUE_FULL if waiter.crowded_out else late)
-
-
-class Lease:
-    """One request's place at a deployment, or its turn in the queue for it."""
-
-    __slots__ = ("_deployment", "_key", "_lane", "_since", "_slots")
-
-    def __init__(self, slots: Slots, lane: _DeploymentQueue, deployment: Deployment, key: str) -> None:
-        self._slots = slots
-        self._lane = lane
-        self._deployment = deployment
-        self._key = key
-        self._since = 0.0
-
-    async def __aenter__(self) -> None:
-        if self._lane.open_to(self._deployment):
-            self._lane.take()
-        else:
-            place = asyncio.get_running_loop().create_future()
-            await self._slots._wait(Waiter(self._deployment, self._key, self._lane, place))
-        self._since = self._slots._clock()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lane.learn(self._slots._clock() - self._since)
-        self._lane.give_back()
 
 
 @dataclass(slots=True, eq=False)
@@ -136,26 +119,22 @@ class Waiter:
 
 @dataclass(slots=True, eq=False)
 class _ProviderQueue:
-    """A provider: what is held there, and all who wait there, by key. The key whose turn is next comes first."""
+    """A provider: how many places are taken there, and its waiters by key. The key whose turn is next comes first."""
 
     held: int = 0
     queues: OrderedDict[str, dict[Waiter, None]] = field(default_factory=OrderedDict)
 
-    def waiters(self) -> Iterator[Waiter]:
-        for queue in self.queues.values():
-            yield from queue
-
     def next(self) -> Waiter | None:
-        """The first in turn who can use what is free. Who was cancelled, but has not noticed yet, is passed over."""
-        for waiter in self.waiters():
-            if waiter.lane.open_to(waiter.deployment) and not waiter.place.done():
-                return waiter
-        return None
+        """Return the first waiter in turn that can use a free place. One that was cancelled, but has not noticed yet,
+        is passed over."""
+        waiters = (waiter for queue in self.queues.values() for waiter in queue)
+        able = (each for each in waiters if each.lane.open_to(each.deployment) and not each.place.done())
+        return next(able, None)
 
 
 @dataclass(slots=True, eq=False)
 class _DeploymentQueue:
-    """A deployment: what is held there, and how many wait."""
+    """A deployment: how many places are taken there, and how many requests wait."""
 
     host: _ProviderQueue
     held: int = 0
@@ -171,7 +150,7 @@ class _DeploymentQueue:
         self.host.held += 1
 
     def give_back(self) -> None:
-        """To the next in turn. One place can only serve one: nothing else was free that anybody could use."""
+        """Give a place to the next in turn. It serves one at most: no waiter could use any other free place."""
         self.held -= 1
         self.host.held -= 1
         if self.host.queues and (waiter := self.host.next()):
@@ -193,8 +172,8 @@ class _DeploymentQueue:
             del self.host.queues[waiter.key]
 
     def make_room(self, key: str) -> bool:
-        """Sends away the last of the key that has the most waiting here, if that leaves it no fewer than `key` then
-        has: a queue that one key has filled is not closed to the others."""
+        """Evict the newest waiter of the key with the longest queue, if that leaves it no fewer than `key` then has: a
+        queue that one key has filled is not closed to the others. Return True if there is room now."""
         waiting = {name: [each for each in queue if each.lane is self] for name, queue in self.host.queues.items()}
         longest = max(waiting.values(), key=len, default=[])
         if len(longest) <= len(waiting.get(key, ())) + 1:
@@ -218,7 +197,7 @@ def _time_is_up(waiter: Waiter) -> None:
 
 
 def _unavailable(waiter: Waiter, why: str) -> Unavailable:
-    wait = _expected_wait(waiter.lane, waiter.deployment)
+    wait = _estimate_wait(waiter.lane, waiter.deployment)
     return Unavailable(
         f"Provider {waiter.deployment.provider.name!r} {why}. Try again in {wait:.0f} s.",
         code="server_is_overloaded",
@@ -226,8 +205,8 @@ def _unavailable(waiter: Waiter, why: str) -> Unavailable:
     )
 
 
-def _expected_wait(lane: _DeploymentQueue, deployment: Deployment) -> float:
-    """Seconds until those who wait now are through and one more is served."""
+def _estimate_wait(lane: _DeploymentQueue, deployment: Deployment) -> float:
+    """Return the seconds until those that wait now are through and one more is served."""
     seconds = lane.seconds or deployment.profile.typical_seconds or GUESSED_SECONDS
     queues = (
         (lane.waiting, deployment.max_concurrency),

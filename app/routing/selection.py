@@ -4,17 +4,11 @@ Pure: randomness is passed in, and nothing is sent or held here."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from app.catalog.deployments import Deployment
+from app.catalog.fitting import Fitted
 from app.routing.health import Cooling, Health
-
-
-class Candidate(Protocol):
-    """A way to serve the request: a deployment that can do what is asked."""
-
-    @property
-    def deployment(self) -> Deployment: ...
 
 
 class Places(Protocol):
@@ -25,29 +19,26 @@ class Places(Protocol):
     def waiting(self, deployment: Deployment) -> int: ...
 
     def full(self, deployment: Deployment) -> bool:
-        """Whether a request would have to wait."""
+        """True if a request would have to wait."""
         ...
 
     def crowded(self, deployment: Deployment) -> bool:
-        """Whether it would not even be let in to wait."""
+        """True if the queue would refuse a request."""
         ...
 
 
-C = TypeVar("C", bound=Candidate)
-
-
-def choose(candidates: Sequence[C], places: Places, random: Callable[[], float]) -> C:
-    """One of the candidates, none of which cools down. Rather one with a free place than the first in order; when all
-    are full, one where there is still room to wait. `random` gives a number from 0 up to 1."""
+def choose(candidates: Sequence[Fitted], places: Places, random: Callable[[], float]) -> Fitted:
+    """Return one of the candidates, none of which cools down. One with a free place goes before the first in order;
+    when all are full, one where there is still room to wait. `random` gives a number from 0 up to 1."""
     if len(candidates) == 1:
         return candidates[0]
     free = [each for each in candidates if not places.full(each.deployment)]
     free = free or [each for each in candidates if not places.crowded(each.deployment)]
-    return _drawn(free or candidates, places, random)
+    return _draw_by_weight(free or candidates, places, random)
 
 
-def _drawn(candidates: Sequence[C], places: Places, random: Callable[[], float]) -> C:
-    """Weights share the load out; among equals of the one that was drawn, the least busy takes its turn."""
+def _draw_by_weight(candidates: Sequence[Fitted], places: Places, random: Callable[[], float]) -> Fitted:
+    """Share the load out by weights; among equals of the one that was drawn, the least busy takes its turn."""
     first = min(each.deployment.priority for each in candidates)
     level = [each for each in candidates if each.deployment.priority == first]
     if len(level) == 1:
@@ -60,27 +51,22 @@ def _drawn(candidates: Sequence[C], places: Places, random: Callable[[], float])
             drawn = each
             break
     equals = [each for each in level if each.deployment.weight == drawn.deployment.weight]
-    return min(equals, key=lambda each: (_busy(each, places), each is not drawn))
+
+    def load(each: Fitted) -> int:
+        return places.in_flight(each.deployment) + places.waiting(each.deployment)
+
+    return min(equals, key=lambda each: (load(each), each is not drawn))
 
 
-def _busy(candidate: Candidate, places: Places) -> int:
-    return places.in_flight(candidate.deployment) + places.waiting(candidate.deployment)
+def sort_out(candidates: Sequence[Fitted], health: Health) -> tuple[list[Fitted], list[tuple[Fitted, Cooling]]]:
+    """Return the candidates that may be asked, and those that cool down, both in their order."""
+    pairs = [(candidate, health.cooling(candidate.deployment)) for candidate in candidates]
+    able = [candidate for candidate, pause in pairs if pause is None]
+    return able, [(candidate, pause) for candidate, pause in pairs if pause is not None]
 
 
-def sorted_out(candidates: Sequence[C], health: Health) -> tuple[list[C], list[tuple[C, Cooling]]]:
-    """Those that may be asked, and those that cool down, both in their order."""
-    able: list[C] = []
-    cooling: list[tuple[C, Cooling]] = []
-    for candidate in candidates:
-        pause = health.cooling(candidate.deployment)
-        if pause is None:
-            able.append(candidate)
-        else:
-            cooling.append((candidate, pause))
-    return able, cooling
-
-
-def last_resort(cooling: Sequence[tuple[C, Cooling]]) -> C | None:
-    """Of those that merely fail, the one whose pause ends first. Who said that nothing would be served is not asked."""
+def last_resort(cooling: Sequence[tuple[Fitted, Cooling]]) -> Fitted | None:
+    """Return the candidate whose pause ends first, of those that merely fail. One that has said that it serves nothing
+    is not asked."""
     failing = [(candidate, pause) for candidate, pause in cooling if pause.reason == "failing"]
     return min(failing, key=lambda pair: pair[1].left)[0] if failing else None

@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.catalog.deployments import Deployment
+from app.catalog.fitting import Fitted
 from app.errors import ApiError, Failure, RateLimited, UpstreamError, UpstreamFailed
-from app.routing.health import LONGEST_TOLD, Cooling
-from app.routing.selection import Candidate
+from app.routing.health import LONGEST_RETRY_AFTER, Cooling
 
 
 def verdict(
-    failures: Sequence[tuple[Candidate, UpstreamError]], cooling: Sequence[tuple[Candidate, Cooling]] = ()
+    failures: Sequence[tuple[Fitted, UpstreamError]], cooling: Sequence[tuple[Fitted, Cooling]] = ()
 ) -> ApiError:
-    """What a caller is told after these failures, the last attempt's last, when the rest cools down."""
-    failures = [*_foretold(cooling), *failures]
+    """Return the caller's error after these failures, the last attempt's last, while the rest cools down."""
+    failures = [*_predict(cooling), *failures]
     limited = [error for _, error in failures if error.failure is Failure.RATE_LIMITED]
     retry_after = _soonest(limited)
-    told = [pair for pair in failures if pair[1].failure is not Failure.RATE_LIMITED]
-    if not told:
+    others = [pair for pair in failures if pair[1].failure is not Failure.RATE_LIMITED]
+    if not others:
         return RateLimited(
             "Every provider of this model is at its rate limit. Try again later.",
             code="rate_limit_exceeded",
             retry_after=retry_after,
         )
     # A failure that passes says more than an account that does not.
-    candidate, error = ([pair for pair in told if pair[1].failure is not Failure.CREDENTIAL] or told)[-1]
+    candidate, error = ([pair for pair in others if pair[1].failure is not Failure.CREDENTIAL] or others)[-1]
     if error.failure is Failure.REFUSED:
-        answer = told_as_it_is(error)
+        answer = pass_refusal_on(error)
     elif error.failure is Failure.CREDENTIAL:
-        answer = _account_refused(candidate.deployment, retry_after)
+        answer = _blame_account(candidate.deployment, retry_after)
     else:
-        answer = _blamed(candidate.deployment, error)
+        answer = _blame(candidate.deployment, error)
     return answer.paid() if any(error.is_uncertain for _, error in failures) else answer
 
 
-def _foretold(cooling: Sequence[tuple[Candidate, Cooling]]) -> list[tuple[Candidate, UpstreamError]]:
-    """What deployments would have said that were not asked because they said it a moment ago."""
+def _predict(cooling: Sequence[tuple[Fitted, Cooling]]) -> list[tuple[Fitted, UpstreamError]]:
+    """Return the failures of deployments that were not asked, since they failed so a moment ago."""
     failure = {"limited": Failure.RATE_LIMITED, "account": Failure.CREDENTIAL, "failing": Failure.UNAVAILABLE}
     return [
         (candidate, UpstreamError(failure[pause.reason], "it failed several times in a row", retry_after=pause.left))
@@ -44,21 +44,21 @@ def _foretold(cooling: Sequence[tuple[Candidate, Cooling]]) -> list[tuple[Candid
     ]
 
 
-def told_as_it_is(error: UpstreamError) -> ApiError:
-    """A refusal is the caller's: status, type, code and param of the upstream, in OpenAI's envelope."""
+def pass_refusal_on(error: UpstreamError) -> ApiError:
+    """Return a refusal as the caller's own: status, type, code and param of the upstream, in OpenAI's envelope."""
     return UpstreamFailed(
         error.message,
         status=error.status if error.status in (400, 404, 413, 422) else 400,
         type=error.type or "invalid_request_error",
         code=error.code,
         param=error.param,
-        details=error.details,
+        details=error.details or {},
         should_retry=False,
     )
 
 
-def _account_refused(deployment: Deployment, retry_after: float | None) -> ApiError:
-    """`retry_after`: seconds until another deployment is out of its rate limit; without one nobody need come back."""
+def _blame_account(deployment: Deployment, retry_after: float | None) -> ApiError:
+    """`retry_after`: seconds until another deployment is out of its rate limit; None: to come back is useless."""
     return UpstreamFailed(
         f"The gateway's account with provider {deployment.provider.name!r} was not accepted. "
         "Tell the gateway's operator.",
@@ -68,7 +68,7 @@ def _account_refused(deployment: Deployment, retry_after: float | None) -> ApiEr
     )
 
 
-def _blamed(deployment: Deployment, error: UpstreamError) -> ApiError:
+def _blame(deployment: Deployment, error: UpstreamError) -> ApiError:
     provider, reason = deployment.provider.name, error.message.rstrip(".")
     if error.is_uncertain:
         again = "" if deployment.provider.retry_timeouts else ", so it is not tried again"
@@ -87,6 +87,6 @@ def _blamed(deployment: Deployment, error: UpstreamError) -> ApiError:
 
 
 def _soonest(errors: Sequence[UpstreamError]) -> float | None:
-    """Seconds; no caller is told to stay away for longer than the gateway itself would."""
-    told = [error.retry_after for error in errors if error.retry_after is not None]
-    return min([LONGEST_TOLD, *told]) if told else None
+    """Return seconds. No caller has to stay away for longer than the gateway itself would."""
+    times = [error.retry_after for error in errors if error.retry_after is not None]
+    return min([LONGEST_RETRY_AFTER, *times]) if times else None

@@ -4,52 +4,15 @@ them."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from app.gateway.call import SubmittedJob
 from app.runs.run import Run
+from app.runs.run_file import SentNote, StoredRun
 
 # The bounds of delivered runs without an idempotency key, which are seldom asked for again: bytes in memory, runs, and
 # open files.
 DELIVERED_BYTES = 4 * 1_048_576
 DELIVERED_RUNS = 128
 DELIVERED_FILES = 64
-
-
-class RunFile(Protocol):
-    """The file in which a run outlives the process."""
-
-    def rest(self) -> None:
-        """Close its descriptor until it is read again."""
-        ...
-
-    def mark_delivered(self) -> None: ...
-
-    def remove(self) -> None: ...
-
-
-class Note(Protocol):
-    """The file that tells the next process that a run was sent, until the run has a file of its own."""
-
-    @property
-    def name(self) -> str:
-        """The name of the run's own file, too."""
-        ...
-
-    @property
-    def has_jobs(self) -> bool:
-        """True if the next process can take the run up again."""
-        ...
-
-    async def written(self) -> None:
-        """Wait until the disk has it."""
-        ...
-
-    async def add(self, job: SubmittedJob) -> None:
-        """Write down a job that a provider has accepted. Returns when the disk has it."""
-        ...
-
-    def remove(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -60,8 +23,8 @@ class RunEntry:
     run: Run
     ids: list[str]
     joined: int = 0
-    file: RunFile | None = None
-    note: Note | None = None
+    file: StoredRun | None = None
+    note: SentNote | None = None
     is_handed_on: bool = False
 
 

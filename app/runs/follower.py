@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 
 from app.errors import Unavailable
 from app.events import Event
@@ -14,42 +15,38 @@ from app.runs.state import State
 RETURN_SECONDS = 10.0  # after a delivery, in which a broken connection lets its retry have the run
 
 
+@dataclass(slots=True, eq=False)
 class Follower:
     """`when_delivered` notes the delivery, `when_settled` is awaited when a run that drives itself has ended."""
 
-    def __init__(
-        self,
-        run: Run,
-        *,
-        finish_on_disconnect: bool,
-        when_delivered: Callable[[], None],
-        when_settled: Callable[[], Awaitable[None]],
-    ) -> None:
-        run.followers += 1
-        run.present += 1
-        self._run = run
-        self._finish_on_disconnect = finish_on_disconnect
-        self._when_delivered = when_delivered
-        self._when_settled = when_settled
-        self._is_present = True
-        self._has_left = self._is_broken = False
+    run: Run
+    finish_on_disconnect: bool
+    when_delivered: Callable[[], None]
+    when_settled: Callable[[], Awaitable[None]]
+    _is_present: bool = True
+    _has_left: bool = False
+    _is_broken: bool = False
+
+    def __post_init__(self) -> None:
+        self.run.followers += 1
+        self.run.present += 1
 
     def events(self) -> AsyncGenerator[Event, None]:
         """Return the run's events from the start. They raise the ApiError that ended the run."""
-        return self._run.follow()
+        return self.run.follow()
 
     def is_driving(self, task: asyncio.Task[None] | None) -> bool:
         """True if the run would stand still without `task`."""
-        return self._run.is_driven_by(task)
+        return self.run.is_driven_by(task)
 
     def fell_behind(self) -> None:
         """Let the run drive itself: the caller is slower than the provider."""
-        self._run.detach(self._when_settled)
+        self.run.detach(self.when_settled)
 
     def delivered(self) -> None:
         """The socket took the last byte of the answer. For an answer that is an error, nothing is noted."""
-        if self._run.recording.error is None:
-            self._when_delivered()
+        if self.run.recording.error is None:
+            self.when_delivered()
 
     def left(self) -> None:
         """The caller disconnected. The last one ends a run that was not sent to a provider yet."""
@@ -60,32 +57,31 @@ class Follower:
         """The connection broke: in the middle of the answer, or after its last byte, so that the caller may not have
         everything."""
         self._is_broken = True
-        self._run.break_delivery(RETURN_SECONDS)
+        self.run.break_delivery(RETURN_SECONDS)
 
     async def end_badly(self) -> None:
         """The caller did not get the answer, or got an error. A run that outlives its callers is driven to its end."""
         self._depart()
-        run = self._run
-        if not run.present and self._outlives():
-            await run.finish()
-        error = run.recording.error
+        if not self.run.present and self._outlives():
+            await self.run.finish()
+        error = self.run.recording.error
         is_refusal = error is not None and error.should_retry is False
-        run.tell(is_missed=is_refusal if self._has_left else self._is_broken)
+        self.run.tell(is_missed=is_refusal if self._has_left else self._is_broken)
 
     def end(self) -> None:
         """The caller needs the recording no more."""
         self._depart()
-        self._run.followers -= 1
-        if not self._run.followers:
-            self._run.abandon()
+        self.run.followers -= 1
+        if not self.run.followers:
+            self.run.abandon()
 
     def _depart(self) -> None:
         if self._is_present:
             self._is_present = False
-            self._run.present -= 1
-            if not self._run.present and not self._outlives():
-                self._run.abort(Unavailable("The caller left, so the work on the images was given up."))
+            self.run.present -= 1
+            if not self.run.present and not self._outlives():
+                self.run.abort(Unavailable("The caller left, so the work on the images was given up."))
 
     def _outlives(self) -> bool:
         """True if the run goes on when the last caller leaves."""
-        return self._run.state is not State.WAITING and self._finish_on_disconnect
+        return self.run.state is not State.WAITING and self.finish_on_disconnect

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from app.access.keyring import Key
 from app.errors import ApiError, Conflict, NotFound, Unavailable, shortened
 from app.gateway.call import SubmittedJob
 from app.gateway.fanout import FinishedImages
 from app.images import ImageRequest
-from app.runs.entry import DeliveredRuns, Note, RunEntry
+from app.runs.entry import DeliveredRuns, RunEntry
 from app.runs.fingerprint import find_fingerprint
 from app.runs.follower import Follower
+from app.runs.persistence import RunFiles
 from app.runs.run import Run
 from app.runs.state import State
 from app.storage.full_disk import LEAST_FREE
@@ -25,18 +26,6 @@ from app.storage.recording import Meter
 RUNS = 10_000  # known at once, of all kinds: each takes some kilobytes
 NAMES = 16  # request ids of one run, at the most
 SWEEP_SECONDS = 0.05, 30.0  # between two sweeps, at the least and at the most
-
-
-class Persistence(Protocol):
-    """The store in which undelivered runs, and those with an idempotency key, outlive the process."""
-
-    async def save(self, entry: RunEntry) -> None:
-        """Give the run a file, if there is room, and remove its note then."""
-        ...
-
-    def note(self, entry: RunEntry) -> Note:
-        """Begin to write down that the run is about to be sent."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +55,7 @@ class Retention:
         self,
         room: Room,
         meter: Meter,
-        persistence: Persistence,
+        persistence: RunFiles,
         clock: Callable[[], float],
         runs: Iterable[RunEntry] = (),
         free: Callable[[], int] = lambda: LEAST_FREE,
@@ -76,9 +65,9 @@ class Retention:
         self._persistence = persistence
         self._clock = clock
         self._free = free
-        self._entries: dict[int, RunEntry] = {id(entry): entry for entry in runs}  # two runs may have one name
+        self._entries = dict.fromkeys(runs)  # in the order in which they began
         self._delivered = DeliveredRuns()
-        for entry in self._entries.values():
+        for entry in self._entries:
             self._prepare(entry)
             if entry.run.state.is_delivered:
                 self._delivered.add(entry)
@@ -88,14 +77,12 @@ class Retention:
             self._sweep_later()
 
     def snapshot(self) -> RetentionSnapshot:
-        states: dict[State, int] = {}
-        for entry in self._entries.values():
-            states[entry.run.state] = states.get(entry.run.state, 0) + 1
-        return RetentionSnapshot(states, len(self._delivered), self._meter.memory, self._meter.disk)
+        states = Counter(entry.run.state for entry in self._entries)
+        return RetentionSnapshot(dict(states), len(self._delivered), self._meter.memory, self._meter.disk)
 
     def entries(self) -> list[RunEntry]:
         """Return the kept runs, in the order in which they began."""
-        return list(self._entries.values())
+        return list(self._entries)
 
     def make_room(self) -> None:
         """Drop delivered runs before anything is drawn. Raises Unavailable when undelivered ones fill all the room."""
@@ -119,12 +106,12 @@ class Retention:
     def _first_dispensable(self) -> RunEntry | None:
         """Return a delivered run, else a failed one, the oldest first; never images that no caller has."""
         delivered = self._delivered.first_in_memory() or self._delivered.first_on_disk()
-        return delivered or next((entry for entry in self._entries.values() if entry.run.is_empty_failure), None)
+        return delivered or next((entry for entry in self._entries if entry.run.is_empty_failure), None)
 
     def add(self, run: Run) -> RunEntry:
         entry = RunEntry(run, [run.id])
         self._prepare(entry)
-        self._entries[id(entry)] = entry
+        self._entries[entry] = None
         return entry
 
     def get(self, run_id: str, key: Key) -> RunEntry:
@@ -150,7 +137,7 @@ class Retention:
             while entry := self._find_named(idempotency_key, key):
                 wanted = wanted or await find_fingerprint(request)
                 is_same = await entry.run.is_for(wanted)
-                if id(entry) not in self._entries:
+                if entry not in self._entries:
                     continue  # it was forgotten meanwhile, or drawn afresh
                 if not is_same:
                     raise Conflict(
@@ -189,12 +176,8 @@ class Retention:
     async def follow(self, entry: RunEntry, *, finish_on_disconnect: bool) -> AsyncIterator[Follower]:
         """Answer one caller from the run. When the last caller leaves, a run that was sent goes on if
         `finish_on_disconnect`; any other ends."""
-        follower = Follower(
-            entry.run,
-            finish_on_disconnect=finish_on_disconnect,
-            when_delivered=partial(self._deliver, entry),
-            when_settled=partial(self.settle, entry),
-        )
+        settle = partial(self.settle, entry)
+        follower = Follower(entry.run, finish_on_disconnect, partial(self._deliver, entry), settle)
         try:
             yield follower
         except Exception:
@@ -202,7 +185,7 @@ class Retention:
             raise
         finally:
             follower.end()
-            await self.settle(entry)
+            await settle()
 
     async def settle(self, entry: RunEntry) -> None:
         """Decide what is kept when a follower has ended, or the run. A run that no caller has is kept so that it is
@@ -211,7 +194,7 @@ class Retention:
         run = entry.run
         if run.state.is_unpaid:
             _retract(entry)
-        if id(entry) in self._entries and run.has_ended:
+        if entry in self._entries and run.has_ended:
             if _is_forgettable(run) and not await self._hides_older_failure(entry):
                 if not run.followers:
                     self._forget(entry)
@@ -222,14 +205,14 @@ class Retention:
                     await self._save(entry)
             self._sweep_later()
         if not run.followers:
-            if id(entry) not in self._entries:
+            if entry not in self._entries:
                 run.forget()
             elif entry.file:
                 entry.file.rest()
 
     def take_up(self) -> None:
         """Let the runs whose jobs an earlier process submitted drive themselves to their end."""
-        for entry in self._entries.values():
+        for entry in self._entries:
             if not entry.run.has_ended:
                 entry.run.detach(partial(self.settle, entry))
 
@@ -274,7 +257,7 @@ class Retention:
     def _deliver(self, entry: RunEntry) -> None:
         entry.run.deliver()
         self._tidy(entry)
-        if id(entry) not in self._entries:
+        if entry not in self._entries:
             return
         self._delivered.add(entry)
         while (too_many := self._delivered.first_too_many()) is not None:
@@ -293,7 +276,7 @@ class Retention:
         if entry.file is None:
             return
         is_delivered = entry.run.state.is_delivered
-        if id(entry) not in self._entries or (is_delivered and entry.run.idempotency_key is None):
+        if entry not in self._entries or (is_delivered and entry.run.idempotency_key is None):
             entry.file.remove()
         elif is_delivered:
             entry.file.mark_delivered()
@@ -303,13 +286,13 @@ class Retention:
 
     def _entries_of(self, key: Key) -> Iterator[RunEntry]:
         """Yield the key's runs, the newest first."""
-        return (entry for entry in reversed(self._entries.values()) if entry.run.call.key.name == key.name)
+        return (entry for entry in reversed(self._entries) if entry.run.call.key.name == key.name)
 
     def _is_joinable(self, entry: RunEntry) -> bool:
         """True if an SDK's retry may be answered from the run."""
         is_undelivered = entry.run.state is not State.DELIVERED
         is_alone = not entry.joined and entry.run.idempotency_key is None
-        return id(entry) in self._entries and is_undelivered and is_alone
+        return entry in self._entries and is_undelivered and is_alone
 
     async def _hides_older_failure(self, entry: RunEntry) -> bool:
         """True if dropping this failed run would let its retry match an older failed run of the same request. Drops
@@ -355,7 +338,7 @@ class Retention:
             self._sweep_later()
 
     def _forget(self, entry: RunEntry) -> None:
-        self._entries.pop(id(entry), None)
+        self._entries.pop(entry, None)
         self._delivered.remove(entry)
         if entry.file:
             entry.file.remove()

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.errors import ApiError, Unavailable
 from app.events import Done, Event
 from app.gateway.call import Call
-from app.images import ImageRequest
 from app.runs.fingerprint import find_fingerprint, fingerprint
 from app.runs.state import Event as Step
 from app.runs.state import State, after
@@ -33,41 +33,32 @@ class RunObserver(Protocol):
         ...
 
 
+@dataclass(eq=False, repr=False)
 class Run:
     """`events` are the call's. `resources` are closed when the run has ended, the uploads when the request's
     fingerprint does not need them any more. `created` is Unix time; `clock` gives seconds."""
 
-    def __init__(
-        self,
-        call: Call,
-        events: AsyncGenerator[Event, None],
-        recording: Recording,
-        resources: ExitStack,
-        created: int,
-        clock: Callable[[], float],
-        *,
-        idempotency_key: str | None = None,
-        observers: Sequence[RunObserver] = (),
-    ) -> None:
-        self.call = call
-        self.created = created
-        self.recording = recording
-        self.idempotency_key = idempotency_key
-        self.ended_at: float | None = None  # the clock's time, seconds
-        self.delivered_at: float | None = None
-        self.followers = 0  # tasks that need the recording: callers, and the writer of its file
-        self.present = 0  # callers that are connected
-        self.fingerprint: bytes | None = None  # of the request, once it was needed
-        self._state = State.WAITING
-        self._clock = clock
-        self._observers = observers
-        self._events = events
-        self._resources = resources
-        self._driver: asyncio.Task[None] | None = None  # the run's own
-        self._driving: asyncio.Task[Any] | None = None  # the task that waits for the next event
-        self._closing: asyncio.Task[None] | None = None
-        self._abort: ApiError | None = None
-        call.is_awaited = lambda: self.present > 0
+    call: Call
+    events: AsyncGenerator[Event, None]
+    recording: Recording
+    resources: ExitStack
+    created: int
+    clock: Callable[[], float]
+    idempotency_key: str | None = None
+    observers: Sequence[RunObserver] = ()
+    ended_at: float | None = None  # the clock's time, seconds
+    delivered_at: float | None = None
+    followers: int = 0  # tasks that need the recording: callers, and the writer of its file
+    present: int = 0  # callers that are connected
+    fingerprint: bytes | None = None  # of the request, once it was needed
+    _state: State = State.WAITING
+    _driver: asyncio.Task[None] | None = None  # the run's own
+    _driving: asyncio.Task[Any] | None = None  # the task that waits for the next event
+    _closing: asyncio.Task[None] | None = None
+    _abort: ApiError | None = None
+
+    def __post_init__(self) -> None:
+        self.call.is_awaited = lambda: self.present > 0
 
     @property
     def id(self) -> str:
@@ -102,7 +93,7 @@ class Run:
         A run that has ended raises at once: a caller that comes back gets a status, not the same broken answer. Only
         in a stream images can come before the error.
         """
-        index, recording, me = 0, self.recording, asyncio.current_task()
+        index, recording = 0, self.recording
         if not (self.call.request.stream and self.call.request.n > 1):
             recording.check()
         while True:
@@ -113,22 +104,15 @@ class Run:
             if recording.ended:
                 recording.check()
                 return
-            if self._driving is not None:
-                await recording.changed()
-            else:
-                await self._drive_once(me)
+            await self._advance()
 
     async def finish(self) -> None:
         """Wait for the end, and drive the run there if no other task does. For a run without a reader."""
         if not self.has_ended:
             with suppress(OSError):
                 self.recording.spill()
-        me = asyncio.current_task()
         while not self.recording.ended:
-            if self._driving is not None:
-                await self.recording.changed()
-            else:
-                await self._drive_once(me)
+            await self._advance()
 
     def detach(self, then: Callable[[], Awaitable[None]]) -> None:
         """Let the run drive itself from now on, and await `then` at its end. For a follower that is too slow."""
@@ -168,13 +152,13 @@ class Run:
     def deliver(self) -> None:
         """Note that the socket of a caller took the last byte."""
         self._move(Step.DELIVER)
-        self.delivered_at = self._clock()
+        self.delivered_at = self.clock()
         self.release()
 
     def break_delivery(self, within: float) -> None:
         """Note that the connection broke after the delivery. It counts for `within` seconds: later on, idle connections
         are reset for other reasons."""
-        if self._state is State.DELIVERED and self._clock() - (self.delivered_at or 0.0) < within:
+        if self._state is State.DELIVERED and self.clock() - (self.delivered_at or 0.0) < within:
             self._move(Step.BREAK)
 
     def tell(self, *, is_missed: bool) -> None:
@@ -207,7 +191,8 @@ class Run:
             self.call.uploads.close()
             self.call.preparation = None
             if self.fingerprint is None and self.call.request.text_length > SHORT:
-                self.fingerprint = _fingerprint_without_uploads(self.call.request)
+                # The uploads are closed. A request with uploads is equal to no other from now on.
+                self.fingerprint = b"" if self.call.request.images else fingerprint(self.call.request)
         if self.fingerprint is not None:
             self.call.request = self.call.request.outline()
 
@@ -220,20 +205,23 @@ class Run:
         self.call.drawn.close()
         self.recording.close()
 
-    def restore(self, ended: State, *, seconds_ago: float, fingerprint: bytes | None) -> None:
+    def restore(self, ended: State, *, seconds_ago: float) -> None:
         """Set the state of a run that an earlier process ended."""
-        self._state, self.fingerprint = ended, fingerprint
-        self.ended_at = self._clock() - seconds_ago
+        self._state = ended
+        self.ended_at = self.clock() - seconds_ago
 
     def _move(self, event: Step) -> None:
         self._state = after(self.state, event)
 
-    async def _drive_once(self, me: asyncio.Task[Any] | None) -> None:
-        self._driving = me
+    async def _advance(self) -> None:
+        """Wait for the next event or the end, and drive the run there if no other task does."""
+        if self._driving is not None:
+            return await self.recording.changed()
+        self._driving = me = asyncio.current_task()
         try:
-            self.recording.append(event := await anext(self._events))
+            self.recording.append(event := await anext(self.events))
             if type(event) is Done:  # the caller may have everything, and ask for more, before the generator ends
-                self._resources.close()
+                self.resources.close()
         except StopAsyncIteration:
             self._end(None)
         except ApiError as error:
@@ -247,11 +235,11 @@ class Run:
                 me.uncancel()
         except Exception as error:
             if is_full(error):
-                await self._events.aclose()
+                await self.events.aclose()
                 self._end(self._lost(f"The gateway has no room for the images: {error.strerror}.", "no_room"))
             else:
                 self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
-            for observer in self._observers:
+            for observer in self.observers:
                 observer.run_crashed(self, error)
         finally:
             self._driving = None
@@ -265,7 +253,7 @@ class Run:
     async def _close_events(self) -> None:
         """Close the generator. Its errors have no reader any more."""
         with suppress(Exception):
-            await self._events.aclose()
+            await self.events.aclose()
 
     def _end(self, error: ApiError | None) -> None:
         if self.has_ended:
@@ -275,19 +263,13 @@ class Run:
         failed = Step.FAIL_PAID if error is not None and error.perhaps_paid else Step.FAIL
         self._move(Step.FINISH if error is None else failed)
         self.recording.end(error)
-        self.ended_at = self._clock()
+        self.ended_at = self.clock()
         if error is None:
             self.call.drawn.close()  # the recording has everything
         elif self.call.request.n > 1 and self._state.is_unpaid and not self.call.drawn.recordings:
             with suppress(OSError):
                 self.call.drawn.keep(self.recording)
-        self._resources.close()
+        self.resources.close()
         self.release()
-        for observer in self._observers:
+        for observer in self.observers:
             observer.run_ended(self)
-
-
-def _fingerprint_without_uploads(request: ImageRequest) -> bytes:
-    """Return the fingerprint of a request whose uploads are closed. One with uploads is equal to no other from now
-    on."""
-    return b"" if request.images else fingerprint(request)

@@ -14,8 +14,8 @@
 
     every state behind WAITING and SENT ── forget ──▶ FORGOTTEN
 
-WAITING and SENT: the run is under way. All others have ended. What a retry gets depends on the state alone: the table
-in `docs/money.md` says it, and a test compares the two.
+WAITING and SENT: the run is under way. All others have ended. The state alone decides about a retry: the table in
+`docs/money.md` says how, and a test compares the two.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.access.admission import Admission, Ticket, TicketState
+from app.access.admission import Admission, Ticket
 from app.access.keyring import Key
 from app.access.limits import Limits
 from app.errors import RateLimited
@@ -36,11 +36,11 @@ class Desk:
 async def test_a_ticket_holds_its_keys_place_until_it_is_released() -> None:
     desk = Desk()
     ticket = await desk.admit()
-    assert (ticket.state, desk.running) == (TicketState.HELD, 1)
+    assert (ticket.is_held, desk.running) == (True, 1)
     with pytest.raises(RateLimited, match="running at a time"):
         await desk.admit()
     ticket.release()
-    assert (ticket.state, desk.running) == (TicketState.RELEASED, 0)
+    assert (ticket.is_held, desk.running) == (False, 0)
     await desk.admit()
 
 

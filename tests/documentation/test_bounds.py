@@ -43,7 +43,7 @@ FACTS = [
     ("security", "| File that its decoder wants whole (WebP, AVIF, packed TIFF) | 64 MiB |", "MOST_WHOLE", 64 * MIB),
     ("security", "| 50 million / 62.5 million |", "PIXELS", 50_000_000),
     ("security", "| One conversion | 120 s |", "SECONDS", 120),
-    ("money", "`retry-after`, at most a day", "LONGEST_TOLD", 86_400),
+    ("money", "`retry-after`, at most a day", "LONGEST_RETRY_AFTER", 86_400),
     ("money", "5 s, then 10, 20, … up to 60", "LIMITED", (5, 60)),
     ("money", "60 s, then 120, … up to 600", "ACCOUNT", (60, 600)),
     ("money", "10 s, then 20, … up to 120", "FAILING", (10, 120)),

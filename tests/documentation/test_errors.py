@@ -50,7 +50,7 @@ def find_status(call: ast.Call) -> set[int]:
     named = [argument.value for argument in call.keywords if argument.arg == "status"]
     if named:
         return {int(str(each.value)) for each in named if isinstance(each, ast.Constant)}
-    statuses = {kind.__name__: kind.status for kind in KINDS}
+    statuses = {kind.__name__: kind("").status for kind in KINDS}
     return {statuses[call.func.id]} if isinstance(call.func, ast.Name) and call.func.id in statuses else set()
 
 
@@ -83,7 +83,7 @@ def test_every_code_that_a_page_names_with_a_status_is_documented_with_it() -> N
 
 
 def test_every_type_of_an_error_is_documented_and_no_other() -> None:
-    types = {kind.type for kind in KINDS} | {kind for _, kind in find_keywords("type")}
+    types = {kind("").type for kind in KINDS} | {kind for _, kind in find_keywords("type")}
     assert {constant for constant in CONSTANTS if re.fullmatch(r"[a-z_]+_error", constant)} - types == {
         "internal_error"
     }

@@ -15,8 +15,8 @@ from app.catalog.profiles import Profile
 from app.errors import Unavailable, UpstreamFailed
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served
 from app.gateway.call import Call
-from app.gateway.delivery import Delivery, Result
-from app.images import ImageRequest
+from app.gateway.delivery import Delivery
+from app.images import ImageRequest, ResponseFormat
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
 from app.storage.spool import Uploads
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> DiskStore:
     return DiskStore(tmp_path, lifetime=100, max_bytes=5, clock=lambda: 1000.0)
 
 
-def calling(request: ImageRequest, key: Result | None = None) -> Call:
+def calling(request: ImageRequest, key: ResponseFormat | None = None) -> Call:
     who = Key("a", b"", default_response_format=key)
     return Call(request, who, Uploads(), id="run", base_url="https://h")
 
@@ -41,7 +41,7 @@ def link(base_url: str, key: str, file: StoredFile) -> str:
     return f"{base_url}/{file.name}"
 
 
-def fitted(model: Result | None = None, urls: Literal["store", "pass"] = "store") -> Fitted:
+def fitted(model: ResponseFormat | None = None, urls: Literal["store", "pass"] = "store") -> Fitted:
     profile = Profile(default_response_format=model)
     return Fitted(Deployment(Provider("p", "openai", "https://p/v1", urls=urls), "m", profile), wanted())
 
@@ -61,7 +61,12 @@ async def fill(store: DiskStore) -> None:
     ],
 )
 def test_the_callers_word_counts_before_its_keys_the_models_and_the_gateways(
-    store: DiskStore, said: Result | None, key: Result | None, model: Result | None, gateway: Result, result: Result
+    store: DiskStore,
+    said: ResponseFormat | None,
+    key: ResponseFormat | None,
+    model: ResponseFormat | None,
+    gateway: ResponseFormat,
+    result: ResponseFormat,
 ) -> None:
     call = calling(wanted(response_format=said), key)
     assert Delivery(store, gateway, link).result(call, [fitted(model)]) == result
@@ -71,7 +76,7 @@ def test_the_callers_word_counts_before_its_keys_the_models_and_the_gateways(
 def test_a_default_does_not_change_a_stream(store: DiskStore, where: str) -> None:
     """The SDKs' types of events know `b64_json` alone."""
     delivery = Delivery(store, "url" if where == "gateway" else "b64_json", link)
-    key: Result | None = "url" if where == "key" else None
+    key: ResponseFormat | None = "url" if where == "key" else None
     candidates = [fitted("url" if where == "model" else None)]
     assert delivery.result(calling(wanted(), key), candidates) == "url"
     assert delivery.result(calling(wanted(stream=True), key), candidates) == "b64_json"

@@ -9,19 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.catalog.deployments import Deployment, Provider
+from app.catalog.fitting import Fitted
 from app.catalog.profiles import Profile
 from app.errors import ApiError, Failure, UpstreamError
+from app.images import ImageRequest, Operation
 from app.routing.failover import Choice, RetryBudget, plan
 from app.routing.health import Health
-from app.routing.verdict import told_as_it_is, verdict
+from app.routing.verdict import pass_refusal_on, verdict
 
 ELSEWHERE = [Failure.RATE_LIMITED, Failure.CREDENTIAL, Failure.UNAVAILABLE, Failure.FAILED]
-Tell = Callable[[Choice["Way"]], UpstreamError | None]
-
-
-@dataclass(frozen=True)
-class Way:
-    deployment: Deployment
+Tell = Callable[[Choice], UpstreamError | None]
 
 
 class Clock:
@@ -60,27 +57,28 @@ class World:
         self.busy = Busy()
         self.budget = RetryBudget(self.clock, least=extra)
         self.ways = [
-            Way(
+            Fitted(
                 Deployment(
                     Provider(name, "openai", "http://localhost", retries=retries, retry_timeouts=retry_timeouts),
                     "flux",
                     Profile(),
                     priority=priority,
-                )
+                ),
+                ImageRequest(Operation.GENERATIONS, "flux"),
             )
             for priority, name in enumerate(names, start=1)
         ]
 
-    def way(self, name: str) -> Way:
+    def way(self, name: str) -> Fitted:
         return next(way for way in self.ways if way.deployment.provider.name == name)
 
     def fails(self, name: str, failure: Failure, times: int = 1, **how: Any) -> None:
         for _ in range(times):
             self.health.failed(self.way(name).deployment, UpstreamError(failure, "no", **how))
 
-    def run(self, tell: Tell) -> tuple[list[Choice[Way]], ApiError]:
+    def run(self, tell: Tell) -> tuple[list[Choice], ApiError]:
         """Runs a plan to its end, every attempt failing as told."""
-        made: list[Choice[Way]] = []
+        made: list[Choice] = []
         attempts = plan(self.ways, self.health, self.busy, self.budget, lambda: 0.5)
         error: UpstreamError | None = None
         while True:
@@ -101,7 +99,7 @@ class World:
         return names(made), told
 
 
-def names(attempts: Sequence[Choice[Way]]) -> str:
+def names(attempts: Sequence[Choice]) -> str:
     return "".join(attempt.candidate.deployment.provider.name for attempt in attempts)
 
 
@@ -154,7 +152,7 @@ def test_a_429_that_follows_those_that_cool_down_is_told_with_the_shortest_of_al
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
-def test_a_refusal_is_told_as_it_is_and_never_tried_again(status: int) -> None:
+def test_a_refusal_is_pass_refusal_on_and_never_tried_again(status: int) -> None:
     refusal = UpstreamError(
         Failure.REFUSED, "too large", status, "image_generation_user_error", "invalid_value", "size"
     )
@@ -174,7 +172,7 @@ def test_a_refusal_is_told_as_it_is_and_never_tried_again(status: int) -> None:
 @pytest.mark.parametrize("status", [None, 403, 500])
 def test_moderation_is_a_400_with_its_details_however_the_upstream_said_it(status: int | None) -> None:
     details = {"moderation_details": {"moderation_stage": "input"}}
-    told = told_as_it_is(UpstreamError(Failure.REFUSED, "no", status, None, "moderation_blocked", details=details))
+    told = pass_refusal_on(UpstreamError(Failure.REFUSED, "no", status, None, "moderation_blocked", details=details))
     assert (told.status, told.code, told.type, told.should_retry) == (
         400,
         "moderation_blocked",
@@ -291,7 +289,7 @@ def test_after_those_that_may_be_asked_one_that_cools_down_for_failures_is_tried
 def test_one_that_began_to_cool_down_meanwhile_is_passed_over() -> None:
     world = World("abc")
 
-    def tell(attempt: Choice[Way]) -> UpstreamError:
+    def tell(attempt: Choice) -> UpstreamError:
         if attempt.number == 1:
             world.fails("b", Failure.RATE_LIMITED)
         return UpstreamError(Failure.UNAVAILABLE, "down", 500)
@@ -309,7 +307,7 @@ def test_an_attempt_that_was_not_made_is_not_counted_and_leads_to_another() -> N
     """While a request waited for its place, the deployment began to cool down."""
     world = World("ab")
 
-    def tell(attempt: Choice[Way]) -> UpstreamError | None:
+    def tell(attempt: Choice) -> UpstreamError | None:
         if names([attempt]) == "a":
             world.fails("a", Failure.RATE_LIMITED, retry_after=9)
             return None
@@ -323,7 +321,7 @@ def test_an_attempt_that_was_not_made_is_not_counted_and_leads_to_another() -> N
 def test_when_the_only_one_began_to_cool_down_by_429_meanwhile_that_is_told() -> None:
     world = World("a")
 
-    def tell(attempt: Choice[Way]) -> None:
+    def tell(attempt: Choice) -> None:
         world.fails("a", Failure.RATE_LIMITED, retry_after=9)
 
     made, told = world.run(tell)
@@ -333,7 +331,7 @@ def test_when_the_only_one_began_to_cool_down_by_429_meanwhile_that_is_told() ->
 def test_when_the_only_one_began_to_cool_down_for_failures_meanwhile_it_is_tried_all_the_same() -> None:
     world = World("a")
 
-    def tell(attempt: Choice[Way]) -> UpstreamError | None:
+    def tell(attempt: Choice) -> UpstreamError | None:
         if not attempt.regardless:
             world.fails("a", Failure.UNAVAILABLE, 3)
             return None
@@ -346,7 +344,7 @@ def test_when_the_only_one_began_to_cool_down_for_failures_meanwhile_it_is_tried
 def test_a_retry_that_was_not_made_does_not_start_its_deployment_afresh() -> None:
     world = World("a")
 
-    def tell(attempt: Choice[Way]) -> UpstreamError | None:
+    def tell(attempt: Choice) -> UpstreamError | None:
         if attempt.number == 1:
             return UpstreamError(Failure.NOT_SENT, "no connection")
         world.fails("a", Failure.UNAVAILABLE, 2)
@@ -378,7 +376,7 @@ def test_the_budget_is_a_share_of_the_requests_of_the_last_seconds_and_a_few_in_
     budget = RetryBudget(clock, share=0.2, least=3, seconds=10)
     assert [budget.take() for _ in range(4)] == [True, True, True, False]
     for _ in range(50):
-        budget.asked()
+        budget.count_request()
     assert [budget.take() for _ in range(11)] == [True] * 10 + [False]
     clock.now += 9
     assert not budget.take()
@@ -394,7 +392,7 @@ def test_no_window_has_more_attempts_than_its_share(steps: list[tuple[int, int, 
     taken: list[float] = []
     for requests, wanted, seconds in steps:
         for _ in range(requests):
-            budget.asked()
+            budget.count_request()
             asked.append(clock.now)
         for _ in range(wanted):
             if budget.take():
@@ -473,7 +471,7 @@ def test_whatever_happens_attempts_are_bounded_and_nothing_is_paid_for_twice(
     failures: list[UpstreamError] = []
     steps = iter(script)
 
-    def tell(attempt: Choice[Way]) -> UpstreamError | None:
+    def tell(attempt: Choice) -> UpstreamError | None:
         assert attempt.number == len(failures) + 1
         if attempt.wait:
             assert failures[-1].failure in (Failure.NOT_SENT, Failure.UNCERTAIN)

@@ -5,7 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from app.catalog.deployments import Deployment, Provider
 from app.catalog.profiles import Profile
 from app.errors import Unavailable
-from app.routing.queues import Lease, QueueSnapshot, Slots
+from app.routing.queues import QueueSnapshot, Slots
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def settle() -> None:
 class Visit:
     """A request that holds a place until it is told to leave."""
 
-    def __init__(self, hold: Lease) -> None:
+    def __init__(self, hold: AbstractAsyncContextManager[None]) -> None:
         self.hold = hold
         self.inside = False
         self.over = asyncio.Event()

@@ -8,15 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.catalog.deployments import Deployment, Provider
+from app.catalog.fitting import Fitted
 from app.catalog.profiles import Profile
 from app.errors import Failure, UpstreamError
+from app.images import ImageRequest, Operation
 from app.routing.health import Cooling, Health
-from app.routing.selection import choose, last_resort, sorted_out
-
-
-@dataclass(frozen=True)
-class Way:
-    deployment: Deployment
+from app.routing.selection import choose, last_resort, sort_out
 
 
 @dataclass
@@ -41,11 +38,12 @@ class Busy:
         return deployment.model in self.without_room
 
 
-def way(model: str, priority: int = 1, weight: int = 1) -> Way:
-    return Way(Deployment(Provider("one", "openai", "http://localhost"), model, Profile(), priority, weight))
+def way(model: str, priority: int = 1, weight: int = 1) -> Fitted:
+    deployment = Deployment(Provider("one", "openai", "http://localhost"), model, Profile(), priority, weight)
+    return Fitted(deployment, ImageRequest(Operation.GENERATIONS, model))
 
 
-def shares(ways: list[Way], busy: Busy, times: int = 4000) -> dict[str, float]:
+def shares(ways: list[Fitted], busy: Busy, times: int = 4000) -> dict[str, float]:
     rng = random.Random(1)
     counts = Counter(choose(ways, busy, rng.random).deployment.model for _ in range(times))
     return {model: count / times for model, count in counts.items()}
@@ -101,7 +99,7 @@ def test_nothing_is_chosen_while_a_better_class_or_priority_has_something(
     candidates = [way(str(number), priority, weight) for number, (priority, weight) in enumerate(ways)]
     busy = Busy(without_place=set(map(str, full)), without_room=set(map(str, crowded)))
 
-    def rank(each: Way) -> tuple[bool, bool, int]:
+    def rank(each: Fitted) -> tuple[bool, bool, int]:
         return busy.crowded(each.deployment), busy.full(each.deployment), each.deployment.priority
 
     assert rank(choose(candidates, busy, lambda: point)) == min(map(rank, candidates))
@@ -111,7 +109,7 @@ def test_those_that_cool_down_are_told_from_those_that_may_be_asked() -> None:
     health = Health(lambda: 0.0)
     a, b, c = way("a"), way("b"), way("c")
     health.failed(b.deployment, UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=9))
-    assert sorted_out([a, b, c], health) == ([a, c], [(b, Cooling("limited", 9))])
+    assert sort_out([a, b, c], health) == ([a, c], [(b, Cooling("limited", 9))])
 
 
 def test_the_last_resort_is_the_failing_one_whose_pause_ends_first() -> None:

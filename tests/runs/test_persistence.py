@@ -16,7 +16,8 @@ from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.gateway.call import Call, SubmittedJob
 from app.images import Operation, Size
 from app.runs.entry import RunEntry
-from app.runs.persistence import RunFiles, SentNote, StoredRun
+from app.runs.persistence import RunFiles
+from app.runs.run_file import SentNote, StoredRun
 from app.runs.state import State
 from app.storage.recording import Meter, Recording, Span
 from app.storage.spool import Spool

@@ -20,8 +20,10 @@ from app.imaging.workers import Workers
 from app.runs import entry as kept_runs
 from app.runs import retention as module
 from app.runs.entry import RunEntry
+from app.runs.persistence import RunFiles
 from app.runs.retention import Retention, Room
 from app.runs.run import Run
+from app.runs.run_file import SentNote, StoredRun
 from app.runs.state import State
 from app.storage.recording import Meter
 from app.storage.spool import Spool, Uploads
@@ -37,7 +39,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Place:
+class Place(StoredRun):
     def __init__(self) -> None:
         self.rested = 0
         self.removed = self.was_received = False
@@ -52,9 +54,8 @@ class Place:
         self.removed = True
 
 
-class Note:
+class Note(SentNote):
     def __init__(self, disk: asyncio.Event) -> None:
-        self.name = "name"
         self.removed = False
         self.jobs: list[SubmittedJob] = []
         self._disk = disk
@@ -73,7 +74,7 @@ class Note:
         self.removed = True
 
 
-class Persistence:
+class Persistence(RunFiles):
     """`pause` is waited for while something is saved, `disk` until a note is written."""
 
     def __init__(self) -> None:

@@ -169,7 +169,7 @@ class Structure(Rule):
         return value
 
 
-def invalid(param: str, message: str, code: str = "invalid_value", type: str | None = None) -> InvalidRequest:
+def invalid(param: str, message: str, code: str = "invalid_value", type: str = "") -> InvalidRequest:
     return InvalidRequest(message, param=param, code=code, type=type)
 
 
