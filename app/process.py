@@ -37,6 +37,9 @@ _KEPT_FREE = 64 * 1_048_576
 NOTICE_SECONDS = 1.0  # between /readyz turning 503 and the end of accepting, for load balancers to notice
 LAST_SECONDS = 1.0  # in which the last answers leave, once the time for drawings is up
 GRACE_SECONDS = 5  # beyond the time for drawings, until uvicorn gives up
+# A thread that works on pixels holds the interpreter for so many seconds at a time; the event loop needs it several
+# times for each request. Python's own value is 5 ms.
+SWITCH_SECONDS = 0.0005
 WATCH_SECONDS = 2.0
 REPORT_TICKS = 100  # of uvicorn's, ten a second, between two log lines about connections that were turned away
 SETTLED_SECONDS = 0.2  # without a change, since half a file may be valid and lack some of its models
@@ -46,6 +49,7 @@ def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -
     """Serve until a signal stops the process. `reload` reads the configuration again, on SIGHUP or when `file` has
     changed; it may raise SettingsError."""
     _tune_allocator()
+    sys.setswitchinterval(SWITCH_SECONDS)
     _raise_limit_on_files()
     logging.getLogger("uvicorn.error").addFilter(_simplify)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the answer says what is wrong with the form
