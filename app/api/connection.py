@@ -36,8 +36,11 @@ class Connection(Protocol):
 
 def header(scope: Any, wanted: bytes) -> str | None:
     """The first header of that name."""
-    found = next((value for name, value in scope["headers"] if name == wanted), None)
-    return None if found is None else found.strip(b" \t").decode("latin-1")
+    for name, value in scope["headers"]:
+        if name == wanted:
+            text: str = value.strip(b" \t").decode("latin-1")
+            return text
+    return None
 
 
 def connection(scope: Any) -> Connection | None:

@@ -131,6 +131,8 @@ class Retention:
     ) -> RunEntry | None:
         """Return the run that `request` comes back for. Raises Conflict when its idempotency key belongs to another
         request."""
+        if idempotency_key is None and not is_retry:
+            return None
         self._sweep()
         wanted: bytes | None = None
         if idempotency_key is not None:

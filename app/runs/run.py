@@ -71,7 +71,7 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        return not self._state.is_under_way
+        return self._state is not State.WAITING  # it is never kept as SENT
 
     @property
     def may_be_drawn_afresh(self) -> bool:

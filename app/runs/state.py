@@ -34,6 +34,8 @@ class State(Enum):
     UNCERTAIN = "failed, and a drawing may have been paid for"
     FORGOTTEN = "closed and removed"
 
+    __hash__ = object.__hash__  # an enum's own is written in Python, and the table is asked several times a request
+
     @property
     def is_under_way(self) -> bool:
         return self in (State.WAITING, State.SENT)
@@ -60,6 +62,8 @@ class Event(Enum):
     TELL = "a caller got the error"
     MISS = "a caller could not be told the error"
     FORGET = "its time is up, or its room is needed"
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {

@@ -73,7 +73,7 @@ class Recording:
         self._spool: Blobs | None = None
         self._disk_full = False  # nothing more goes to the file, which may end in half a piece
         self._log: list[Event | Span] = []
-        self._change = asyncio.Event()  # set for a moment only, at each change
+        self._change: asyncio.Event | None = None  # of the readers that wait
         self.in_memory = 0  # bytes of image data
         self.on_disk = 0
         self.ended = self.closed = False
@@ -159,6 +159,7 @@ class Recording:
 
     async def changed(self) -> None:
         """Wait until an event is appended or the end is known."""
+        self._change = self._change or asyncio.Event()
         await self._change.wait()
 
     async def follow(self) -> AsyncGenerator[Event, None]:
@@ -224,8 +225,9 @@ class Recording:
                 raise no_space()
 
     def _wake(self) -> None:
-        self._change.set()
-        self._change.clear()
+        if self._change is not None:
+            self._change.set()
+            self._change = None
 
 
 def _write(event: ImageData, spool: Blobs) -> Span:

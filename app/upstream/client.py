@@ -8,7 +8,6 @@ import errno
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -121,7 +120,14 @@ def _render(request: UpstreamRequest, url: httpx.URL, provider: Provider, timeou
         },
         # As a stream nothing is added to the headers, and nothing looked for in them.
         stream=httpx.ByteStream(text) if isinstance(text, bytes) else _Rendering(request.body),
-        extensions={"timeout": asdict(timeout)},
+        extensions={
+            "timeout": {
+                "connect": timeout.connect,
+                "read": timeout.read,
+                "total": timeout.total,
+                "first_byte": timeout.first_byte,
+            }
+        },
     )
 
 
