@@ -176,8 +176,14 @@ class _Body(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._response.content
         with connection_errors(self._request):
-            while piece := await content.readany():
-                yield piece
+            try:
+                while piece := await content.readany():
+                    yield piece
+            except (aiohttp.ClientError, OSError):
+                # aiohttp raises before it hands out what had arrived; a whole image may be in it.
+                if rest := content._read_nowait(-1):
+                    yield rest
+                raise
 
     async def aclose(self) -> None:
         give_back(self._response)

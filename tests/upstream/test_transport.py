@@ -241,6 +241,22 @@ async def test_an_answer_that_is_ended_by_closing_is_whole(server: Scripted, tra
     assert await fetch(transport, server.at("a", head() + b"until the end", End.CLOSE)) == (200, b"until the end")
 
 
+async def test_bytes_that_arrived_before_the_connection_broke_are_read(
+    server: Scripted, transport: AiohttpTransport
+) -> None:
+    """Also by a reader that was busy meanwhile: the image that they hold has been paid for."""
+    url = server.at("a", head(200, "text/plain", content_length="99") + b"one", 0.05, b"two", End.CLOSE)
+    request = httpx.Request("POST", url, content=b"", extensions={"timeout": TIMES})
+    response = await transport.handle_async_request(request)
+    await asyncio.sleep(0.3)
+    found = []
+    with pytest.raises(httpx.TransportError):
+        async for piece in response.stream:  # type: ignore[union-attr]
+            found.append(piece)  # noqa: PERF401 (the pieces before the error count)
+    assert b"".join(found) == b"onetwo"
+    await response.aclose()
+
+
 # --- silence ---
 
 
