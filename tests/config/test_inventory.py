@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog.deployments import Model
+from app.catalog.deployments import Alias, Model
 from app.catalog.profiles import Profile, SizeRule, Timeouts
-from app.config.inventory import models
+from app.config.inventory import aliases, budgets, key_id, keys, models, projects
 from app.config.loading import load
 from app.config.schema import ProfileSettings
 from app.images import Operation, Size
+from app.ledger.directory import Budget, Project
+from app.ledger.limits import Limits
 
 OPENAI = Profile(extra="pass", max_n=9)
 
@@ -173,3 +176,92 @@ def test_the_upper_layer_wins_where_it_speaks_and_only_there(lower: dict[str, An
     for name in LAYERS:
         stated = [layer[name] for layer in (lower, upper) if name in layer]
         assert getattr(profile, name) == (stated or [getattr(Profile(), name)])[-1]
+
+
+def test_an_alias_of_an_alias_leads_to_the_model_and_takes_the_nearest_default(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "providers: {a: {base_url: 'http://a'}}\nmodels: {m: {aliases: [own], deployments: [{provider: a}]}}\n"
+        "aliases: {x: y, y: {model: z, default_response_format: url}, z: own, w: {model: y, default_response_format: "
+        "b64_json}}\n"
+    )
+    assert list(aliases(load(path, {}))) == [
+        Alias("x", "own", "url"),
+        Alias("y", "own", "url"),
+        Alias("z", "own"),
+        Alias("w", "own", "b64_json"),
+    ]
+
+
+# --- keys, projects, budgets ---
+
+BOOK = """
+projects: {design: {images_per_minute: 9}}
+keys:
+  - {name: ci, key: a-key-of-a-caller, project: design, models: [a], operations: [edits], max_concurrency: 2}
+  - {name: other, key: another-key-of-a-caller, requests_per_minute: 3, default_response_format: url}
+budgets:
+  - {project: design, amount: 50.5, timezone: Europe/Prague, models: ["a*"], thresholds: [100, 50]}
+  - {key: ci, amount: 1, window: day, hard: false}
+  - {amount: 500, window: total}
+"""
+
+
+def test_a_stated_key_has_an_id_of_its_name_and_its_project(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(BOOK)
+    ci, other = (stated.key for stated in keys(load(tmp_path / "config.yaml", {})))
+    assert (ci.id, ci.name, ci.models, ci.operations) == (key_id("ci"), "ci", ("a",), ("edits",))
+    assert ci.limits == Limits(max_concurrency=2)
+    assert ci.project is not None
+    assert (ci.project.name, ci.project.limits) == ("design", Limits(images_per_minute=9))
+    assert (other.project, other.limits, other.default_response_format) == (None, Limits(3), "url")
+    assert ci.scopes == other.scopes == ("draw",)
+
+
+def test_a_stated_project_keeps_the_id_that_the_database_knows_it_by(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(BOOK)
+    settings = load(tmp_path / "config.yaml", {})
+    assert projects(settings, {"design": "proj_known"}, 7) == (
+        Project("proj_known", "design", 7, limits=Limits(images_per_minute=9), source="file"),
+    )
+    [first], [again] = projects(settings, {}, 7), projects(settings, {}, 8)
+    assert first.id == again.id
+    assert len(first.id) == len("proj_") + 16
+
+
+def test_stated_budgets_name_their_owners_by_id(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(BOOK)
+    settings = load(tmp_path / "config.yaml", {})
+    found = budgets(settings, {"design": "proj_known"}, 7)
+    ids = {budget.id for budget in found}
+    assert len(ids) == 3 and {len(id) for id in ids} == {len("bud_") + 16}
+    assert ids == {budget.id for budget in budgets(settings, {}, 8)}  # another process finds the same
+    named = tuple(replace(budget, id=f"bud_{number}") for number, budget in enumerate(found, 1))
+    assert named == (
+        Budget(
+            "bud_1",
+            "project",
+            "proj_known",
+            50_500_000_000,
+            "month",
+            "Europe/Prague",
+            ("a*",),
+            7,
+            thresholds=(50, 100),
+            owner="design",
+            source="file",
+        ),
+        Budget(
+            "bud_2",
+            "key",
+            key_id("ci"),
+            1_000_000_000,
+            "day",
+            since=7,
+            hard=False,
+            thresholds=(50, 80, 100),
+            owner="ci",
+            source="file",
+        ),
+        Budget("bud_3", "all", None, 500_000_000_000, "total", since=7, thresholds=(50, 80, 100), source="file"),
+    )

@@ -1,0 +1,135 @@
+"""Compute a drawing's cost for its caller: in advance, by image, and in all. Pure.
+
+The book settles each attempt when it has ended. A caller gets the head of its answer earlier, so the cost there follows
+from the price, the number of images, and the size of the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.access.admission import subject_of
+from app.catalog import prices
+from app.catalog.prices import Price, Subject
+from app.gateway.attempt import Attempt, Outcome
+from app.images import Size
+
+_PERHAPS = (Outcome.UNCERTAIN, Outcome.CANCELLED, Outcome.CRASHED)
+_NOTHING = (Outcome.NOT_SENT, Outcome.FAILED, Outcome.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The images of one attempt, for their price. `subject` is one image as requested; `images` of the `asked` ones are
+    whole."""
+
+    first: int  # index
+    images: int
+    asked: int
+    subject: Subject
+    price: Price | None
+    usage: Mapping[str, Any] | None
+    is_done: bool
+
+    def covers(self) -> range:
+        """Return the indices of its images: all that it may draw, until it has ended."""
+        return range(self.first, self.first + (self.images if self.is_done else self.asked))
+
+
+def drawn_by(attempts: Iterable[Attempt]) -> list[Drawn]:
+    """Return the images that the attempts have drawn, or are drawing. Failed attempts are left out, except one that was
+    perhaps paid for and has no price: it makes the whole cost unknown."""
+    unknown, found = list[Drawn](), list[Drawn]()
+    for attempt in attempts:
+        outcome, price = attempt.outcome, attempt.deployment.profile.stated_price
+        if outcome in _PERHAPS:
+            if attempt.exchanges and price is None:
+                unknown.append(Drawn(attempt.first, 0, 0, subject_of(attempt.fitted, 1), None, None, is_done=True))
+        elif outcome not in _NOTHING:
+            asked, is_done = attempt.fitted.request.n, attempt.is_done
+            subject = subject_of(attempt.fitted, 1) if price is None else subject_as_drawn(attempt)
+            found.append(Drawn(attempt.first, attempt.images, asked, subject, price, attempt.usage, is_done))
+    return unknown + found
+
+
+def subject_as_drawn(attempt: Attempt, n: int = 1) -> Subject:
+    """Return the facts that set the price of `n` images. The picture's and its provider's go over the request's."""
+    return _as_shown(subject_of(attempt.fitted, n), attempt.facts)
+
+
+def expected(drawn: Sequence[Drawn], n: int, have: Collection[int], seen: Callable[[], Size | None]) -> int | None:
+    """Return the cost of all `n` images of a drawing, or None if it is unknown before their end. `have` are the indices
+    of finished images; `seen` returns the size of the picture that is arriving. Images that no attempt draws yet count
+    like the last attempt's."""
+    if not drawn:
+        return None
+    amounts = [_cost(each, len(each.covers()), seen) for each in drawn]
+    covered = set(have).union(*(each.covers() for each in drawn))
+    if missing := sum(index not in covered for index in range(n)):
+        amounts.append(_cost(replace(drawn[-1], is_done=False), missing, seen))
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
+
+
+def cost_of(
+    drawn: Sequence[Drawn], index: int, facts: Mapping[str, Any], usage: Mapping[str, Any] | None
+) -> int | None:
+    """Return the cost of one image, or None if it is not known (yet). Where an answer sums up the tokens of several
+    images, its last image has the cost of all."""
+    each = _of(drawn, index)
+    if each is None or (price := each.price) is None:
+        return None
+    subject = _as_shown(each.subject, facts)
+    if price.is_told_beforehand or usage:
+        cost = prices.cost(price, subject, usage)
+    elif each.is_done and index == each.first + each.images - 1:
+        cost = prices.cost(price, replace(subject, n=each.images), each.usage)
+    else:
+        return None
+    return None if cost.source == "none" else cost.nano
+
+
+def is_open(drawn: Sequence[Drawn], index: int) -> bool:
+    """True if the cost of an image follows from the end of its answer, which has not come yet."""
+    each = _of(drawn, index)
+    return each is not None and each.price is not None and not each.price.is_told_beforehand and not each.is_done
+
+
+def _of(drawn: Sequence[Drawn], index: int) -> Drawn | None:
+    found = [each for each in drawn if index in each.covers()] or [each for each in drawn if each.first <= index]
+    return found[-1] if found else None
+
+
+def settled(drawn: Sequence[Drawn]) -> int | None:
+    """Return the cost of the attempts that have ended. None: one of all attempts has no price."""
+    total = 0
+    for each in drawn:
+        if each.price is None:
+            return None
+        if each.is_done:
+            total += prices.cost(each.price, replace(each.subject, n=each.images), each.usage).nano
+    return total
+
+
+def _cost(drawn: Drawn, n: int, seen: Callable[[], Size | None]) -> int | None:
+    price = drawn.price
+    if price is None or not price.is_told_beforehand:
+        return None
+    subject = replace(drawn.subject, n=n)
+    if not drawn.is_done and price.depends_on_size:
+        subject = replace(subject, size=seen() or subject.size)
+    if drawn.is_done:
+        cost = prices.cost(price, subject)
+        return None if cost.source == "none" else cost.nano
+    least, most = prices.least(price, subject), prices.most(price, subject)
+    return most if least == most else None
+
+
+def _as_shown(subject: Subject, facts: Mapping[str, Any]) -> Subject:
+    if not facts:
+        return subject
+    quality, size = facts.get("quality"), Size.parse(str(facts.get("size") or ""))
+    shown = quality if isinstance(quality, str) else subject.quality
+    return Subject(subject.operation, subject.n, shown, size or subject.size, subject.largest)

@@ -1,0 +1,79 @@
+"""The book outside of the money path: reports, changes of the directory, and its upkeep, over a process's ledger.
+
+SQLAlchemy is imported at the first question, in a thread: a gateway that only draws needs none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from app.ledger.cleaning import Cleaning
+from app.ledger.database.protocol import DatabaseUnavailable, DuplicateRow
+from app.ledger.directory import Directory
+from app.ledger.ledger import Ledger
+from app.ledger.rollups import Rollups
+
+if TYPE_CHECKING:
+    from app.ledger.registry import Registry
+    from app.ledger.reports import Reports
+
+ROLLUP_SECONDS = 60.0
+CLEANING_SECONDS = 6 * 3600.0
+
+
+class Book:
+    """`clock` gives seconds since the epoch; `warn` gets an event and its facts."""
+
+    def __init__(self, ledger: Ledger, currency: str, clock: Callable[[], float], warn: Callable[..., None]) -> None:
+        self.currency = currency
+        self._ledger = ledger
+        self._clock = clock
+        self._warn = warn
+
+    @property
+    def directory(self) -> Directory:
+        """The newest projects, keys and budgets that this process knows."""
+        return self._ledger.directory
+
+    async def reports(self) -> Reports:
+        """Raises DatabaseUnavailable."""
+        await asyncio.to_thread(import_module, "app.ledger.reports")
+        from app.ledger.reports import Reports
+
+        return Reports(self._ledger.database)
+
+    async def registry(self) -> Registry:
+        """Raises DatabaseUnavailable."""
+        await asyncio.to_thread(import_module, "app.ledger.registry")
+        from app.ledger.registry import Registry
+
+        return Registry(self._ledger.database, self._now)
+
+    async def refresh(self) -> None:
+        """Load a change into this process at once. Others learn of it within a second."""
+        await self._ledger.refresh()
+
+    async def resolve(self, drawing_id: str, *, paid: bool, by: str, note: str) -> bool:
+        """Count a drawing that is in doubt as paid or as unpaid. False: it is not in doubt."""
+        return await self._ledger.resolve(drawing_id, paid=paid, by=by, note=note)
+
+    async def look_after(self, retain_days: int) -> None:
+        """Bring the rollups up to date again and again, and clean old drawings away. Ends when it is cancelled."""
+        clean_at = self._clock()
+        while True:
+            try:
+                await Rollups(self._ledger.database, self._now).refresh()
+                if self._clock() >= clean_at:
+                    clean_at = self._clock() + CLEANING_SECONDS
+                    await Cleaning(self._ledger.database, self._now).clean(retain_days)
+            except (DatabaseUnavailable, DuplicateRow):
+                pass  # the ledger has said it, or another process does the same: next time
+            except Exception as error:
+                self._warn("the rollups of usage could not be kept", reason=repr(error))
+            await asyncio.sleep(ROLLUP_SECONDS)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1_000_000)

@@ -1,0 +1,53 @@
+"""Foresee an admission: read the use of limits and budgets, and reserve nothing. Plain statements, which both databases
+understand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.ledger.database.protocol import Database
+from app.ledger.database.upkeep import placeholders
+from app.ledger.drawings import Admission, BudgetRefusal, BudgetUse, Claim, Foresight, LimitRefusal
+from app.ledger.limits import Limit, LimitState, places_state, rate_state, wait_for
+
+_CLOCK = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
+_FULL_AT = "select full_at from bucket where scope = {}"
+_TAKEN = "select count(*) from lease where scope = {}"
+_USED = """select b.amount_nano, b.hard, coalesce(p.spent_nano, 0) + coalesce(p.in_doubt_nano, 0),
+    coalesce(p.held_nano, 0) from budget b
+    left join budget_period p on p.budget_id = b.id and p.starts_at = {} where b.id = {} and b.removed_at is null"""
+
+
+async def foresee(
+    database: Database, admission: Admission, claims: Sequence[Claim], now: int
+) -> Foresight | LimitRefusal | BudgetRefusal:
+    """Return what is left of the limits and budgets of a request, or the refusal that it would get."""
+    if database.dialect == "postgresql" and admission.limits:  # its clock counts for all of its processes
+        [[now]] = await database.query(_CLOCK)
+    uses = [await _use(database, limit) for limit in admission.limits]
+    states = tuple(_state(limit, use, now) for limit, use in zip(admission.limits, uses, strict=True))
+    for limit, use, state in zip(admission.limits, uses, states, strict=True):
+        need = limit.needed(admission.n, admission.pixels)
+        wait = wait_for(limit.step(need), use, now) if limit.is_rate else 1_000_000 * (use >= limit.amount)
+        if wait != 0:
+            return LimitRefusal(state, need, None if wait is None else wait / 1e6, states)
+    budgets = list[BudgetUse]()
+    sql, most = _USED.format(*placeholders(database, 2)), admission.most or 0
+    for claim in claims:
+        rows = await database.query(sql, (claim.period.starts_at, claim.budget.id))
+        for amount, hard, used, held in rows:  # none, if it was removed a moment ago
+            if hard and used + held + most > amount:
+                return BudgetRefusal(claim.budget, claim.period, amount, used, held, most, states)
+            budgets.append(BudgetUse(claim.budget, claim.period, amount, used, held))
+    return Foresight(states, tuple(budgets))
+
+
+async def _use(database: Database, limit: Limit) -> int:
+    """Return the time at which the whole burst of a rate is there again, or the number of places that are taken."""
+    [mark] = placeholders(database, 1)
+    rows = await database.query((_FULL_AT if limit.is_rate else _TAKEN).format(mark), (limit.scope,))
+    return int(rows[0][0]) if rows else 0
+
+
+def _state(limit: Limit, use: int, now: int) -> LimitState:
+    return rate_state(limit, use, now) if limit.is_rate else places_state(limit, use)

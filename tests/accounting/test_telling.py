@@ -1,0 +1,87 @@
+"""What is told of a drawing's cost: pure, over what its attempts have drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.accounting.telling import Drawn, cost_of, expected, is_open, settled
+from app.catalog.prices import Price, Subject, Tier
+from app.images import Operation, Size
+
+SMALL = Size(1000, 500)
+BY_IMAGE = Price((Tier(per_image=40),))
+BY_AREA = Price((Tier(per_megapixel=100),))
+BY_TOKEN = Price((Tier(per_million_tokens=(("output", 1_000_000),), at_most=500),))
+BY_QUALITY = Price((Tier(quality="high", per_image=90), Tier(per_image=40)))
+REPORTED = Price(reported="usage.cost", at_most=500)
+ONE = Drawn(0, 0, 1, Subject(Operation.GENERATIONS), BY_IMAGE, None, is_done=False)
+
+
+def unseen() -> Size | None:
+    return None
+
+
+def seen() -> Size | None:
+    return SMALL
+
+
+@pytest.mark.parametrize(
+    ("price", "size", "look", "told"),
+    [
+        (BY_IMAGE, None, unseen, 40),
+        (BY_AREA, SMALL, unseen, 50),
+        (BY_AREA, Size(10, 10), seen, 50),  # the picture counts, whatever was asked for
+        (BY_AREA, None, seen, 50),
+        (BY_AREA, None, unseen, None),
+        (BY_QUALITY, None, unseen, None),
+        (BY_TOKEN, SMALL, seen, None),
+        (REPORTED, SMALL, seen, None),
+        (None, SMALL, seen, None),
+    ],
+)
+def test_the_cost_is_expected_where_the_price_and_the_picture_tell_it(
+    price: Price | None, size: Size | None, look: object, told: int | None
+) -> None:
+    drawn = replace(ONE, price=price, subject=replace(ONE.subject, size=size))
+    assert expected([drawn], 1, (), look) == told  # type: ignore[arg-type]
+
+
+def test_images_that_nobody_draws_yet_are_expected_to_cost_what_the_last_ones_do() -> None:
+    other = replace(ONE, first=1, price=Price((Tier(per_image=7),)))
+    assert expected([ONE], 3, (), unseen) == 120
+    assert expected([ONE, other], 4, (3,), unseen) == 40 + 7 + 7
+    whole = replace(ONE, asked=3)
+    assert expected([whole], 3, (), unseen) == 120
+    short = replace(ONE, asked=3, images=1, is_done=True)  # the provider gave fewer than it was asked for
+    assert expected([short], 3, (), unseen) == 120
+    assert expected([], 1, (), unseen) is None
+
+
+def test_each_image_costs_its_share() -> None:
+    attempts = [replace(ONE, asked=2, images=2), replace(ONE, first=2, price=BY_AREA, images=1)]
+    assert [cost_of(attempts, index, {"size": "1000x500"}, None) for index in range(3)] == [40, 40, 50]
+    assert cost_of([], 0, {}, None) is None
+    assert cost_of([replace(ONE, price=None)], 0, {}, None) is None
+    named = replace(ONE, price=BY_QUALITY)
+    assert cost_of([named], 0, {"quality": "high"}, None) == 90
+
+
+def test_tokens_are_known_when_the_answer_has_ended() -> None:
+    usage = {"output_tokens": 30}
+    under_way = replace(ONE, price=BY_TOKEN, asked=2, images=1)
+    assert cost_of([under_way], 0, {}, None) is None
+    assert is_open([under_way], 0)
+    assert cost_of([under_way], 0, {}, usage) == 30  # an event that has a usage of its own
+    ended = replace(under_way, images=2, usage=usage, is_done=True)
+    assert [cost_of([ended], index, {}, None) for index in range(2)] == [None, 30]
+    assert not is_open([ended], 0)
+    assert not is_open([replace(ONE, price=None)], 0)
+
+
+def test_what_has_ended_has_a_cost_unless_some_of_it_has_no_price() -> None:
+    done = replace(ONE, images=1, is_done=True)
+    assert settled([]) == 0
+    assert settled([done, replace(ONE, first=1)]) == 40
+    assert settled([done, replace(done, price=None)]) is None

@@ -1,0 +1,50 @@
+"""The threads of SQLite: what they are handed at once, and what they end with."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from app.ledger.database.opening import open_database
+from app.ledger.database.sqlite import SqliteDatabase, open_writer
+from tests.ledger.values import NOW, REPLICA, an_admission, count_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def opened(folder: Path) -> SqliteDatabase:
+    database = await open_database(None, folder)
+    assert isinstance(database, SqliteDatabase)
+    return database
+
+
+async def test_what_one_round_of_the_loop_asks_is_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = list[str]()
+
+    def traced(path: Path) -> sqlite3.Connection:
+        connection = open_writer(path)
+        connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "commit" else None)
+        return connection
+
+    monkeypatch.setattr("app.ledger.database.sqlite.open_writer", traced)
+    database = await opened(tmp_path)
+    await asyncio.gather(*(database.defer(an_admission(), (), REPLICA, NOW) for _ in range(20)))
+    assert commits == ["commit"]
+    assert await count_of(database, "drawing") == 20
+    await database.aclose()
+
+
+async def test_closing_ends_after_everything_that_was_asked(tmp_path: Path) -> None:
+    database = await opened(tmp_path)
+    asked = [asyncio.ensure_future(database.defer(an_admission(), (), REPLICA, NOW)) for _ in range(20)]
+    await asyncio.sleep(0)
+    await database.aclose()
+    await asyncio.gather(*asked)
+    again = await opened(tmp_path)
+    assert await count_of(again, "drawing") == 20
+    await again.aclose()

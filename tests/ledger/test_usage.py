@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.ledger.database.opening import open_database
+from app.ledger.database.protocol import Database
+from app.ledger.drawings import Joined
+from app.ledger.rollups import DAY
+from app.ledger.usage import Dimension, Usage, read_usage
+from tests.ledger.values import ME, NOW, REPLICA, a_key, a_project, a_settlement, an_admission, registry_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def database(url: str | None, tmp_path: Path) -> AsyncIterator[Database]:
+    opened = await open_database(url, tmp_path, has_own_clock=False)
+    registry = registry_of(opened)
+    await registry.add_project(a_project(), ME)
+    await registry.add_key(a_key(), ME)
+    for admission, day, cost, in_doubt in (
+        (an_admission(), 0, 100, 0),
+        (an_admission(model="sdxl"), 0, 30, 20),
+        (an_admission(key_id="filekey1", project_id=None), 1, 60, 0),
+    ):
+        at = NOW + day * DAY
+        await opened.admit(admission, (), REPLICA, at)
+        end = a_settlement(admission.id, cost, in_doubt, images=2, width=1000, height=500, provider="nebula")
+        await opened.settle(replace(end, at=at + 9))
+    joined = an_admission()
+    await opened.join(
+        Joined(
+            joined.id, NOW, "req_j", "req_0", "key00001", "proj_1", "generations", "schnell", "flux/schnell", 1, 1, 70
+        ),
+        REPLICA,
+    )
+    yield opened
+    await opened.aclose()
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        (
+            "project",
+            [
+                Usage("proj_1", "design", 3, 5, 2_000_000, 130, 20, 70),
+                Usage("", "(none)", 1, 2, 1_000_000, 60, 0, 0),
+            ],
+        ),
+        (
+            "key",
+            [
+                Usage("key00001", "ci", 3, 5, 2_000_000, 130, 20, 70),
+                Usage("filekey1", "stated", 1, 2, 1_000_000, 60, 0, 0),
+            ],
+        ),
+        (
+            "model",
+            [
+                Usage("flux/schnell", "flux/schnell", 3, 5, 2_000_000, 160, 0, 70),
+                Usage("sdxl", "sdxl", 1, 2, 1_000_000, 30, 20, 0),
+            ],
+        ),
+        (
+            "day",
+            [
+                Usage("2026-09-21", "2026-09-21", 3, 5, 2_000_000, 130, 20, 70),
+                Usage("2026-09-22", "2026-09-22", 1, 2, 1_000_000, 60, 0, 0),
+            ],
+        ),
+    ],
+)
+async def test_usage_is_summed_up_by(database: Database, by: Dimension, expected: list[Usage]) -> None:
+    assert await read_usage(database, by, NOW - DAY, {"filekey1": "stated"}) == expected
+
+
+async def test_only_what_was_admitted_since_counts(database: Database) -> None:
+    [line] = await read_usage(database, "project", NOW + DAY, {})
+    assert (line.requests, line.cost) == (1, 60)
+    assert await read_usage(database, "provider", NOW + 2 * DAY, {}) == []

@@ -1,0 +1,67 @@
+"""The verification finds what was tampered with, and the repair writes what the entries say."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app.ledger.database.opening import open_database
+from app.ledger.verification import Discrepancy, repair, verify
+from tests.ledger.values import (
+    ME,
+    NOW,
+    REPLICA,
+    a_budget,
+    a_settlement,
+    an_admission,
+    claims_of,
+    key_limits,
+    registry_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("damage", "kinds"),
+    [
+        ("update drawing set cost_nano = cost_nano + 1", ["drawing"]),
+        ("update budget_period set held_nano = 5", ["budget"]),
+        ("update entry set spent_nano = 60 where kind = 'settle'", ["drawing", "budget"]),
+        ("update drawing set state = 'held'", ["state"]),
+        ("insert into lease (scope, drawing_id, replica, at) values ('s', 'gone', 'gateway', 1)", ["lease"]),
+    ],
+)
+def test_damage_is_found_and_repaired(url: str | None, tmp_path: Path, damage: str, kinds: list[str]) -> None:
+    async def run() -> None:
+        database = await open_database(url, tmp_path, has_own_clock=False)
+        try:
+            await registry_of(database).add_budget(a_budget(), ME)
+            admission = an_admission(limits=key_limits(max_concurrency=1))
+            await database.admit(admission, claims_of(a_budget()), REPLICA, NOW)
+            await database.settle(a_settlement(admission.id, cost=70))
+            assert await verify(database) == []
+            await database.execute([(damage, ())])
+            found = await verify(database)
+            assert [fault.kind for fault in found] == kinds
+            assert [fault.kind for fault in await repair(database)] == [kind for kind in kinds if kind != "state"]
+            assert [fault.kind for fault in await verify(database)] == [kind for kind in kinds if kind == "state"]
+        finally:
+            await database.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_fault_says_what_was_found_and_what_is_right(tmp_path: Path) -> None:
+    async def run() -> None:
+        database = await open_database(None, tmp_path)
+        try:
+            await registry_of(database).add_budget(a_budget(), ME)
+            await database.admit(an_admission(), claims_of(a_budget()), REPLICA, NOW)
+            await database.execute([("update budget_period set spent_nano = 9", ())])
+            starts_at = claims_of(a_budget())[0].period.starts_at
+            assert await verify(database) == [Discrepancy("budget", "bud_1", starts_at, (100, 9, 0), (100, 0, 0))]
+        finally:
+            await database.aclose()
+
+    asyncio.run(run())
