@@ -1,5 +1,5 @@
-"""Permission to draw: API keys, the use that each has made of its limits, and the admission of a request.
+"""Permission to draw: API keys, the gate for their bodies, the admission of a request, and refusals in words.
 
-Identity comes from the configuration (`keyring`); usage belongs to the process (`limits`). Knows no HTTP, no provider
-and no clock of its own. Begin with `admission`.
+Keys come from the configuration and from the directory of issued keys (`keyring`). The ledger counts the use of limits
+and budgets. Knows no HTTP, no provider and no clock of its own. Begin with `admission`.
 """

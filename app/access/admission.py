@@ -1,46 +1,159 @@
-"""Admission: whether a request may be drawn now. Knows no HTTP, and not how much of a limit is left: `limits` does.
+"""Admission: decide whether a request may be drawn now. It computes the request's needs, and asks the ledger for
+limits, places and money at once. Knows no HTTP, and not how much of a limit is left.
 
-A request that is admitted gets a ticket, which holds one of its key's places. A run that begins takes the ticket over,
-and releases it when it has ended.
+An admitted request gets a ticket. Its account (`accounting`) follows its attempts, and frees the places when the run
+has ended.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from app.access.keyring import Key
-from app.access.limits import Limits
+from app.access.refusals import refusal_error
+from app.catalog import prices
 from app.catalog.fitting import Fitted
+from app.catalog.prices import Subject
+from app.images import ImageRequest, Size
+from app.ledger import drawings
+from app.ledger.drawings import Foresight, Refusal, Ticket, new_id
+
+LONGEST_USER = 256  # characters that are kept of a `user`
+# The parameters that the ledger keeps: numbers and words of a list. The others may quote a prompt or name a person.
+KEPT = frozenset(
+    (
+        *("seed", "guidance", "steps", "quality", "background", "moderation", "input_fidelity", "complexity"),
+        *("frame_count", "frame_duration_ms", "output_format", "output_compression"),
+    )
+)
+USUAL_SIZE = Size(1024, 1024)  # counts for a request whose size is unknown
 
 
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """The place of one admitted request."""
+class Desk(Protocol):
+    """The ledger, as far as admission needs it."""
 
-    key: Key
-    limits: Limits
-    is_held: bool = True
+    async def admit(self, admission: drawings.Admission) -> Ticket | Refusal: ...
 
-    def release(self) -> None:
-        """Give the key's place back; another call does nothing. The request still counts against the key's rate."""
-        if self.is_held:
-            self.is_held = False
-            self.limits.give_back(self.key)
+    async def foresee(self, admission: drawings.Admission) -> Foresight | Refusal: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Holds requests to the limits of their keys, as the keys state them at that moment. `clock` gives seconds."""
+    """`clock` gives seconds since the epoch, `randomness(n)` n random bytes. `end_users`: True keeps the `user` of a
+    request, "hash" its digest."""
 
-    limits: Limits
+    ledger: Desk
     clock: Callable[[], float]
+    randomness: Callable[[int], bytes]
+    currency: str = "USD"
+    end_users: bool | Literal["hash"] = False
 
-    async def admit(self, key: Key, candidates: Sequence[Fitted], n: int) -> Ticket:  # noqa: ARG002 (see below)
-        """Take what the request needs of every limit: all of it, or nothing if one limit refuses. Raises RateLimited.
+    async def admit(
+        self, request_id: str, key: Key, request: ImageRequest, candidates: Sequence[Fitted], model: str | None = None
+    ) -> Ticket:
+        """Reserve the request's needs in every limit and budget: all of them, or none if one refuses. Raises
+        RateLimited, InvalidRequest (no price), Unavailable.
 
-        `candidates` are the ways to serve the request, and `n` is how many images it asks for. The limits of today
-        count requests alone and look at neither.
+        `candidates` are the ways to serve the request: the cost of the dearest is reserved. `model` is the model's own
+        name, where the caller used an alias.
         """
-        self.limits.take(key, self.clock())
-        return Ticket(key, self.limits)
+        found = await self.ledger.admit(self._wanted(request_id, key, request, candidates, model))
+        if not isinstance(found, Ticket):
+            raise refusal_error(found, self.currency)
+        return found
+
+    async def foresee(
+        self, request_id: str, key: Key, request: ImageRequest, candidates: Sequence[Fitted], model: str
+    ) -> Foresight:
+        """Return the result that `admit` would have now, and reserve nothing. Raises the same errors."""
+        found = await self.ledger.foresee(self._wanted(request_id, key, request, candidates, model))
+        if not isinstance(found, Foresight):
+            raise refusal_error(found, self.currency)
+        return found
+
+    def _wanted(
+        self, request_id: str, key: Key, request: ImageRequest, candidates: Sequence[Fitted], model: str | None
+    ) -> drawings.Admission:
+        first = candidates[0] if candidates else None
+        return drawings.Admission(
+            new_id(self.clock(), self.randomness(10)),
+            request_id,
+            request_id,
+            key.id,
+            key.project.id if key.project else None,
+            str(request.operation),
+            request.model,
+            model or request.model,
+            request.n,
+            pixels=pixels_of(request, first),
+            most=_dearest(candidates, request.n),
+            limits=key.all_limits(),
+            end_user=self.end_user(request),
+            tags=request.tags,
+            asked=asked_of(request),
+        )
+
+    def end_user(self, request: ImageRequest) -> str | None:
+        """Return the `user` of a request as the ledger may keep it."""
+        user = request.parameters.get("user")
+        if not isinstance(user, str) or not user or not self.end_users:
+            return None
+        return hashlib.sha256(user.encode()).hexdigest() if self.end_users == "hash" else user[:LONGEST_USER]
+
+
+def subject_of(fitted: Fitted, n: int) -> Subject:
+    """Return the facts that set the price of `n` images at a deployment."""
+    request = fitted.request
+    return Subject(request.operation, n, quality_of(fitted), request.size, fitted.deployment.profile.size.largest)
+
+
+def quality_of(fitted: Fitted) -> str | None:
+    """Return the quality that a deployment is asked for. None: it chooses."""
+    quality = fitted.request.parameters.get("quality")
+    return quality if isinstance(quality, str) and quality != "auto" else None
+
+
+def most(fitted: Fitted, n: int) -> int | None:
+    """Return the highest possible cost of `n` images at a deployment. None: it has no price, or one without a bound."""
+    price = fitted.deployment.profile.stated_price
+    return None if price is None else prices.most(price, subject_of(fitted, n))
+
+
+def least(fitted: Fitted, n: int) -> int | None:
+    """Return the lowest possible cost of `n` images at a deployment. None: it has no price."""
+    price = fitted.deployment.profile.stated_price
+    return None if price is None else prices.least(price, subject_of(fitted, n))
+
+
+def _dearest(candidates: Sequence[Fitted], n: int) -> int | None:
+    """Return the highest possible cost of `n` images at any candidate, or None if it is unknown for one."""
+    dearest: int | None = None
+    for fitted in candidates:
+        amount = most(fitted, n)
+        if amount is None:
+            return None
+        dearest = max(dearest or 0, amount)
+    return dearest
+
+
+def asked_of(request: ImageRequest) -> str | None:
+    """Return a request's parameters as JSON, without its model and its number of images. None: it has none. Texts and
+    pictures are left out."""
+    asked: dict[str, Any] = {"size": str(request.size)} if request.size else {}
+    if request.images:
+        asked |= {"images": len(request.images)} | ({"mask": True} if request.mask else {})
+    for name, value in request.parameters.items():
+        if name in KEPT:
+            asked[name] = value
+    return json.dumps(asked) if asked else None
+
+
+def pixels_of(request: ImageRequest, first: Fitted | None) -> int:
+    """Return the pixels of one image, as the first candidate draws it."""
+    size = first.request.size if first else None
+    size = size or request.size or (request.images[0].size if request.images else None)
+    return (size or USUAL_SIZE).pixels

@@ -102,7 +102,8 @@ async def _send(sending: _Sending, scope: Scope, opened: DiskFile, now: float) -
 
 
 def _headers(file: StoredFile, etag: str, now: float) -> Headers:
-    """An SVG is a document: opened in a browser, it may style itself, and can neither run nor load anything."""
+    """Return a file's headers. An SVG is a document: opened in a browser, it may style itself, and can neither run nor
+    load anything."""
     return [
         (b"cache-control", f"private, max-age={max(0, int(file.expires - now))}, immutable".encode()),
         (b"etag", etag.encode()),
@@ -116,8 +117,8 @@ def _headers(file: StoredFile, etag: str, now: float) -> Headers:
 
 
 def parse_range(value: str, size: int) -> tuple[int, int] | None:
-    """The range of a `Range` header, from its first byte to behind its last; an empty one if there is no such part.
-    None for several ranges and for a value that is not understood: then the whole file may be sent (RFC 9110, section
+    """Return the range of a `Range` header, from its first byte to behind its last; an empty one if the file has no
+    such part. None for several ranges and for unknown forms: the whole file may be sent then (RFC 9110, section
     14.2)."""
     match = _RANGE.fullmatch(value) if len(value) <= _LONGEST_RANGE else None
     if not match or not (match[1] or match[2]):
@@ -134,7 +135,7 @@ def parse_range(value: str, size: int) -> tuple[int, int] | None:
 async def _unsatisfiable(sending: _Sending, scope: Scope, size: int) -> None:
     message = f"The image has {size} bytes, and the range that was asked for is not among them."
     error = ApiError(message, status=416, type="invalid_request_error", code="range_not_satisfiable")
-    scope["state"]["log"].error = error.code
+    scope["state"]["log"].fail(error)
     text = compact(error.envelope()).encode()
     headers = [
         (b"content-range", f"bytes */{size}".encode()),
@@ -147,8 +148,9 @@ async def _unsatisfiable(sending: _Sending, scope: Scope, size: int) -> None:
 
 
 def base_url(scope: Scope, public_url: str | None) -> str:
-    """The beginning of links, without a slash at the end: the setting `files.public_url`, else the address that the
-    caller used, as far as the server can see it. A caller that lies about it gets wrong links and harms no other."""
+    """Return the beginning of links, without a slash at the end: the setting `files.public_url`, else the address that
+    the caller used, as far as the server can see it. A caller that lies about it gets wrong links and harms no
+    other."""
     if public_url:
         return public_url
     host = header(scope, b"host") or ""
