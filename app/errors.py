@@ -1,6 +1,6 @@
 """Everything that can go wrong, as one tree: whose fault it is, the status, and OpenAI's type and code.
 
-ApiError                 what a caller is told, in OpenAI's envelope
+ApiError                 what a caller gets, in OpenAI's envelope
 ├── InvalidRequest       400, the caller's: a parameter, a body, a file
 ├── Unauthenticated      401, the caller's: no virtual key, or a wrong one
 ├── Forbidden            403, a web page of another site, or a name that is not the gateway's
@@ -10,7 +10,7 @@ ApiError                 what a caller is told, in OpenAI's envelope
 ├── RateLimited          429, a key's or every deployment's limit
 ├── Unavailable          503, the gateway's: no room, no time, going down
 └── UpstreamFailed       4xx or 5xx, what is left to say after the last attempt
-UpstreamError            how one attempt failed; never told as it is, `failover` decides what follows
+UpstreamError            how one attempt failed; never sent as it is, `failover` decides what follows
 FetchError               how the download of one image failed
 """
 
@@ -147,7 +147,7 @@ class UpstreamError(Exception):
     retry_after: float | None = None  # seconds
     details: Mapping[str, Any] | None = None
     timed_out: bool = False
-    is_final: bool = False  # the provider's word on the drawing: moderated, failed; not one exchange that failed
+    is_final: bool = False  # the provider's verdict on the drawing: moderated, failed; not one exchange that failed
 
     def alone(self) -> Self:
         """Return a copy without the traceback."""

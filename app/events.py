@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,8 +41,8 @@ class ImageLink:
 
 @dataclass(frozen=True, slots=True)
 class ImageEnds:
-    """The end of a whole image. `facts` are the provider's words on it: quality, background, size, output_format. After
-    the inspection the last two describe the bytes, or are None if the bytes do not tell."""
+    """The end of a whole image. `facts` are those that the provider states: quality, background, size, output_format.
+    After the inspection the last two describe the bytes, or are None if the bytes do not tell."""
 
     revised_prompt: str | None = None
     seed: int | None = None
@@ -60,3 +60,6 @@ class Done:
 
 
 Event = Served | ImageBegins | ImageData | ImageLink | ImageEnds | Done
+
+# A stage on the way of a drawing: it is pushed one event after the other, and raises what the stages behind it raise.
+Sink = Callable[[Event], Awaitable[None]]

@@ -85,6 +85,8 @@ class ImageRequest:
     extra: tuple[tuple[str, bytes], ...] = ()
     mask_convention: Literal["alpha", "white", "black"] = "alpha"  # the meaning of the caller's mask
     raw: bool = False  # the answer is the one image's bytes, and nothing else
+    max_cost: int | None = None  # nano-units of the ledger's currency, for all images; None: unbounded
+    tags: Mapping[str, str] = field(default_factory=dict)  # for the ledger
 
     @property
     def text_length(self) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from app.catalog.profiles import Profile
+from app.images import ResponseFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,36 @@ class Deployment:
     def name(self) -> str:
         return f"{self.provider.name}/{self.model}"
 
+    def answering(self, default: ResponseFormat) -> Deployment:
+        """Return the same deployment with another default for requests without `response_format`."""
+        return replace(self, profile=replace(self.profile, default_response_format=default))
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A name that callers ask for, and the deployments behind it."""
+    """A name that callers ask for, and the deployments behind it. A key that may use one of the `aliases` may use the
+    name too."""
 
     name: str
     deployments: tuple[Deployment, ...]  # in the order in which they are tried
     aliases: tuple[str, ...] = ()
+    alias_of: str | None = None  # the model's own name, if this one is an alias
+
+    def called(self, alias: str, default_response_format: ResponseFormat | None = None) -> Model:
+        """Return what callers get under an alias: the same deployments. A default of the alias goes over the
+        model's."""
+        deployments = self.deployments
+        if default_response_format:
+            deployments = tuple(each.answering(default_response_format) for each in deployments)
+        others = tuple(name for name in (self.name, *self.aliases) if name != alias)
+        return Model(alias, deployments, others, self.alias_of or self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name for a model, which may be a glob like `dall-e-*`. Permission to use it is no permission to use the
+    model's own names."""
+
+    name: str
+    model: str  # one of the model's own names
+    default_response_format: ResponseFormat | None = None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isqrt
 from typing import Annotated, Literal
 
+from app.catalog.money import to_nano
+from app.catalog.prices import Price, Tier
 from app.images import Operation, ResponseFormat, Size
 
 MaskConvention = Literal["alpha", "white", "black", "none"]
@@ -36,6 +39,15 @@ class SizeRule:
             and all(self.max is None or edge <= self.max for edge in edges)
             and (self.max_pixels is None or size.pixels <= self.max_pixels)
         )
+
+    @property
+    def largest(self) -> Size | None:
+        """Return a size with the most pixels that it allows. None: there is no bound."""
+        if self.list:
+            return max(self.list, key=lambda size: size.pixels)
+        if self.max is not None and (self.max_pixels is None or self.max**2 <= self.max_pixels):
+            return Size(self.max, self.max)
+        return None if self.max_pixels is None else Size(self.max_pixels, 1)
 
     def nearest(self, size: Size) -> Size:
         """Return the allowed size that is closest in shape first, then in area."""
@@ -118,9 +130,19 @@ class Profile:
     streaming: bool | None = None  # None: unknown, so tried; a JSON answer is taken as well
     extra: Literal["pass", "refuse"] = "refuse"
     default_response_format: ResponseFormat | None = None
-    price_per_image: float | None = None
+    traceparent: bool = False  # the trace is passed on to it
+    price: Price | None = None
+    price_per_image: float | None = None  # the short form of a price
+    currency: str | None = None  # of the price; None: the ledger's
     typical_seconds: Seconds | None = None
     timeout: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def stated_price(self) -> Price | None:
+        """Return the price, also where the short form states it. None: it is not known."""
+        if self.price is not None or self.price_per_image is None:
+            return self.price
+        return _per_image(self.price_per_image)
 
     def understands(self, parameter: str) -> bool:
         return self.parameters is None or parameter in self.parameters
@@ -128,3 +150,8 @@ class Profile:
     def spelling(self, parameter: str, spelt: str) -> str:
         """Return the upstream's name of `parameter`, which the caller called `spelt`."""
         return spelt if self.parameters is None else self.parameters.get(parameter, spelt)
+
+
+@lru_cache(maxsize=256)
+def _per_image(price: float) -> Price:
+    return Price((Tier(per_image=to_nano(price)),))

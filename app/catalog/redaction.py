@@ -1,4 +1,4 @@
-"""Take credentials and prompts out of a provider's words before callers or logs get them."""
+"""Remove credentials and prompts from a provider's words before callers or logs get them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ LEFT_OUT = "[…]"
 
 
 def without_secrets(text: str, provider: Provider) -> str:
-    """Hosts quote the key that they refuse, and a team's own host may give out keys that look like any word."""
+    """Cut the provider's credentials out of `text`. Hosts quote the key that they refuse, and a team's own host may
+    give out keys that look like any word."""
     texts = (provider.api_key or "", *provider.headers.values())
     words = {word for text in texts for word in (text, *text.split()) if len(word) >= SHORTEST_SECRET}
     for word in sorted(words, key=len, reverse=True):

@@ -60,16 +60,24 @@ class ResponseHead:
 
 
 class Decoder(Protocol):
-    """Turns an answer's bytes, cut anywhere, into events. Both raise UpstreamError when the answer is bad."""
+    """Turns an answer's bytes, cut anywhere, into events. `feed` and `close` raise UpstreamError when the answer is
+    bad."""
 
     @property
     def done(self) -> bool:
-        """Once the events fed have been read: all that was asked for is there, so nothing more need be waited for."""
+        """True if all that was asked for has come, so that the rest need not be awaited. Valid once the events fed are
+        read."""
+
+    @property
+    def is_in_text(self) -> bool:
+        """True inside the text of an image that was asked for. A piece of nothing but base64 need not be fed then: it
+        is `ImageData` as it is."""
 
     def feed(self, data: bytes) -> Iterable[Event]: ...
 
     def close(self) -> Iterable[Event | Exchange]:
-        """The body is complete, or `done`: the events still due. The last is `Done`, or the next exchange."""
+        """Return the events still due when the body is complete, or `done`. The last is `Done`, or the next
+        exchange."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +92,27 @@ class Exchange:
     decoder: Callable[[ResponseHead], Decoder] = field(compare=False)
     error: Callable[[ResponseHead, bytes], UpstreamError] = field(compare=False)
     after: float = 0.0  # seconds of pause before it
-    is_repeatable: bool = False  # making it twice draws nothing twice: after a failure that may pass it is made again
+    is_repeatable: bool = False  # repeating it draws nothing twice, so a failure that may pass is retried
     job: Mapping[str, Any] | None = None  # JSON values for `resume`; given once, with the first exchange after a submit
 
 
 class Dialect(Protocol):
-    """Three pure functions; `profile` is what is assumed of a host about which nothing was said."""
+    """Three pure functions. `profile` is assumed for a host whose abilities are not stated."""
 
     profile: Profile
 
     def encode(self, request: ImageRequest, deployment: Deployment, nonce: str) -> UpstreamRequest:
-        """`request` has been fitted to the deployment: what it still holds, the upstream understands.
+        """Return the request to send. `request` has been fitted to the deployment: the upstream understands all that it
+        holds.
 
         `nonce` is random text that no upload can foresee, for a form's boundary.
         """
 
     def decoder(self, request: ImageRequest, head: ResponseHead) -> Decoder:
-        """For an answer with a 2xx status."""
+        """Return the decoder of an answer with a 2xx status."""
 
     def error(self, head: ResponseHead, body: bytes) -> UpstreamError:
-        """For any other status; `body` is at most its first 64 KiB."""
+        """Return the error of an answer with any other status; `body` is at most its first 64 KiB."""
 
 
 @runtime_checkable
@@ -111,16 +120,16 @@ class JobDialect(Dialect, Protocol):
     """A dialect whose providers draw in jobs, which outlive a connection."""
 
     def resume(self, job: Mapping[str, Any], request: ImageRequest) -> Exchange:
-        """The exchange that takes up the job of an earlier process. `request` has no prompt and no uploads; its `n` is
-        the number of images of the job."""
+        """Return the exchange that takes up the job of an earlier process. `request` has no prompt and no uploads; its
+        `n` is the number of images of the job."""
 
 
 def names() -> tuple[str, ...]:
-    """The names of the dialects: modules of this package that encode requests."""
+    """Return the names of the dialects: the modules of this package that encode requests."""
     modules = (module.name for module in iter_modules(__path__))
     return tuple(name for name in modules if hasattr(import_module(f"app.dialects.{name}"), "encode"))
 
 
 def load(name: str) -> Dialect:
-    """The dialect of that name. Raises ModuleNotFoundError if there is none."""
+    """Return the dialect of that name. Raises ModuleNotFoundError if there is none."""
     return cast(Dialect, import_module(f"app.dialects.{name}"))

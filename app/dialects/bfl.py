@@ -47,7 +47,7 @@ def encode(request: ImageRequest, deployment: Deployment, nonce: str) -> Upstrea
 
 
 def decoder(request: ImageRequest, head: ResponseHead) -> Decoder:
-    """Read the answer to a submit: it names the job, and the address that tells its status."""
+    """Read the answer to a submit: it names the job, and the address of its status."""
 
     def read(document: Mapping[str, Any]) -> Iterable[Event | Exchange]:
         address, name = document.get("polling_url"), document.get("id")
@@ -73,7 +73,8 @@ def resume(job: Mapping[str, Any], request: ImageRequest) -> Exchange:
 
 
 def _status_call(address: str, prompt: str | None, after: float, job: Mapping[str, Any] | None = None) -> Exchange:
-    """`prompt`: None if it is not known any more. `after`: the seconds of pause before the call."""
+    """Return the exchange that asks for a job's status. `prompt`: None if it is no longer known. `after`: the seconds
+    of pause before the call."""
     sent = UpstreamRequest(address, method="GET", credential=_CREDENTIAL)
     read = partial(_read_status, address, prompt, after)
     return Exchange(sent, lambda _: SmallDocument(read), error, after, is_repeatable=True, job=job)
@@ -82,7 +83,8 @@ def _status_call(address: str, prompt: str | None, after: float, job: Mapping[st
 def _read_status(
     address: str, prompt: str | None, after: float, document: Mapping[str, Any]
 ) -> Iterable[Event | Exchange]:
-    """Raises UpstreamError. It is final where the job has ended, so that another call would tell the same."""
+    """Read the answer to a status call. Raises UpstreamError: final where the job has ended, since another call would
+    say the same."""
     match _status(document):
         case "pending" | "queued" | "processing":  # only the first is documented
             return [_status_call(address, prompt, min(LONGEST_PAUSE, max(FIRST_PAUSE, after * PAUSE_GROWTH)))]
@@ -112,7 +114,7 @@ def _picture(result: Any, prompt: str | None) -> list[Event | Exchange]:
 
 
 def _status(document: Mapping[str, Any]) -> str:
-    """Return the word on the job, in lower case. It stands under `status` or `state`."""
+    """Return the job's status, in lower case. It stands under `status` or `state`."""
     words = (document.get("status"), document.get("state"))
     return next((word.strip().lower() for word in words if isinstance(word, str) and word.strip()), "")
 

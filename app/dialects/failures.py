@@ -33,20 +33,20 @@ _TRANSIENT = {500, 502, 503}
 _TIMED_OUT = {408, 504, 522, 524}
 _GOOD_WORDS = {"success", "succeeded", "ok", "completed", "complete", "done", "finished", "none", "null", "no error"}
 _GOOD_CODES = {"0", "200", "201", "202"} | _GOOD_WORDS
-# How a status, or the name of an event, begins or ends that says in so many words that nothing will come.
+# The words with which a status, or the name of an event, begins or ends if no image will come.
 _WORD = (
     r"(?:fail(?:ed|ure)?|error(?:ed)?|cancell?ed|rejected|blocked|expired|timed?[\W_]?out|abort(?:ed)?|refused|denied)"
 )
 _FAILED = re.compile(rf"(?!(?:no|without)[\W_])(?:{_WORD}[\s:].*|(?:.*[\W_])?{_WORD})", re.I | re.S)
 _ENDING = re.compile(rf"(?:image.*[\W_]|response\.)?{_WORD}", re.I)  # of the names of events
-# A text in which an answer without an image says that one is being drawn, or was.
+# Words of an answer without an image that say that one is being drawn, or was.
 _PERHAPS_DRAWN = re.compile(
     r"\b(?:(?:en|re)?queue[ds]?|pending|in[ _-]progress|dispatched|stored|ready|rendering|drawing|processing|processed"
     r"|submitted|scheduled|accepted|received|started|running|generating|generated|created|wait(?:ing)?|success\w*"
     r"|succeeded|completed?|finished|done|ok)\b",
     re.I,
 )
-# Where an answer in a shape of its own, beside `data`, may hold what was drawn or tell where it will be.
+# Where an answer in a shape of its own, beside `data`, may hold the images or say where they will be.
 _PERHAPS_IMAGES = (
     "b64_json", "image", "images", "output", "outputs", "artifacts", "result", "results", "url", "urls",
     "id", "task", "task_id", "job", "job_id", "request_id", "polling_url", "status_url", "data",
@@ -62,7 +62,7 @@ _REDIRECTED = "it redirects (status {}), which is not followed; `base_url` has t
 
 
 def from_status(head: ResponseHead, body: bytes) -> UpstreamError:
-    """The failure that an answer with a status other than 2xx is."""
+    """Return the failure of an answer with a status other than 2xx."""
     words, wait = ErrorText(parse_json(body)), _retry_after(head.headers)
     status = head.status
     return UpstreamError(
@@ -79,10 +79,10 @@ def from_status(head: ResponseHead, body: bytes) -> UpstreamError:
 
 
 def from_document(document: Any, *, delivered: bool = False) -> UpstreamError | None:
-    """The failure that a document under a 2xx status tells of, or None if it tells of none.
+    """Return the failure that a document under a 2xx status reports, or None.
 
-    `delivered`: it holds images, so that only an error or a word of failure counts. Where it holds none, what it says
-    is the reason, unless it may mean that a drawing is under way, and so perhaps paid for.
+    `delivered`: it holds images, so only an error or a word of failure counts. Without images, its text is the reason,
+    unless it may mean that a drawing is under way, and so perhaps paid for.
     """
     if not isinstance(document, dict):
         return UpstreamError(Failure.UNCERTAIN, "the answer is JSON, but no object")
@@ -92,7 +92,7 @@ def from_document(document: Any, *, delivered: bool = False) -> UpstreamError | 
 
 
 def from_event(data: Any, name: str) -> UpstreamError:
-    """The failure that an event is whose name, or `type`, is one of failure. `data`: JSON of any shape, or a text."""
+    """Return the failure of an event whose name, or `type`, is one of failure. `data`: JSON of any shape, or a text."""
     if isinstance(data, dict) and not data.get("error"):  # laid flat
         data = {key: value for key, value in data.items() if key != "type" or value not in ("error", name)}
         return from_text(ErrorText({"error": data}))
@@ -100,8 +100,8 @@ def from_event(data: Any, name: str) -> UpstreamError:
 
 
 def failed_event(document: Mapping[str, Any], name: str) -> UpstreamError | None:
-    """The failure that an event called `name` tells of: by its name or `type`, by an error, or, if it has neither name
-    nor type, by a word of failure. Those of other events may be about something that the host gets over."""
+    """Return the failure that an event reports: by its name or `type`, by an error, or, if it has neither name nor
+    type, by a word of failure. Such words in other events may be about something that the host gets over."""
     called = [each for each in (name, document.get("type")) if isinstance(each, str) and each not in ("", "message")]
     for each in called:
         if ends_stream(each):
@@ -111,12 +111,12 @@ def failed_event(document: Mapping[str, Any], name: str) -> UpstreamError | None
 
 
 def ends_stream(called: str) -> bool:
-    """Whether an event that is called so says that no image will come."""
+    """True if an event of this name says that no image will come."""
     return _ENDING.fullmatch(called.strip()) is not None
 
 
 def says_failed(document: Mapping[str, Any]) -> bool:
-    """Whether it holds an error, or an explicit word of failure."""
+    """True if the document holds an error, or an explicit word of failure."""
     status = document.get("status")
     return (
         document.get("success") is False
@@ -127,7 +127,7 @@ def says_failed(document: Mapping[str, Any]) -> bool:
 
 
 def from_text(words: ErrorText) -> UpstreamError:
-    """The failure of an answer that was begun as a good one, and then says in these words that there is no image."""
+    """Return the failure of an answer that began as a good one, and then says in these words that there is no image."""
     refused = _is_moderated(words) or _is_refusal_code(words.code)
     failure = Failure.CREDENTIAL if _is_exhausted(words) else Failure.REFUSED if refused else Failure.FAILED
     message = words.message or "the answer says that it failed, without a reason"
@@ -136,7 +136,7 @@ def from_text(words: ErrorText) -> UpstreamError:
 
 
 def _is_error(error: Any) -> bool:
-    """Some hosts send `error` always, with a code or a word that all went well."""
+    """True if the value reports an error. Some hosts always send `error`, with a code or a word for success."""
     if not isinstance(error, dict):
         return bool(error) and str(error).strip().lower() not in _GOOD_CODES
     code, message = _text(error.get("code")), error.get("message")
@@ -156,14 +156,14 @@ def _instead_of_an_image(document: Mapping[str, Any]) -> UpstreamError | None:
 
 
 def _of_an_image(document: Mapping[str, Any]) -> Any:
-    """The error that is told under `data` of the first image that has one."""
+    """Return the error under `data` of the first image that has one."""
     data = document.get("data")
     errors = (entry.get("error") for entry in data if isinstance(entry, dict)) if isinstance(data, list) else ()
     return next(filter(_is_error, errors), None)
 
 
 def _is_reason(words: ErrorText, document: Mapping[str, Any]) -> bool:
-    """Whether the words can only mean that nothing was drawn."""
+    """True if the words can only mean that nothing was drawn."""
     status, message = document.get("status"), words.message.lower()
     if document.get("errors"):
         return True
@@ -203,7 +203,7 @@ def _by_status(status: int, words: ErrorText, wait: float | None) -> Failure:
         return Failure.CREDENTIAL if exhausted else Failure.RATE_LIMITED
     if status in _TIMED_OUT:
         return Failure.UNCERTAIN
-    # A server that fails may well speak of its moderation, or of the prompt: then only a code tells of a refusal.
+    # A server that fails may mention its moderation, or the prompt: then only a code means a refusal.
     if status in _REFUSALS or (_is_moderated(words) if status < 500 else _is_coded_as_moderated(words)):
         return Failure.REFUSED
     if status in _TRANSIENT or status < 400:
@@ -229,8 +229,8 @@ class ErrorText:
 
 
 def _sentences(document: Any, depth: int = 0) -> Iterator[str]:
-    """The texts that the known shapes carry: `error.message`, `error`, `detail` (a text, a list or an object),
-    `message`, `msg`, `errors`."""
+    """Yield the texts of the known shapes: `error.message`, `error`, `detail` (a text, a list or an object), `message`,
+    `msg`, `errors`."""
     if isinstance(document, str):
         if document.strip():
             yield document.strip()
@@ -262,7 +262,7 @@ def _is_small(value: Any, levels: int = 3) -> bool:
 
 
 def scrub(text: str) -> str:
-    """`text` without what looks like a credential, a hash of one, or base64, and not longer than a message needs."""
+    """Return `text`, shortened to a message, without anything that looks like a credential, its hash or base64."""
     text = _BASE64.sub("[…]", _SECRETS.sub("[…]", text))
     return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "…"
 
@@ -282,7 +282,7 @@ def _text(value: Any) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds; from `retry-after-ms`, or `retry-after` as a number or as an HTTP date."""
+    """Return the seconds from `retry-after-ms`, or from `retry-after` as a number or as an HTTP date."""
     said = headers.get("retry-after", "")
     for number, unit in ((headers.get("retry-after-ms", ""), 1000), (said, 1)):
         if re.fullmatch(r"\s*[0-9]+(?:\.[0-9]*)?\s*", number) and math.isfinite(seconds := float(number) / unit):
@@ -291,7 +291,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_until(date: str, now: str) -> float | None:
-    """`now` is the answer's own date, so that two clocks need not agree."""
+    """Return the seconds until `date`. `now` is the answer's own date, so that two clocks need not agree."""
     try:
         until, since = (at if at.tzinfo else at.replace(tzinfo=UTC) for at in map(parsedate_to_datetime, (date, now)))
     except (ValueError, TypeError, OverflowError):

@@ -42,19 +42,20 @@ class JsonAnswer:
     def __init__(self, most: int) -> None:
         self._tap = JsonTap(frozenset({"b64_json", "url"}), error=unreadable)
         self._most = most
-        self._told = 0  # entries of `data` of which all has been told
-        self._open = False  # the entry `_told` has begun to be told ...
-        self._from_url = False  # ... with what stood under `url`
+        self._told = 0  # entries of `data` that have been passed on whole
+        self._open = False  # some of the entry `_told` has been passed on ...
+        self._from_url = False  # ... from its `url`
         self._passing = False  # we are inside a picture's text
         self._address: UrlText | None = None  # we are inside of
-        self._link: str | None = None  # of the entry `_told`, if it has one and was not begun to be told
+        self._link: str | None = None  # of the entry `_told`, if it has one and nothing of it has been passed on
         self._last: StringBegins | None = None  # the last string of an entry that was asked for
 
+    @property
+    def is_in_text(self) -> bool:
+        return self._open and self._passing and self._tap.is_in_string
+
     def feed(self, data: bytes) -> Iterable[Event]:
-        found = self._tap.feed(data)
-        if self._open and self._passing and len(found) == 1 and type(found[0]) is bytes:  # nearly every byte's path
-            return (ImageData(found[0]),)
-        return self._events(found)
+        return self._events(self._tap.feed(data))
 
     def close(self) -> Iterable[Event]:
         document = self._tap.close()
@@ -117,8 +118,8 @@ class JsonAnswer:
         return self._tap.holder(last, until) if last is not None and last.path[1] == index else None
 
     def _end(self, entry: Any, usage: Mapping[str, Any] | None) -> Iterator[Event]:
-        """Tells the rest of the entry `_told`: its end, or all of it, if it is only a link. Raises UpstreamError for
-        one that is neither: an answer with a piece missing must not look whole."""
+        """Yield the rest of the entry `_told`: its end, or all of it if it is only a link. Raises UpstreamError if it
+        is neither: an answer with a piece missing must not look whole."""
         if not self._open and self._link:
             yield ImageBegins(self._told)
             yield ImageLink(self._link)
@@ -154,7 +155,7 @@ class UrlText:
         return unquote_to_bytes(text[:cut] if cut >= 0 else text)
 
     def close(self) -> bytes:
-        """The rest of an image's text."""
+        """Return the rest of an image's text."""
         return self._tail
 
     @property
@@ -180,7 +181,7 @@ def image_ends(entry: Mapping[str, Any], usage: Mapping[str, Any] | None) -> Ima
 
 
 def facts_of(said: Mapping[str, Any]) -> dict[str, str]:
-    """The provider's words on an image, as far as they are words."""
+    """Return the facts that the provider states of an image, as far as they are words."""
     return {key: said[key] for key in FACTS if key in said and _is_word(said[key])}
 
 
@@ -214,7 +215,7 @@ def _count(said: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _counts(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The first few counts and words: what a provider says here is kept with the images, and passed on as it is."""
+    """Return the first few counts and words: they are kept with the images, and passed on as they are."""
     short = ((name, value) for name, value in said.items() if _is_word(name) and (_is_count(value) or _is_word(value)))
     return dict(islice(short, _MOST_COUNTS))
 
@@ -250,6 +251,10 @@ class ByFirstByte:
     def done(self) -> bool:
         return self._chosen is not None and self._chosen.done
 
+    @property
+    def is_in_text(self) -> bool:
+        return self._chosen is not None and self._chosen.is_in_text
+
     def feed(self, data: bytes) -> Iterable[Event]:
         if self._chosen is not None:
             return self._chosen.feed(data)
@@ -281,7 +286,7 @@ class SmallDocument:
     the next exchange of it. Raises UpstreamError (UNCERTAIN) for an answer that is no JSON object, or is over
     `LARGEST_DOCUMENT`."""
 
-    done = False
+    done = is_in_text = False
 
     def __init__(self, read: Callable[[Mapping[str, Any]], Iterable[Event | Exchange]]) -> None:
         self._read = read

@@ -1,5 +1,5 @@
-"""Nebula Block's own dialect: one path, JSON with base64 in and out, and a `status` that may tell of a failure under
-a 200. Field names are data (the profile's `parameters`, `image_field`, `mask_field`), since its documents disagree."""
+"""Nebula Block's own dialect: one path, JSON with base64 in and out, and a `status` that may report a failure under a
+200. Field names are data (the profile's `parameters`, `image_field`, `mask_field`), since its documents disagree."""
 
 from __future__ import annotations
 

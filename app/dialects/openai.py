@@ -96,7 +96,7 @@ def _form(
 
 
 def flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """A JSON value as form fields, nested as the official SDKs nest: `a[b]`, `list[]`; null is left out."""
+    """Yield a JSON value as form fields, nested as the official SDKs nest: `a[b]`, `list[]`; null is left out."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from flatten(f"{name}[{key}]", inner)
@@ -129,6 +129,8 @@ class EventAnswer:
 
     It is done with `[DONE]`, or with `most` images: some hosts keep the line open, or break it off, all the same.
     """
+
+    is_in_text = False  # a line may end inside it
 
     def __init__(self, most: int) -> None:
         self.done = False
@@ -190,7 +192,7 @@ class EventAnswer:
 
 
 def _join(found: Iterable[Any]) -> Iterator[Any]:
-    """Data that comes in many short lines, in one piece: each costs all the way to the caller."""
+    """Join data that comes in many short lines into one piece: each piece costs all the way to the caller."""
     for kind, items in groupby(found, type):
         if kind is bytes:
             yield b"".join(items)
@@ -224,8 +226,8 @@ class ErrorEvent:
 class StreamedImage:
     """One event's data: JSON with the picture under `b64_json`, or its address under `url`.
 
-    Whether it is a partial image is said by `event:`, by `type` or by `partial_image_index`, in any order; what comes
-    before the picture decides, and the official order says it in time. The rest must not contradict it.
+    `event:`, `type` or `partial_image_index` marks a partial image, in any order. The marks before the picture decide:
+    the official order has one there. The rest must not contradict them.
     """
 
     def __init__(self, index: int, name: str | None, partials: int, room: int) -> None:
@@ -238,7 +240,7 @@ class StreamedImage:
         self._head: bytes | None = b""  # how the data begins, as long as it may become `[DONE]`; then None
         self._string: StringBegins | None = None  # the picture's
         self.usage: Mapping[str, Any] | None = None
-        self.aside: Mapping[str, Any] | None = None  # what it says, if it has no picture; empty if it has a name
+        self.aside: Mapping[str, Any] | None = None  # its text, if it has no picture; empty if it has a name
 
     def feed(self, data: bytes) -> Iterator[Event]:
         if self._head is not None:
@@ -259,7 +261,7 @@ class StreamedImage:
                 self._passing = False
 
     def close(self, name: str | None) -> Iterator[Event]:
-        """`name`: that of the last `event:` line, which is the one that holds."""
+        """End the event. `name`: that of the last `event:` line, the one that counts."""
         if self._skip or self._head == b"":  # a sign of life without data
             return
         self._name = name or ""
@@ -284,11 +286,11 @@ class StreamedImage:
 
     @property
     def beside(self) -> int:
-        """Bytes that it holds beside its picture."""
+        """The bytes that it holds beside its picture."""
         return self._tap.kept
 
     def _without_done(self, head: bytes) -> bytes:
-        """The beginning of the data, once it is known that it is not `[DONE]`."""
+        """Return the beginning of the data, once it is known not to be `[DONE]`."""
         head = head.lstrip()
         self._skip = self.ends = head.startswith(_DONE)
         self._head = head if _DONE.startswith(head) and not self._skip else None

@@ -1,15 +1,15 @@
 """An attempt: one deployment asked once for one or more images, in one exchange or several. Knows no provider, no HTTP
-and no clock; tells observers what becomes of it.
+and no clock; reports to observers.
 
 An attempt begins before its first byte leaves (`attempt_began`). It ends exactly once (`attempt_ended`), also by a
-cancellation or a bug, and in any task:
+cancellation or a bug:
 
     UNDER_WAY ──┬─ nothing was sent ──────────────────────────▶ NOT_SENT    costs nothing; the next deployment may draw
                 ├─ it says that nothing was drawn ────────────▶ FAILED      the next deployment may draw
-                ├─ it refuses the request ────────────────────▶ REFUSED     the caller is told, nothing else is tried
+                ├─ it refuses the request ────────────────────▶ REFUSED     passed on to the caller; no other is tried
                 │
                 ├─ first image data: the commit point (`first_image`)
-                │    └─▶ committed: what was held back is told, and the attempt is never abandoned for the next
+                │    └─▶ committed: the held events go out, and no other attempt replaces this one
                 │         ├─ the answer ends well ─────────────▶ DELIVERED
                 │         └─ the answer breaks ───────────────▶ UNCERTAIN
                 │
@@ -20,8 +20,7 @@ cancellation or a bug, and in any task:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import TracebackType
@@ -30,7 +29,7 @@ from typing import Any, Protocol, Self
 from app.catalog.deployments import Deployment
 from app.catalog.fitting import Fitted
 from app.errors import ApiError, Failure, UpstreamError
-from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served, Sink
 from app.gateway.call import Call
 
 
@@ -48,18 +47,18 @@ class Outcome(Enum):
 
 
 class AttemptObserver(Protocol):
-    """Hears of each attempt. Methods must neither raise nor wait: they run between two bytes of an image."""
+    """Observes each attempt. Methods must neither raise nor wait: they run between two bytes of an image."""
 
     def attempt_began(self, attempt: Attempt) -> None:
-        """Its first byte is about to leave."""
+        """The attempt's first byte is about to leave."""
         ...
 
     def first_image(self, attempt: Attempt) -> None:
-        """Its first image data has come. Not called for an attempt that ends without any."""
+        """The attempt's first image data has come. Not called for an attempt that ends without any."""
         ...
 
     def attempt_ended(self, attempt: Attempt) -> None:
-        """It has its outcome. Its error still has its cause here, and loses it afterwards."""
+        """The attempt has its outcome. Its error still has its cause here, and loses it afterwards."""
         ...
 
 
@@ -73,6 +72,8 @@ class Attempt:
     number: int  # among the attempts for this image, from 1
     clock: Callable[[], float]
     observers: Sequence[AttemptObserver]
+    sink: Sink  # takes the events that may go out
+    traceparent: str | None = None  # of its span, where traces are kept
     is_resumed: bool = False  # an earlier process began it: it takes up a job that was submitted
     began: float = 0.0
     first_image_at: float | None = None
@@ -80,6 +81,8 @@ class Attempt:
     exchanges: int = 0  # that were made, or may have been; 0 at the end: nothing was sent
     images: int = 0  # whole ones
     usage: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the last whole image
+    provider_request_id: str | None = None  # what the provider calls it: its job, or the first of its requests
     outcome: Outcome = Outcome.UNDER_WAY
     error: UpstreamError | ApiError | None = None
     _held: list[Event] = field(default_factory=list, init=False, repr=False)  # until the commit point
@@ -89,6 +92,11 @@ class Attempt:
     @property
     def deployment(self) -> Deployment:
         return self.fitted.deployment
+
+    @property
+    def is_done(self) -> bool:
+        """True if all that was asked for has come, even if the connection breaks afterwards."""
+        return self._is_done
 
     @property
     def is_committed(self) -> bool:
@@ -117,29 +125,34 @@ class Attempt:
         if self.error is not None:
             self.error = self.error.alone()  # the frames of the other one hold image data
 
-    def take(self, event: Event) -> Sequence[Event]:
-        """Note an event, and return the events that may be told now: none before the commit point."""
+    async def push(self, event: Event) -> None:
+        """Record an event and push it on. Events before the commit point are held until then."""
         if type(event) is ImageData and self.first_image_at is not None:  # nearly every byte's path
-            return (event,)
+            await self.sink(event)
+            return
         if type(event) is ImageBegins:
             self._is_partial = event.partial is not None
         elif type(event) is ImageEnds:
-            self.images += not self._is_partial
+            if not self._is_partial:
+                self.images += 1
+                self.facts = event.facts
         elif type(event) is Done:
             self._is_done, self.usage = True, event.usage
         if self.first_image_at is not None:
-            return (event,)
+            await self.sink(event)
+            return
         self._held.append(event)
         if type(event) is not ImageData and type(event) is not ImageLink:
-            return ()
+            return
         self.first_image_at = self.clock()
         for observer in self.observers:
             observer.first_image(self)
         held, self._held = self._held, []
-        return held
+        for each in held:
+            await self.sink(each)
 
     def _outcome(self, error: BaseException | None) -> Outcome:
-        given_up = error is not None and not isinstance(error, Exception)  # CancelledError, GeneratorExit
+        given_up = error is not None and not isinstance(error, Exception)  # CancelledError
         if error is None or (given_up and self._is_done):
             return Outcome.DELIVERED
         if given_up:
@@ -153,14 +166,9 @@ class Attempt:
         return Outcome.REFUSED if error.failure is Failure.REFUSED else Outcome.FAILED
 
 
-@contextmanager
-def account_for(attempts: Sequence[Attempt]) -> Iterator[None]:
-    """Note in an ApiError that ends the block, be it a full queue, how many attempts for the image (or for a few that
-    are drawn together) were made, and whether one of them may have been paid for."""
-    try:
-        yield
-    except ApiError as error:
-        error.attempts = len(attempts)
-        if any(attempt.outcome is Outcome.UNCERTAIN for attempt in attempts):
-            error.paid()
-        raise
+def account_for(error: ApiError, attempts: Sequence[Attempt]) -> None:
+    """Note in the error that ends the work on an image how many attempts were made for it, and whether one may have
+    been paid for. Images that are drawn together share the number. A full queue's error gets it too."""
+    error.attempts = len(attempts)
+    if any(attempt.outcome is Outcome.UNCERTAIN for attempt in attempts):
+        error.paid()

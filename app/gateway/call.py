@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.access.keyring import Key
+from app.gateway.account import Account
 from app.gateway.fanout import FinishedImages
 from app.gateway.inputs import Preparation
 from app.images import ImageRequest, ResponseFormat
@@ -24,6 +25,11 @@ class SubmittedJob:
     count: int = 1  # of its images
 
 
+def is_awaited() -> bool:
+    """Return True: the answer for a call that no run watches."""
+    return True
+
+
 @dataclass(slots=True)
 class Call:
     """One request, while it is worked on."""
@@ -38,7 +44,11 @@ class Call:
     drawn: FinishedImages = field(default_factory=FinishedImages)
     result: ResponseFormat = "b64_json"  # in which form the images leave
     files: ExitStack = field(default_factory=ExitStack)  # holds what its links lead to, until the answer has arrived
+    account: Account | None = None  # the ledger's; None: there is no ledger
     announce: Callable[[], Awaitable[None]] | None = None  # to be awaited before anything is sent; None: needless
     remember: Callable[[SubmittedJob], Awaitable[None]] | None = None  # awaited after each submit; None: needless
-    sent: int = 0  # attempts of which something has left, or may have: from the first on it may cost money
-    is_awaited: Callable[[], bool] = lambda: True  # False: no caller is connected any more
+    trace_id: str | None = None  # of the request's trace
+    traceparent: str | None = None  # as the caller sent it
+    queued: float = 0.0  # seconds in which attempts waited for places
+    sent: int = 0  # attempts that left, or may have left: from the first on it may cost money
+    is_awaited: Callable[[], bool] = is_awaited  # False: no caller is connected any more

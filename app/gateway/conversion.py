@@ -1,24 +1,25 @@
-"""Convert images that come in another format than the caller asked for, on their way out. Those in the right format
-pass piece by piece. Knows neither callers nor providers."""
+"""Convert images of another format than the caller asked for, on their way out. Images of the right format pass piece
+by piece. Knows neither callers nor providers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, closing
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import pybase64
 
 from app.codecs.base64 import Base64Carry
 from app.errors import Failure, Unavailable, UpstreamError
-from app.events import Event, ImageData, ImageEnds
+from app.events import Event, ImageData, ImageEnds, Sink
 from app.gateway.splitter import ImageSplitter
 from app.imaging.formats import media_type
 from app.imaging.headers import read_header
 from app.imaging.operations import FileFormat, Redraw, Undrawable
 from app.imaging.workers import Workers, WorkFile
 
-_TELLS = 16  # characters of base64 that tell a PNG, a JPEG or a WebP
+_TELLS = 16  # characters of base64 that identify a PNG, a JPEG or a WebP
 _PIECE = 196_608  # bytes; a multiple of 3, so that the pieces' texts can be joined
 
 
@@ -30,31 +31,35 @@ class Wanted:
     compression: int | None = None
 
 
-async def reformat(
-    events: AsyncGenerator[Event, None], wanted: Wanted, workers: Workers, *, key: str = "", recompress: bool = False
-) -> AsyncGenerator[Event, None]:
-    """Yield the same events with all images, partial ones too, in the `wanted` format. `key` names the caller's key to
-    the workers.
+@contextmanager
+def reformatting(
+    sink: Sink, wanted: Wanted, workers: Workers, *, key: str = "", recompress: bool = False
+) -> Iterator[Sink]:
+    """Return a stage that pushes the same events into `sink`, with all images, partial ones too, in the `wanted`
+    format. `key` names the caller's key to the workers.
 
     `recompress`: images in that format are written anew with the wanted compression. Raises UpstreamError (UNCERTAIN)
     for an image that cannot be converted, Unavailable when the disk is full.
     """
     recompress = recompress and wanted.compression is not None and wanted.format != "png"
-    async with aclosing(events):
-        with closing(ImageSplitter(lambda: _ReformattedImage(workers, wanted, key, recompress))) as images:
-            async for event in events:
-                image = images.push(event)
-                if image is not None and type(event) is ImageData:
-                    if text := image.take(event.base64):
-                        yield event if text is event.base64 else ImageData(text)
-                    continue
-                if image is not None and type(event) is ImageEnds and (converted := await image.convert()):
-                    spool, facts = converted
-                    for offset in range(0, spool.size, _PIECE):
-                        yield ImageData(pybase64.b64encode(spool.read(offset, _PIECE)))
-                    event = replace(event, facts={**event.facts, **facts})
-                    images.close()
-                yield event
+    with closing(ImageSplitter(lambda: _ReformattedImage(workers, wanted, key, recompress))) as images:
+
+        async def push(event: Event) -> None:
+            image = images.push(event)
+            if image is not None and type(event) is ImageData:
+                if text := image.take(event.base64):
+                    await sink(event if text is event.base64 else ImageData(text))
+                return
+            if image is not None and type(event) is ImageEnds and (converted := await image.convert()):
+                spool, facts = converted
+                for offset in range(0, spool.size, _PIECE):
+                    await sink(ImageData(pybase64.b64encode(spool.read(offset, _PIECE))))
+                    await asyncio.sleep(0)  # no sink waits, and others have their turn
+                event = replace(event, facts={**event.facts, **facts})
+                images.close()
+            await sink(event)
+
+        yield push
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +70,7 @@ class _ReformattedImage:
     wanted: Wanted
     key: str
     recompress: bool
-    _begun: bytearray | None = field(default_factory=bytearray)  # of the text, until it tells what the image is
+    _begun: bytearray | None = field(default_factory=bytearray)  # of the text, until its format is known
     _base64: Base64Carry = field(default_factory=Base64Carry)
     _source: WorkFile | None = None
     _target: WorkFile | None = None
@@ -106,7 +111,7 @@ class _ReformattedImage:
             size = await self.workers.redraw(self._source, self._target, order, key=self.key, paid=True)
         except Undrawable as error:
             raise _unconvertible(str(error)) from error
-        except Unavailable as error:  # without its time to try again: the drawing has cost money
+        except Unavailable as error:  # without `retry_after`: the drawing has cost money
             raise Unavailable(error.message, code=error.code).paid() from error
         return self._target, {"output_format": self.wanted.format, "size": str(size)}
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from app.catalog.fitting import Fitted
-from app.events import Event
+from app.events import Event, Sink
 from app.gateway.call import Call
-from app.gateway.links import link_images
+from app.gateway.links import linking
 from app.images import ResponseFormat
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
@@ -32,13 +32,34 @@ class Delivery:
             self.store.check_room()
         return result
 
-    def deliver(self, call: Call, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """Replace images by links if the call's result is "url". The call holds the files behind them."""
-        if call.result == "url" and call.base_url is not None:
-            events = link_images(events, self.store, partial(self.link, call.base_url, call.key.name), call.files)
-            if not call.request.stream:
-                events = _all_or_nothing(events, call.files)
-        return events
+    def deliver(self, call: Call, sink: Sink) -> AbstractAsyncContextManager[Sink]:
+        """Return a stage that replaces images by links if the call's result is "url". The call holds the files behind
+        them."""
+        if call.result != "url" or call.base_url is None:
+            return nullcontext(sink)
+        return self._deliver_links(call, call.base_url, sink)
+
+    @asynccontextmanager
+    async def _deliver_links(self, call: Call, base_url: str, sink: Sink) -> AsyncIterator[Sink]:
+        url_for = partial(self.link, base_url, call.key.id)
+        if call.request.stream:
+            with linking(sink, self.store, url_for, call.files) as links:
+                yield links
+            return
+        # Links are small, so all leave at the end: then a failure can still have a status.
+        events: list[Event] = []
+
+        async def collect(event: Event) -> None:
+            events.append(event)
+
+        try:
+            with linking(collect, self.store, url_for, call.files) as links:
+                yield links
+        except BaseException:
+            call.files.close()  # the caller knows no link
+            raise
+        for event in events:
+            await sink(event)
 
     def _choose(self, call: Call, first: Fitted) -> ResponseFormat:
         """Return the form that the request, its key, the model or the gateway says, in this order. A stream ignores all
@@ -48,16 +69,3 @@ class Delivery:
             return "b64_json"
         model = first.deployment.profile.default_response_format
         return request.response_format or call.key.default_response_format or model or self.default
-
-
-async def _all_or_nothing(events: AsyncGenerator[Event, None], held: ExitStack) -> AsyncGenerator[Event, None]:
-    """Yield all events at the end: links are small, so a failure can still have a status. Then the caller knows no
-    link, so the files in `held` are released."""
-    try:
-        async with aclosing(events):
-            collected = [event async for event in events]
-    except BaseException:
-        held.close()
-        raise
-    for event in collected:
-        yield event

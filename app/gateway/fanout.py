@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing, closing
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.dialects.usage import add_up
 from app.errors import ApiError, UpstreamFailed
-from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served, Sink
 from app.gateway.splitter import ImageSplitter
 from app.storage.recording import Recording
 
-Draw = Callable[[int, int], AsyncGenerator[Event, None]]  # first index, how many
+Draw = Callable[[int, int, Sink], Awaitable[None]]  # first index, how many, where its events go
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class FinishedImages:
     def keep(self, recording: Recording) -> None:
         """Copy the whole images of a drawing that broke off between two of them. Raises OSError."""
         with closing(ImageSplitter(recording.fresh)) as images:
-            for event in (event for index in range(recording.length) for event in recording.at(index)):
+            for event in recording.events():
                 if isinstance(event, Served):
                     self.served[0] = event  # with all attempts so far
                 elif image := images.push(event):
@@ -79,79 +79,69 @@ def missing_parts(n: int, at_a_time: int, have: Iterable[int] = ()) -> list[tupl
     return found
 
 
-async def draw_in_a_row(n: int, draw: Draw) -> AsyncGenerator[Event, None]:
-    """Yield all of `n` images as they come. Draws the rest if an answer holds fewer than asked. Raises ApiError."""
+async def draw_in_a_row(n: int, draw: Draw, sink: Sink) -> None:
+    """Push all of `n` images as they come. Draws the rest if an answer holds fewer than asked. Raises ApiError."""
     drawn, got, sent = FinishedImages(), 0, 0
     while got < n:
         first, before = got, sent
-        async with aclosing(draw(first, n - first)) as events:
-            async for event in events:
-                if type(event) is ImageData:  # nearly every byte's path
-                    yield event
-                    continue
-                if isinstance(event, ImageBegins):
-                    event = replace(event, index=first + event.index)
-                    got += event.partial is None
-                elif isinstance(event, Served):
-                    sent = before + event.attempts
-                    event = replace(event, attempts=sent)
-                elif isinstance(event, Done):
-                    drawn.note(event)
-                    continue
-                yield event
+
+        async def push(event: Event, first: int = first, before: int = before) -> None:
+            nonlocal got, sent
+            if type(event) is ImageData:  # nearly every byte's path
+                await sink(event)
+                return
+            if isinstance(event, ImageBegins):
+                event = replace(event, index=first + event.index)
+                got += event.partial is None
+            elif isinstance(event, Served):
+                sent = before + event.attempts
+                event = replace(event, attempts=sent)
+            elif isinstance(event, Done):
+                drawn.note(event)
+                return
+            await sink(event)
+
+        await draw(first, n - first, push)
         if got == first:
             raise _no_image()
-    yield drawn.done()
+    await sink(drawn.done())
 
 
 async def draw_together(
     n: int,
     at_a_time: int,
     draw: Draw,
+    sink: Sink,
     new: Callable[[], Recording],
     drawn: FinishedImages,
     *,
     at_once: int,
     as_they_land: bool,
-) -> AsyncGenerator[Event, None]:
-    """Yield all of `n` images. Raises ApiError.
+) -> None:
+    """Push all of `n` images. Raises ApiError.
 
-    In order and only when all are there, so that a failure is a clean one; or each as it lands (`as_they_land`), whole,
-    and partial images with them. `at_once` parts are drawn side by side: more would only wait in a queue, whose time
-    may be up when the first are paid for.
+    They are pushed in order once all are there, so that a failure is a clean one. With `as_they_land`, each whole image
+    is pushed as it lands, and partial images too. `at_once` parts are drawn side by side: more would wait in a queue,
+    and could time out there when the first are paid for.
     """
-    parts = _Parts(n, at_a_time, draw, new, drawn, asyncio.Semaphore(at_once))
-    for earlier in drawn.recordings.values():
-        parts.landed.put_nowait(earlier)
-    work = asyncio.create_task(parts.draw_all())
-    try:
-        if as_they_land:
-            while (landing := await parts.landed.get()) is not None:
-                try:
-                    async for event in landing.follow():
-                        yield event
-                finally:
-                    if landing not in drawn.recordings.values():
-                        landing.close()  # a partial image: once is enough
-        await work
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        while not parts.landed.empty():
-            if (unread := parts.landed.get_nowait()) and unread not in drawn.recordings.values():
-                unread.close()
+    parts = _Parts(n, at_a_time, draw, new, drawn, asyncio.Semaphore(at_once), sink if as_they_land else None)
+    if as_they_land:
+        for earlier in list(drawn.recordings.values()):
+            await parts.land(earlier)
+    await parts.draw_all()
     if not as_they_land:
-        yield drawn.summary()
+        await sink(drawn.summary())
         for index in range(n):
-            async for event in drawn.recordings[index].follow():
+            for event in drawn.recordings[index].events():
                 if not isinstance(event, Served):
-                    yield event
-    yield drawn.done()
+                    await sink(event)
+            await asyncio.sleep(0)  # no sink waits, and others have their turn
+    await sink(drawn.done())
 
 
 @dataclass(slots=True)
 class _Parts:
-    """The parts of one call, while they are drawn side by side."""
+    """The parts of one call, while they are drawn side by side. `sink` gets each image as it lands, if any."""
 
     n: int
     at_a_time: int
@@ -159,27 +149,39 @@ class _Parts:
     new: Callable[[], Recording]
     drawn: FinishedImages
     turns: asyncio.Semaphore
-    landed: asyncio.Queue[Recording | None] = field(default_factory=asyncio.Queue)  # None: the last one has landed
+    sink: Sink | None
+    landing: asyncio.Lock = field(default_factory=asyncio.Lock)  # images do not mix
     has_failed: bool = False
 
     async def draw_all(self) -> None:
-        try:
-            while missing := missing_parts(self.n, self.at_a_time, self.drawn.recordings):
-                await self._settle([asyncio.create_task(self._draw_in_turn(*part)) for part in missing])
-        finally:
-            self.landed.put_nowait(None)
+        while missing := missing_parts(self.n, self.at_a_time, self.drawn.recordings):
+            await self._settle([asyncio.create_task(self._draw_in_turn(*part)) for part in missing])
+
+    async def land(self, image: Recording) -> None:
+        if self.sink is not None:
+            async with self.landing:
+                for event in image.events():
+                    await self.sink(event)
+                await asyncio.sleep(0)
 
     async def _settle(self, tasks: list[asyncio.Task[None]]) -> None:
         """Wait for all parts, also when one fails: the others are paid for. Then raise the first failure that may have
         been paid for, or else the first of all. A cancellation cancels all parts, and waits for them, too."""
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        except asyncio.CancelledError:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
         if failures := [result for result in results if isinstance(result, BaseException)]:
             gravest = min(failures, key=lambda failure: isinstance(failure, ApiError) and not failure.perhaps_paid)
             if isinstance(gravest, ApiError):
                 in_vain = sum(error.attempts for error in failures if isinstance(error, ApiError))
                 gravest = gravest.alone()
                 gravest.attempts = self.drawn.attempts + in_vain
-            raise gravest
+            try:
+                raise gravest
+            finally:
+                del gravest, failures, results  # they hold this frame, and frames with image data
 
     async def _draw_in_turn(self, first: int, count: int) -> None:
         async with self.turns:
@@ -192,34 +194,37 @@ class _Parts:
 
     async def _draw_part(self, first: int, count: int) -> None:
         """Draw one part. Keeps its images one by one, as soon as each is whole."""
-        drawn, served, has_image = self.drawn, None, False
-        try:
-            with closing(ImageSplitter(self.new)) as images:
-                async with aclosing(self.draw(first, count)) as events:
-                    async for event in events:
-                        if isinstance(event, Served):
-                            served = drawn.served[first] = event
-                        elif isinstance(event, Done):
-                            drawn.note(event)
-                        elif image := images.push(event):
-                            index = first + images.begins.index
-                            if index >= first + count or index in drawn.recordings:
-                                continue  # an image too many
-                            if isinstance(event, ImageBegins):
-                                event = replace(event, index=index)
-                                if served:
-                                    image.append(replace(served, attempts=drawn.attempts))
-                            image.append(event)
-                            if isinstance(event, ImageEnds):
-                                image.end()
-                                if images.begins.partial is None:
-                                    drawn.recordings[index] = image
-                                    has_image = True
-                                self.landed.put_nowait(image)
-                                images.release()
-        except ApiError:
-            drawn.served.pop(first, None)  # the error counts its attempts
-            raise
+        drawn, has_image = self.drawn, False
+        with closing(ImageSplitter(self.new)) as images:
+
+            async def push(event: Event) -> None:
+                nonlocal has_image
+                if isinstance(event, Served):
+                    drawn.served[first] = event
+                elif isinstance(event, Done):
+                    drawn.note(event)
+                elif image := images.push(event):
+                    index = first + images.begins.index
+                    if index >= first + count or index in drawn.recordings:
+                        return  # an image too many
+                    if isinstance(event, ImageBegins):
+                        event = replace(event, index=index)
+                        if served := drawn.served.get(first):
+                            image.append(replace(served, attempts=drawn.attempts))
+                    image.append(event)
+                    if isinstance(event, ImageEnds):
+                        image.end()
+                        if images.begins.partial is None:
+                            drawn.recordings[index] = image
+                            has_image = True
+                            images.release()
+                        await self.land(image)
+
+            try:
+                await self.draw(first, count, push)
+            except ApiError:
+                drawn.served.pop(first, None)  # the error counts its attempts
+                raise
         if not has_image:
             raise _no_image()
 

@@ -13,7 +13,7 @@ from app.errors import InvalidRequest
 from app.gateway import masks
 from app.images import ImageRequest, Size, Upload
 from app.imaging.headers import ImageHeader, read_header
-from app.imaging.operations import FORMATS, Redraw, RedrawMask, Undrawable, WithoutAlpha
+from app.imaging.operations import FORMATS, Oversized, Redraw, RedrawMask, Undrawable, WithoutAlpha
 from app.imaging.workers import Workers
 from app.storage.files import EXTENSIONS
 from app.storage.spool import Uploads
@@ -23,10 +23,10 @@ _IN_MEMORY = 131_072  # bytes of one image; beyond, it lies on disk
 
 @dataclass(slots=True, eq=False, repr=False)
 class Preparation:
-    """The images of one request, and those that were made of them: no work is done twice for its attempts and parts.
+    """The images of one request, and their conversions: attempts and parts share them, so no work is done twice.
 
-    `request` is as the caller sent it, with an image at least; `uploads` holds the images that are made. `key` names
-    the caller's key to the workers."""
+    `request` is the caller's own, with at least one image; `uploads` holds the converted images. `key` names the
+    caller's key to the workers."""
 
     request: ImageRequest
     uploads: Uploads
@@ -43,13 +43,29 @@ class Preparation:
         async with self._lock:  # parts of one request ask for the same at the same time
             return await self._prepare(fitted)
 
-    async def _prepare(self, fitted: Fitted) -> Fitted:
+    async def foresee(self, fitted: Fitted) -> Fitted:
+        """Return `fitted` with the size that will be drawn, and convert nothing. Raises InvalidRequest, Unavailable."""
+        async with self._lock:
+            request, can = fitted.request, fitted.deployment.profile
+            first, size = await self._measure(fitted)
+            if request.mask is not None:
+                await self._look_at_mask(request.mask, first)
+        mapped = () if size is None or size == first.upright else (f"size={size}",)
+        drawn = replace(request, size=size if size and takes_size(can) else request.size)
+        return replace(fitted, request=drawn, mapped=(*fitted.mapped, *mapped))
+
+    async def _measure(self, fitted: Fitted) -> tuple[ImageHeader, Size | None]:
+        """Return the first image's header, and the size that is derived from it, if one is."""
         request, can = fitted.request, fitted.deployment.profile
         first = self._look(request.images[0])
         derives = self.request.size is None and can.default_size == "input"
         if not first.size and (derives or request.mask):
             first = await self._look_closer(request.images[0], "image")
-        size = _derive_size(can, first) if derives else None
+        return first, _derive_size(can, first) if derives else None
+
+    async def _prepare(self, fitted: Fitted) -> Fitted:
+        request, can = fitted.request, fitted.deployment.profile
+        first, size = await self._measure(fitted)
         images = []
         for number, upload in enumerate(request.images):
             name = "image" if len(request.images) == 1 else f"image[{number}]"
@@ -76,12 +92,17 @@ class Preparation:
         return await self._image(upload, can, size if lies_on_it else None, "markup")
 
     async def _mask(self, upload: Upload, first: ImageHeader, can: Profile, size: Size | None) -> Upload:
-        convention, mask = self.request.mask_convention, self._look(upload)
+        mask = await self._look_at_mask(upload, first)
+        order = masks.mask_order(mask, first, self.request.mask_convention, can, size)
+        return upload if order is None else await self._make(upload, order, "mask")
+
+    async def _look_at_mask(self, upload: Upload, first: ImageHeader) -> ImageHeader:
+        """Return the mask's header. Raises InvalidRequest for one that does not belong to the first image."""
+        mask = self._look(upload)
         if mask.size is None or mask.alpha is None:
             mask = await self._look_closer(upload, "mask")
-        masks.check_mask(mask, first, convention)
-        order = masks.mask_order(mask, first, convention, can, size)
-        return upload if order is None else await self._make(upload, order, "mask")
+        masks.check_mask(mask, first, self.request.mask_convention)
+        return mask
 
     def _look(self, upload: Upload) -> ImageHeader:
         if id(upload) not in self._headers:
@@ -148,8 +169,9 @@ def _filename(upload: Upload, format: str) -> str:
 
 
 def _invalid_image(name: str, error: Undrawable) -> InvalidRequest:
+    remedy = "Make it smaller." if isinstance(error, Oversized) else "Send it as an ordinary PNG or JPEG."
     return InvalidRequest(
-        f"Invalid image file for {name!r}: {error}. Send it as an ordinary PNG or JPEG.",
+        f"Invalid image file for {name!r}: {error}. {remedy}",
         param=name,
         type="image_generation_user_error",
         code="invalid_image_file",

@@ -1,12 +1,9 @@
-"""Pictures are checked and measured while their base64 text passes. Holds a head and a tail, never the picture."""
+"""Check and measure pictures while their base64 text passes. Holds a head and a tail, never the picture."""
 
 from __future__ import annotations
 
 import binascii
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import TypeVar
 
 import pybase64
 
@@ -19,20 +16,17 @@ from app.imaging.parts import JPEG, PNG
 _WHITE = b" \t\r\n"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _OF_AN_IMAGE = (ImageBegins, ImageData, ImageLink, ImageEnds)
-_HEAD = 32  # bytes: tell what it is, and all that the header of a WebP tells
+_HEAD = 32  # bytes that hold the format, and all of a WebP's header
 _TAIL = 256  # some encoders pad after the end marker
 PARTIALS = 16  # of each image asked for; callers can ask for three
 LONGEST = 256 * 1_048_576  # bytes; several times the largest picture, so it is a fault that never ends
 
-T = TypeVar("T")
-
 
 class Inspector:
-    """Looks through an answer's events: cleans the pieces, and replaces what was said of an image by what it is.
+    """Inspects each event of an answer: cleans the pieces, and replaces the stated facts of an image by the real ones.
 
-    `seed` is the one that was sent for the first image: an upstream that took it need not repeat it. `most` is how
-    many images were asked for: what an upstream sends beyond them is passed over, and so are partial images without
-    end.
+    `seed` was sent for the first image: an upstream that took it need not repeat it. `most` is the number of images
+    that were asked for: further ones are skipped, and so are partial images without end.
     """
 
     def __init__(self, seed: int | None = None, most: float = math.inf) -> None:
@@ -42,30 +36,32 @@ class Inspector:
         self._index = self._partials = 0
         self._unwanted = False
 
-    def __call__(self, events: Iterable[Event | T]) -> Iterator[Event | T]:
-        """Raises UpstreamError (UNCERTAIN) at the piece that shows that a picture is broken."""
-        for event in events:
-            if type(event) is ImageBegins:
+    def __call__(self, event: Event) -> Event | None:
+        """Return the event to push on; None: skip it. Raises UpstreamError (UNCERTAIN) at the piece that shows that a
+        picture is broken."""
+        if type(event) is ImageBegins:
+            if self._picture.begun:
                 self._picture = Picture()
-                self._index = event.index
-                self._partials += event.partial is not None
-                too_many = event.partial is not None and self._partials > PARTIALS * self._most
-                self._unwanted = event.index >= self._most or too_many
-            if self._unwanted and type(event) in _OF_AN_IMAGE:
-                continue
-            if type(event) is ImageData:
-                clean = self._picture.piece(event.base64)
-                if clean is event.base64:
-                    yield event
-                elif clean:
-                    yield ImageData(clean)
-            elif type(event) is ImageEnds and self._picture.begun:
-                self._picture.end()
-                seed = self._seed if event.seed is None and self._index == 0 else event.seed
-                facts = {**event.facts, **self._picture.facts()}
-                yield replace(event, seed=seed, facts=facts, alpha=self._picture.alpha)
-            else:
-                yield event
+            self._index = event.index
+            self._partials += event.partial is not None
+            too_many = event.partial is not None and self._partials > PARTIALS * self._most
+            self._unwanted = event.index >= self._most or too_many
+        if self._unwanted and type(event) in _OF_AN_IMAGE:
+            return None
+        if type(event) is ImageData:
+            clean = self._picture.piece(event.base64)
+            return event if clean is event.base64 else ImageData(clean) if clean else None
+        if type(event) is ImageEnds and self._picture.begun:
+            self._picture.end()
+            seed = self._seed if event.seed is None and self._index == 0 else event.seed
+            facts = {**event.facts, **self._picture.facts()}
+            return ImageEnds(event.revised_prompt, seed, event.usage, facts, self._picture.alpha)
+        return event
+
+    def text(self, piece: bytes) -> ImageData | None:
+        """Return a piece of an answer as the event to push on, as `__call__` would, if it is only more text of the
+        present image; else None."""
+        return ImageData(piece) if not self._unwanted and self._picture.takes(piece) else None
 
 
 class Picture:
@@ -80,10 +76,10 @@ class Picture:
         self._carry = b""  # of the text: what does not fill a group of four yet
         self._prefix: bytes | None = b""  # of the text, until it is known whether it is a data URL; then None
         self._padded = False
-        self._head: bytearray | None = bytearray()  # until it is long enough to tell what it is
-        self._search: HeaderSearch | None = None  # while more of a PNG or JPEG may tell more
+        self._head: bytearray | None = bytearray()  # until it is long enough to show what it is
+        self._search: HeaderSearch | None = None  # while more of a PNG or JPEG may show more
         self._tail = b""
-        self._riff = 0  # WebP's own word for its length
+        self._riff = 0  # the length that a WebP states
 
     def facts(self) -> dict[str, str | None]:
         """Return the facts as OpenAI's answers name them; None if the bytes do not tell."""
@@ -103,6 +99,17 @@ class Picture:
                 raise _fault("is not base64") from None
             return self.piece(clean) if clean else b""
         return text
+
+    def takes(self, text: bytes) -> bool:
+        """Take a piece that can be passed on as it is, from the second on. Returns False, and takes nothing, if it is
+        something else."""
+        if self._prefix is not None or not text or text[-1] not in _ALPHABET:
+            return False
+        try:
+            self._take(text)
+        except binascii.Error:
+            return False
+        return True
 
     def end(self) -> None:
         """Note that the text is complete. Raises if the picture is not."""

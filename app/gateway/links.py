@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack, aclosing, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 
 from app.codecs.base64 import Base64Carry
 from app.errors import UpstreamFailed
-from app.events import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.events import Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served, Sink
 from app.gateway.splitter import ImageSplitter
 from app.imaging.formats import media_type
 from app.storage.disk import DiskStore, DiskWriter
 from app.storage.files import StoredFile
 
-_HEAD = 4096  # bytes that tell the media type
+_HEAD = 4096  # bytes that identify the media type
 
 
-async def link_images(
-    events: AsyncGenerator[Event, None], store: DiskStore, url_for: Callable[[StoredFile], str], held: ExitStack
-) -> AsyncGenerator[Event, None]:
-    """Yield the same events with an ImageLink in the place of each image's data. Raises ApiError.
+@contextmanager
+def linking(sink: Sink, store: DiskStore, url_for: Callable[[StoredFile], str], held: ExitStack) -> Iterator[Sink]:
+    """Return a stage that pushes the same events into `sink`, with an ImageLink in the place of each image's data.
+    Raises ApiError.
 
-    Yields nothing before the first image is stored, so that a failure until then can still have a status. Images that
-    were stored before a failure stay: the caller may know them, and they have been paid for. The store holds each until
-    `held` is closed.
+    Pushes nothing before the first image is stored, so that a failure until then can still have a status. Images that
+    were stored before a failure stay: the caller may know them, and they have been paid for. The store holds each image
+    until `held` is closed.
     """
     waiting: list[Event] | None = []
-    async with aclosing(events):
-        with closing(ImageSplitter(lambda: _StoredImage(store))) as images:
-            async for event in events:
-                image = images.push(event)
-                if image is not None and type(event) is ImageData:
-                    await image.write(event.base64)
-                    continue
-                out = [event]
-                if image is not None and type(event) is ImageEnds and (file := await image.commit()):
-                    held.callback(store.release, file)
-                    out = [ImageLink(url_for(file)), event]
-                if waiting is not None and isinstance(event, Served | ImageBegins):
-                    waiting += out
-                    continue
-                for one in (*(waiting or ()), *out):
-                    yield one
-                waiting = None
-            for one in waiting or ():
-                yield one
+    with closing(ImageSplitter(lambda: _StoredImage(store))) as images:
+
+        async def push(event: Event) -> None:
+            nonlocal waiting
+            image = images.push(event)
+            if image is not None and type(event) is ImageData:
+                await image.write(event.base64)
+                return
+            out = [event]
+            if image is not None and type(event) is ImageEnds and (file := await image.commit()):
+                held.callback(store.release, file)
+                out = [ImageLink(url_for(file)), event]
+            if waiting is not None and isinstance(event, Served | ImageBegins):
+                waiting += out
+                return
+            out, waiting = [*(waiting or ()), *out], None
+            for each in out:
+                await sink(each)
+
+        yield push
 
 
 class _StoredImage:

@@ -87,7 +87,7 @@ def has_alpha(head: bytes) -> bool | None:
 
 
 def _iso_media(head: bytes) -> str:
-    """Tell HEIF, AVIF and the films that share their container (ISO/IEC 14496-12) apart by their brands."""
+    """Distinguish HEIF, AVIF and the films that share their container (ISO/IEC 14496-12) by their brands."""
     end = min(int.from_bytes(head[:4], "big"), 256, len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
     for brand in brands:
@@ -113,7 +113,7 @@ class HeaderSearch:
         self.has_more = False  # frames of an animation, or further images in a JPEG, follow
         self.exif = (0, 0)  # where EXIF data begins, and its length
         self.over = False  # the search is over, successful or not
-        self.take = self._take_segment if kind == JPEG else self._take_chunk
+        self._is_jpeg = kind == JPEG
         self._search = Search(kind)
 
     def feed(self, data: bytes) -> None:
@@ -126,6 +126,13 @@ class HeaderSearch:
                     return
         except Crowded:
             self.over = True
+
+    def take(self, part: Part) -> None:
+        """Note the fields of a part."""
+        if self._is_jpeg:
+            self._take_segment(part)
+        else:
+            self._take_chunk(part)
 
     def _take_segment(self, part: Part) -> None:
         if part.kind in FRAMES:  # ITU-T T.81, B.2.2

@@ -13,7 +13,7 @@ from app.imaging.parts import JPEG, PNG, SCAN, WEBP, Crowded, parts
 
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
-_HEAD = 64  # bytes that tell the format, and everything of a WebP but its EXIF
+_HEAD = 64  # bytes that hold the format, and everything of a WebP but its EXIF
 _TAIL = 131_072  # bytes at the end of a PNG in which an eXIf chunk (of 64 KiB at the most) is looked for
 _STEP = 1_048_576  # bytes
 _MOST_FINDS = 16  # of the letters eXIf behind a PNG's pixels
@@ -81,7 +81,7 @@ def find_fault(blob: Blob) -> str | None:
 
 
 def _contains(blob: Blob, end: bytes) -> bool:
-    if end in blob.read(max(0, blob.size - _TAIL), _TAIL):  # nearly always
+    if blob.read(max(0, blob.size - _TAIL), _TAIL).rfind(end) >= 0:  # nearly always, at the very end
         return True
     return any(end in blob.read(at, _STEP + len(end)) for at in range(0, blob.size, _STEP))
 
@@ -109,7 +109,8 @@ def _png_or_jpeg(blob: Blob, kind: str) -> ImageHeader:
 
 
 def _exif_at_the_end(blob: Blob) -> bytes:
-    """Return the EXIF data that some encoders write after the pixels. The checksum tells a chunk from a chance find."""
+    """Return the EXIF data that some encoders write after the pixels. The checksum distinguishes a chunk from a chance
+    find."""
     start = max(0, blob.size - _TAIL)
     tail = blob.read(start, _TAIL)
     at = 0

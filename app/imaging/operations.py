@@ -46,6 +46,10 @@ class Undrawable(Exception):
     """The image cannot be read or is too large. The message is the end of a sentence that names the image."""
 
 
+class Oversized(Undrawable):
+    """The image is too large; a smaller one could be drawn."""
+
+
 class WithoutAlpha(Undrawable):
     """The mask should mark by transparency, and has none."""
 

@@ -25,7 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from app.errors import ApiError, Unavailable
 from app.images import Blob, Size
 from app.imaging.formats import ENOUGH, dimensions, media_type
-from app.imaging.operations import FileFormat, Look, Redraw, RedrawMask, Sink, Undrawable, WithoutAlpha
+from app.imaging.operations import FileFormat, Look, Oversized, Redraw, RedrawMask, Sink, Undrawable, WithoutAlpha
 from app.imaging.parts import JPEG, MOST_CHUNKS, MOST_PROFILE, PNG, WEBP, Crowded, parts, pixel_ranges
 
 _UNDOING = {  # EXIF 2.32, 4.6.4: the operation that undoes each orientation
@@ -143,7 +143,7 @@ def _read_header(source: Blob, kind: str) -> ImageFile.ImageFile:
 
 def _check_size(size: Size | None, most_pixels: int) -> None:
     if size and size.pixels > most_pixels:
-        raise Undrawable(f"it is {size} pixels, and images of up to {most_pixels:,} pixels can be converted")
+        raise Oversized(f"it is {size} pixels, and images of up to {most_pixels:,} pixels can be converted")
 
 
 def _load(file: ImageFile.ImageFile, source: Blob) -> Image.Image:
@@ -167,8 +167,8 @@ def _scale_key(image: ImageFile.ImageFile, depth: Any) -> None:
 
 
 def _key_sixteen_bits(upper: Image.Image, source: Blob) -> None:
-    """Make the transparent colour of a PNG with 16 bits of RGB transparent. Pillow reads the upper bytes only; the
-    lower ones, which "16L" takes for the upper, tell the colour from its neighbours."""
+    """Make the transparent colour of a PNG with 16 bits of RGB transparent. Pillow reads the upper bytes only. The
+    lower ones, which "16L" takes for the upper, distinguish the colour from its neighbours."""
     key = upper.info.pop("transparency")
     lower = _read_header(source, "image/png")
     lower.tile = [lower.tile[0]._replace(args="RGB;16L")]
@@ -243,7 +243,7 @@ def _encode(
     image: Image.Image, target: Sink, format: FileFormat, quality: int | None = None, profile: bytes | None = None
 ) -> None:
     if format == "webp" and max(image.size) > _WEBP_EDGE:
-        raise Undrawable(f"it is {Size(*image.size)} pixels, and WebP has edges of up to {_WEBP_EDGE}")
+        raise Oversized(f"it is {Size(*image.size)} pixels, and WebP has edges of up to {_WEBP_EDGE}")
     options: dict[str, Any] = {"icc_profile": profile}
     if format != "png":
         options["quality"] = quality = _QUALITY[format] if quality is None else quality
@@ -284,7 +284,7 @@ class _PngFile(PngImageFile):
 
     @png.setter
     def png(self, stream: PngStream | None) -> None:
-        """Pillow puts its own here before it reads anything."""
+        """Replace Pillow's own stream of chunks, which it sets before it reads anything."""
         self._chunks = _PngChunks(stream.fp) if stream and stream.fp else None
 
 
@@ -333,11 +333,11 @@ class _SourceFile(io.BufferedReader):
         self.is_open = False
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Raises Undrawable."""
+        """Read bytes. Raises Undrawable."""
         whole = self._blob.size
         if size is None or size < 0:
             if whole > MOST_WHOLE:
-                raise Undrawable(f"it is {whole:,} bytes, and at most {MOST_WHOLE:,} of its format are taken")
+                raise Oversized(f"it is {whole:,} bytes, and at most {MOST_WHOLE:,} of its format are taken")
             return super().read(size)
         size = min(size, whole)  # Pillow makes room for all of `size` before it reads
         if not self.is_open:

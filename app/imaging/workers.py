@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ctypes
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Protocol, TypeVar
 from app.errors import ApiError, Unavailable
 from app.images import Blob, Size
 from app.imaging.formats import ENOUGH, dimensions
-from app.imaging.operations import Look, Redraw, RedrawMask, Sink, Undrawable
+from app.imaging.operations import Look, Oversized, Redraw, RedrawMask, Sink, Undrawable
 
 # Memory: all work together takes at most BYTES_PER_PIXEL for each pixel in work. A key has up to `max_pixels` of them
 # in work, and all keys a quarter more. Measured: up to 12 for PNG, JPEG and masks, 18 for reading WebP. Writing WebP
@@ -66,8 +67,11 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         waiting: int = 32,
         max_pixels: int = PIXELS,
         seconds: float = SECONDS,
+        observe: Callable[[str, float], None] = lambda *_: None,
     ) -> None:
-        """`spool` makes a file for an image that belongs to no request. Work may take up to `seconds`."""
+        """`spool` makes a file for an image that belongs to no request. Work may take up to `seconds`. `observe` gets
+        each work's kind and its seconds."""
+        self._observe = observe
         self.spool = spool
         self.max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(threads + 1, "imaging", initializer=_silence_warnings)
@@ -100,10 +104,11 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
                 return pillow.redraw_mask(files, files, order, most)
             return pillow.redraw(files, files, order, most)
 
-        return await self._work(_Job(key, self._weight(most * weight, source), files, patient=paid), work)
+        kind = "mask" if isinstance(order, RedrawMask) else "redraw"
+        return await self._work(kind, _Job(key, self._weight(most * weight, source), files, patient=paid), work)
 
     async def look(self, source: Blob, *, key: str = "") -> Look:
-        """Raises Undrawable, Unavailable."""
+        """Return Pillow's reading of an odd header. Raises Undrawable, Unavailable."""
         most = self._pixels_of(source, None)
         blob = _SwitchedBlob(source)
 
@@ -112,7 +117,7 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
 
             return pillow.look(blob, most)
 
-        return await self._work(_Job(key, self._weight(most, source), blob), work)
+        return await self._work("look", _Job(key, self._weight(most, source), blob), work)
 
     def snapshot(self) -> WorkersSnapshot:
         return WorkersSnapshot(self._working.total(), len(self._queue), self._pixels.total())
@@ -129,14 +134,14 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         self.close()
 
     def _pixels_of(self, source: Blob, target: Size | None) -> int:
-        """Return the most pixels that the work may hold. Raises Undrawable for more than `max_pixels`."""
+        """Return the most pixels that the work may hold. Raises Oversized for more than `max_pixels`."""
         size = dimensions(source.read(0, ENOUGH))
         if size is None:
             return self.max_pixels  # it may be anything up to that
         between = target and Size(target.width, size.height)  # resizing goes along one edge, then along the other
         most = max((size, target or size, between or size), key=lambda s: s.pixels)
         if most.pixels > self.max_pixels:
-            raise Undrawable(f"it is {most} pixels, and images of up to {self.max_pixels:,} pixels can be converted")
+            raise Oversized(f"it is {most} pixels, and images of up to {self.max_pixels:,} pixels can be converted")
         return most.pixels
 
     def _weight(self, pixels: int, source: Blob) -> int:
@@ -144,7 +149,7 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         each job gets a turn."""
         return min(pixels + COPIES * source.size // BYTES_PER_PIXEL, self.max_pixels)
 
-    async def _work(self, job: _Job, work: Callable[[], T]) -> T:
+    async def _work(self, kind: str, job: _Job, work: Callable[[], T]) -> T:
         """Do the work in a thread, which cannot be stopped: if it takes too long, or its caller leaves, it ends at the
         next byte that it reads or writes, and is busy until then."""
         await self._enter(job)
@@ -155,11 +160,13 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
         except BaseException:
             self._leave(job)
             raise
+        began = time.perf_counter()
+        running.add_done_callback(lambda _: self._observe(kind, time.perf_counter() - began))
         running.add_done_callback(partial(self._end, job))
         try:
             await asyncio.wait([running], timeout=self._seconds)
             if not running.done():
-                raise Undrawable(f"it takes more than {self._seconds:g} s to convert")
+                raise Oversized(f"it takes more than {self._seconds:g} s to convert")
             return running.result()
         except MemoryError as error:
             raise Unavailable("The server has too little memory for this image now.", retry_after=30) from error
@@ -304,5 +311,5 @@ def _closing() -> Unavailable:
 
 
 def _silence_warnings() -> None:
-    """Pillow's complaints about metadata are no news for the operator."""
+    """Silence Pillow's warnings about metadata: they are no news for the operator."""
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

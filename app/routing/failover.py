@@ -1,5 +1,5 @@
-"""Which attempt comes next, given how the last one failed: the table in `docs/money.md`. Pure: no I/O; health, places,
-randomness and clock are passed in."""
+"""The choice of the next attempt, given how the last one failed: the table in `docs/money.md`. Pure: no I/O; health,
+places, randomness and clock are passed in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Choice:
     regardless: bool = False  # made although the deployment cools down: there is nothing else
 
 
-# It is sent how an attempt failed, or None if the attempt was not made: its deployment began to cool down meanwhile.
+# The caller sends how an attempt failed, or None if it was not made: its deployment began to cool down meanwhile.
 Plan = Generator[Choice, UpstreamError | None, None]
 
 # The next deployment may well do what this one could not; nothing was drawn, or it says so itself.
@@ -35,11 +35,12 @@ _ELSEWHERE = {Failure.NOT_SENT, Failure.RATE_LIMITED, Failure.CREDENTIAL, Failur
 @dataclass(frozen=True, slots=True)
 class RetrySnapshot:
     """The requests of the last seconds, and the attempts beyond the first that were made for them. `ticks`: the spans
-    of time that are counted apart."""
+    of time that are counted apart. `refused`: attempts that might not be made, since the start."""
 
     requests: int
     attempts: int
     ticks: int
+    refused: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +55,7 @@ class RetryBudget:
     _ticks: deque[list[int]] = field(default_factory=deque)  # [which, requests, attempts taken], the last ten of them
     _requests: int = 0
     _taken: int = 0
+    _refused: int = 0
 
     def count_request(self) -> None:
         self._now()[1] += 1
@@ -63,6 +65,7 @@ class RetryBudget:
         """Return True if one more attempt may be made, and count it."""
         now = self._now()
         if self._taken + 1 > self.least + self.share * self._requests:
+            self._refused += 1
             return False
         now[2] += 1
         self._taken += 1
@@ -70,7 +73,7 @@ class RetryBudget:
 
     def snapshot(self) -> RetrySnapshot:
         self._now()
-        return RetrySnapshot(self._requests, self._taken, len(self._ticks))
+        return RetrySnapshot(self._requests, self._taken, len(self._ticks), self._refused)
 
     def _now(self) -> list[int]:
         which, ticks = int(self.clock() / (self.seconds / 10)), self._ticks
@@ -88,7 +91,8 @@ def plan(
 ) -> Plan:
     """Yield attempts; the caller sends how each ended. Raises the caller's ApiError when none is left.
 
-    The caller tells `health` of an attempt's end, and then the plan. `random` gives a number from 0 up to 1.
+    The caller reports an attempt's end to `health` first, and then to the plan. `random` gives a number from 0 up to
+    1.
     """
     budget.count_request()
     failures: list[tuple[Fitted, UpstreamError]] = []
@@ -127,8 +131,8 @@ def plan(
 
 
 def _is_affordable(deployment: Deployment, again: int, health: Health, budget: RetryBudget) -> bool:
-    """True if the attempt may be made. To turn to a deployment of which nothing bad is known multiplies no outage, so
-    it costs nothing. Otherwise a crowd would be sent away whenever one of two providers drops its requests."""
+    """True if the attempt may be made. An attempt at a deployment without known failures costs nothing, since it
+    multiplies no outage. Otherwise many callers would be refused whenever one of two providers drops its requests."""
     return (not again and not health.in_doubt(deployment)) or budget.take()
 
 

@@ -3,8 +3,8 @@ is passed in. Knows no request, and does not choose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,8 +51,8 @@ class _Pause:
     times: int = 0  # in a row
 
     def lengthen(self, now: float, bounds: tuple[float, float], retry_after: float | None = None) -> None:
-        """Begin a pause, or lengthen it. An attempt that was under way when the pause began makes it no longer, unless
-        the upstream says for how long."""
+        """Begin a pause, or lengthen it. Failures of attempts that began before the pause don't extend it, unless the
+        upstream says for how long."""
         first, longest = bounds
         if self.until <= now:
             self.times += 1
@@ -71,8 +71,8 @@ class _Row(_Pause):
 
 
 class Health:
-    """Keyed by names out of the configuration, so there are never more entries than deployments. A deployment that is
-    well has none. `clock` gives seconds."""
+    """Keyed by names out of the configuration, so there are never more entries than deployments. A healthy deployment
+    has none. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -82,6 +82,8 @@ class Health:
 
     def cooling(self, deployment: Deployment) -> Cooling | None:
         """Return the reason that counts most; None: the deployment may be asked."""
+        if not (self._rows or self._limited or self._accounts):
+            return None  # all are healthy
         now, name = self._clock(), deployment.name
         accounts = [self._accounts.get(key) for key in (deployment.provider.name, name)]
         account = max((pause.until for pause in accounts if pause), default=now)
@@ -97,11 +99,13 @@ class Health:
         return None
 
     def in_doubt(self, deployment: Deployment) -> bool:
-        """True if the last news of the deployment is that it failed."""
+        """True if the deployment's last outcome was a failure."""
         return deployment.name in self._rows
 
     def succeeded(self, deployment: Deployment) -> None:
         """Note a delivery. A pause that the provider asked for stays: an attempt from before it may well succeed."""
+        if not (self._rows or self._limited or self._accounts):
+            return
         now, name = self._clock(), deployment.name
         self._rows.pop(name, None)
         for pauses, key in ((self._limited, name), (self._accounts, name), (self._accounts, deployment.provider.name)):
@@ -114,7 +118,7 @@ class Health:
             # A Retry-After of 0 says nothing: mostly a date that has passed, by a clock that differs from ours.
             self._limited.setdefault(name, _Pause()).lengthen(now, LIMITED, error.retry_after or None)
         elif error.failure is Failure.CREDENTIAL:
-            # A key or a balance is the provider's; 403 is also how a provider keeps an account from a single model.
+            # A key or a balance is the provider's; a provider also sends 403 to keep an account from a single model.
             key = name if error.status == 403 else deployment.provider.name
             self._accounts.setdefault(key, _Pause()).lengthen(now, ACCOUNT)
         elif error.failure is Failure.REFUSED:
@@ -126,7 +130,7 @@ class Health:
                 row.lengthen(now, FAILING)
 
     def snapshot(self) -> list[HealthSnapshot]:
-        """Return one entry for each name and reason. A deployment that is well has none."""
+        """Return one entry for each name and reason. A healthy deployment has none."""
         now = self._clock()
         pauses: tuple[tuple[Reason, dict[str, _Pause]], ...] = (("account", self._accounts), ("limited", self._limited))
         return [
@@ -143,22 +147,37 @@ class Health:
             for name in [name for name in pauses if name == provider or name.startswith(f"{provider}/")]:
                 del pauses[name]
 
-    @contextmanager
-    def watching(self, deployment: Deployment) -> Iterator[None]:
+    def watching(self, deployment: Deployment) -> Watching:
         """Note how the attempt in the block ends, and make it the trial if one is due. UpstreamError means that it
         failed. Any other exception, as of a client that leaves, says nothing of the deployment."""
-        row = self._rows.get(deployment.name)
-        if row is not None and (row.trial or row.failures < FAILURES_IN_A_ROW or row.until > self._clock()):
-            row = None  # no trial is due
-        if row is not None:
-            row.trial = True
-        try:
-            yield
-        except UpstreamError as error:
-            self.failed(deployment, error)
-            raise
-        else:
-            self.succeeded(deployment)
-        finally:
-            if row is not None:
-                row.trial = False
+        return Watching(self, deployment)
+
+    def begin_trial(self, deployment: Deployment) -> _Row | None:
+        """Begin the trial that is due; None if none is."""
+        row = self._rows.get(deployment.name) if self._rows else None
+        if row is None or row.trial or row.failures < FAILURES_IN_A_ROW or row.until > self._clock():
+            return None
+        row.trial = True
+        return row
+
+
+class Watching(AbstractContextManager[None]):
+    """An attempt whose end is noted."""
+
+    __slots__ = ("_deployment", "_health", "_trial")
+    _trial: _Row | None
+
+    def __init__(self, health: Health, deployment: Deployment) -> None:
+        self._health = health
+        self._deployment = deployment
+
+    def __enter__(self) -> None:
+        self._trial = self._health.begin_trial(self._deployment)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._health.succeeded(self._deployment)
+        elif isinstance(error, UpstreamError):
+            self._health.failed(self._deployment, error)
+        if self._trial is not None:
+            self._trial.trial = False

@@ -4,10 +4,12 @@ Knows no request, and does not choose where one goes."""
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Literal, Protocol
 
 from app.catalog.deployments import Deployment
 from app.errors import Unavailable
@@ -15,6 +17,14 @@ from app.errors import Unavailable
 GUESSED_SECONDS = 10.0  # how long a drawing holds its place, where nothing is known
 _QUEUE_FULL = "is busy and its queue is full"
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0  # OpenAI's Node SDK takes a Retry-After above 60 s for none
+
+
+class QueueObserver(Protocol):
+    """Observes how long each request waited for its place, in seconds, and which requests got none."""
+
+    def waited(self, deployment: Deployment, seconds: float) -> None: ...
+
+    def refused(self, deployment: Deployment, why: Literal["full", "late"]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +50,20 @@ class Slots:
     clock: Callable[[], float]
     max_length: int
     max_seconds: float
+    observers: Sequence[QueueObserver] = ()
     _lanes: dict[str, _DeploymentQueue] = field(default_factory=dict)
     _hosts: dict[str, _ProviderQueue] = field(default_factory=dict)
 
-    @asynccontextmanager
-    async def hold(self, deployment: Deployment, key: str) -> AsyncIterator[None]:
-        """Hold a place while the block lasts, after waiting for it if need be. Raises Unavailable when the queue is
-        full or the time is up."""
-        lane = self._lane(deployment)
-        if lane.open_to(deployment):
-            lane.take()
-        else:
-            await self._wait(Waiter(deployment, key, lane, asyncio.get_running_loop().create_future()))
-        since = self.clock()
-        try:
-            yield
-        finally:
-            lane.learn(self.clock() - since)
-            lane.give_back()
+    def hold(self, deployment: Deployment, key: str, run: str = "") -> Place:
+        """Wait for a place if need be, and hold it while the block lasts. Entering returns the seconds of the wait, or
+        raises Unavailable when the queue is full or the time is up. `place_of` finds the request under the id `run`."""
+        return Place(self, deployment, key, run)
+
+    def place_of(self, run: str, key: str) -> int | None:
+        """Return the place of a key's run in the queue of its deployment, by the turns of the keys: 1 is the next.
+        None: it waits in no queue."""
+        places = [place for host in self._hosts.values() if (place := host.place_of(run, key)) is not None]
+        return min(places, default=None)
 
     def in_flight(self, deployment: Deployment) -> int:
         return self._lane(deployment).held
@@ -85,10 +91,20 @@ class Slots:
             self._lanes[name] = _DeploymentQueue(host)
         return self._lanes[name]
 
+    async def take(self, deployment: Deployment, key: str, run: str = "") -> _DeploymentQueue:
+        """Take a place, which must be given back to the queue."""
+        lane = self._lane(deployment)
+        if lane.open_to(deployment):
+            lane.take()
+        else:
+            await self._wait(Waiter(deployment, key, lane, asyncio.get_running_loop().create_future(), run))
+        return lane
+
     async def _wait(self, waiter: Waiter) -> None:
-        """Return with the place taken."""
+        """Wait for the place, and take it."""
         lane = waiter.lane
         if lane.waiting >= self.max_length and not lane.make_room(waiter.key):
+            self._refuse(waiter, "full")
             raise _unavailable(waiter, _QUEUE_FULL)
         lane.join(waiter)
         timer = asyncio.get_running_loop().call_later(self.max_seconds, _time_is_up, waiter)
@@ -104,8 +120,39 @@ class Slots:
         finally:
             timer.cancel()
         if not came:
+            self._refuse(waiter, "full" if waiter.crowded_out else "late")
             late = f"is busy: no place came free within {self.max_seconds:g} s"
             raise _unavailable(waiter, _QUEUE_FULL if waiter.crowded_out else late)
+
+    def _refuse(self, waiter: Waiter, why: Literal["full", "late"]) -> None:
+        for observer in self.observers:
+            observer.refused(waiter.deployment, why)
+
+
+class Place(AbstractAsyncContextManager[float]):
+    """A place while its block lasts."""
+
+    __slots__ = ("_deployment", "_key", "_lane", "_run", "_since", "_slots")
+    _lane: _DeploymentQueue
+    _since: float
+
+    def __init__(self, slots: Slots, deployment: Deployment, key: str, run: str) -> None:
+        self._run = run
+        self._slots = slots
+        self._deployment = deployment
+        self._key = key
+
+    async def __aenter__(self) -> float:
+        asked = self._slots.clock()
+        self._lane = await self._slots.take(self._deployment, self._key, self._run)
+        self._since = self._slots.clock()
+        for observer in self._slots.observers:
+            observer.waited(self._deployment, self._since - asked)
+        return self._since - asked
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lane.learn(self._slots.clock() - self._since)
+        self._lane.give_back()
 
 
 @dataclass(slots=True, eq=False)
@@ -114,6 +161,7 @@ class Waiter:
     key: str
     lane: _DeploymentQueue
     place: asyncio.Future[bool]  # True: it came, and counts as taken already; False: it will not come
+    run: str = ""
     crowded_out: bool = False
 
 
@@ -130,6 +178,16 @@ class _ProviderQueue:
         waiters = (waiter for queue in self.queues.values() for waiter in queue)
         able = (each for each in waiters if each.lane.open_to(each.deployment) and not each.place.done())
         return next(able, None)
+
+    def place_of(self, run: str, key: str) -> int | None:
+        """Return the place of a run's first waiter among those of its deployment."""
+        rounds = zip_longest(*self.queues.values())  # a key's second waiter comes after the first one of each other key
+        ahead = Counter[int]()
+        for waiter in (waiter for turn in rounds for waiter in turn if waiter is not None):
+            ahead[id(waiter.lane)] += 1
+            if (waiter.run, waiter.key) == (run, key):
+                return ahead[id(waiter.lane)]
+        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -172,8 +230,8 @@ class _DeploymentQueue:
             del self.host.queues[waiter.key]
 
     def make_room(self, key: str) -> bool:
-        """Evict the newest waiter of the key with the longest queue, if that leaves it no fewer than `key` then has: a
-        queue that one key has filled is not closed to the others. Return True if there is room now."""
+        """Evict the newest waiter of the key with the longest queue, unless that would leave it fewer waiters than
+        `key` then has. Keeps one key from filling the queue. Return True if there is room now."""
         waiting = {name: [each for each in queue if each.lane is self] for name, queue in self.host.queues.items()}
         longest = max(waiting.values(), key=len, default=[])
         if len(longest) <= len(waiting.get(key, ())) + 1:

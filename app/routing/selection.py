@@ -1,4 +1,4 @@
-"""Which deployment is asked next: available ones (healthy, not full) by priority, then weight, then least in flight.
+"""The choice of the next deployment: available ones (healthy, not full) by priority, then weight, then least in flight.
 Pure: randomness is passed in, and nothing is sent or held here."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def choose(candidates: Sequence[Fitted], places: Places, random: Callable[[], fl
 
 
 def _draw_by_weight(candidates: Sequence[Fitted], places: Places, random: Callable[[], float]) -> Fitted:
-    """Share the load out by weights; among equals of the one that was drawn, the least busy takes its turn."""
+    """Draw a candidate by weight. Among those of the same weight, return the least busy one."""
     first = min(each.deployment.priority for each in candidates)
     level = [each for each in candidates if each.deployment.priority == first]
     if len(level) == 1:
@@ -60,13 +60,18 @@ def _draw_by_weight(candidates: Sequence[Fitted], places: Places, random: Callab
 
 def sort_out(candidates: Sequence[Fitted], health: Health) -> tuple[list[Fitted], list[tuple[Fitted, Cooling]]]:
     """Return the candidates that may be asked, and those that cool down, both in their order."""
-    pairs = [(candidate, health.cooling(candidate.deployment)) for candidate in candidates]
-    able = [candidate for candidate, pause in pairs if pause is None]
-    return able, [(candidate, pause) for candidate, pause in pairs if pause is not None]
+    able, cooling = list[Fitted](), list[tuple[Fitted, Cooling]]()
+    for candidate in candidates:
+        pause = health.cooling(candidate.deployment)
+        if pause is None:
+            able.append(candidate)
+        else:
+            cooling.append((candidate, pause))
+    return able, cooling
 
 
 def last_resort(cooling: Sequence[tuple[Fitted, Cooling]]) -> Fitted | None:
-    """Return the candidate whose pause ends first, of those that merely fail. One that has said that it serves nothing
-    is not asked."""
+    """Return the candidate whose pause ends first, of those that merely fail. Skips those that say that they serve
+    nothing."""
     failing = [(candidate, pause) for candidate, pause in cooling if pause.reason == "failing"]
     return min(failing, key=lambda pair: pair[1].left)[0] if failing else None

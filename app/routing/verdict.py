@@ -24,7 +24,7 @@ def verdict(
             code="rate_limit_exceeded",
             retry_after=retry_after,
         )
-    # A failure that passes says more than an account that does not.
+    # A failure that passes says more to the caller than an account that was refused.
     candidate, error = ([pair for pair in others if pair[1].failure is not Failure.CREDENTIAL] or others)[-1]
     if error.failure is Failure.REFUSED:
         answer = pass_refusal_on(error)
@@ -58,7 +58,8 @@ def pass_refusal_on(error: UpstreamError) -> ApiError:
 
 
 def _blame_account(deployment: Deployment, retry_after: float | None) -> ApiError:
-    """`retry_after`: seconds until another deployment is out of its rate limit; None: to come back is useless."""
+    """Return the error for an account that was refused. `retry_after`: seconds until another deployment is out of its
+    rate limit; None: a retry is useless."""
     return UpstreamFailed(
         f"The gateway's account with provider {deployment.provider.name!r} was not accepted. "
         "Tell the gateway's operator.",
@@ -87,6 +88,6 @@ def _blame(deployment: Deployment, error: UpstreamError) -> ApiError:
 
 
 def _soonest(errors: Sequence[UpstreamError]) -> float | None:
-    """Return seconds. No caller has to stay away for longer than the gateway itself would."""
+    """Return the seconds before a retry: at most as long as the gateway itself would wait."""
     times = [error.retry_after for error in errors if error.retry_after is not None]
     return min([LONGEST_RETRY_AFTER, *times]) if times else None

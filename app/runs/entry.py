@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from app.runs.run import Run
@@ -18,14 +19,28 @@ DELIVERED_FILES = 64
 @dataclass(slots=True, eq=False)
 class RunEntry:
     """`ids` are the ids of the requests that the run answers; `joined` counts the callers that came back and are still
-    connected. A run that `is_handed_on` ended with this process, and the next one takes its jobs up again."""
+    connected. `name` is that of its files, `drawing_id` the ledger's, once there are any. A run that `is_handed_on`
+    ended with this process, and the next one takes its jobs up again."""
 
     run: Run
     ids: list[str]
     joined: int = 0
     file: StoredRun | None = None
     note: SentNote | None = None
+    name: str | None = None
+    drawing_id: str | None = None
     is_handed_on: bool = False
+    slow: asyncio.TimerHandle | None = None  # stores the run if its caller is slow
+
+    @property
+    def is_stored(self) -> bool:
+        """True if the next process finds it."""
+        return self.note is not None or (self.file is not None and self.file.has_name)
+
+    def cancel_timer(self) -> None:
+        if self.slow:
+            self.slow.cancel()
+            self.slow = None
 
 
 class DeliveredRuns:

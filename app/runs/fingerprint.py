@@ -11,7 +11,8 @@ from typing import Any
 from app.images import Blob, ImageRequest
 
 _PIECE = 1_048_576
-_FIELDS = [name for name in ImageRequest.__slots__ if name not in ("images", "mask", "markup")]
+# The caller's bound and tags say nothing of the images.
+_FIELDS = [name for name in ImageRequest.__slots__ if name not in ("images", "mask", "markup", "max_cost", "tags")]
 
 
 def fingerprint(request: ImageRequest) -> bytes:

@@ -1,14 +1,14 @@
-"""One caller that is answered from a run. It says only that it has the answer, has left, or that its connection broke:
+"""One caller that is answered from a run. It reports that it has the answer, has left, or that its connection broke;
 the run decides what follows."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from weakref import ref
 
 from app.errors import Unavailable
-from app.events import Event
 from app.runs.run import Run
 from app.runs.state import State
 
@@ -17,12 +17,11 @@ RETURN_SECONDS = 10.0  # after a delivery, in which a broken connection lets its
 
 @dataclass(slots=True, eq=False)
 class Follower:
-    """`when_delivered` notes the delivery, `when_settled` is awaited when a run that drives itself has ended."""
+    """`when_delivered` notes the delivery."""
 
     run: Run
     finish_on_disconnect: bool
     when_delivered: Callable[[], None]
-    when_settled: Callable[[], Awaitable[None]]
     _is_present: bool = True
     _has_left: bool = False
     _is_broken: bool = False
@@ -31,45 +30,44 @@ class Follower:
         self.run.followers += 1
         self.run.present += 1
 
-    def events(self) -> AsyncGenerator[Event, None]:
-        """Return the run's events from the start. They raise the ApiError that ended the run."""
-        return self.run.follow()
-
-    def is_driving(self, task: asyncio.Task[None] | None) -> bool:
-        """True if the run would stand still without `task`."""
-        return self.run.is_driven_by(task)
-
-    def fell_behind(self) -> None:
-        """Let the run drive itself: the caller is slower than the provider."""
-        self.run.detach(self.when_settled)
-
     def delivered(self) -> None:
-        """The socket took the last byte of the answer. For an answer that is an error, nothing is noted."""
+        """Note that the socket took the last byte of the answer. Does nothing for an answer that is an error."""
         if self.run.recording.error is None:
             self.when_delivered()
 
     def left(self) -> None:
-        """The caller disconnected. The last one ends a run that was not sent to a provider yet."""
+        """Note that the caller disconnected. The last one ends a run that was not sent to a provider yet."""
         self._has_left = True
         self._depart()
 
     def broken(self) -> None:
-        """The connection broke: in the middle of the answer, or after its last byte, so that the caller may not have
-        everything."""
+        """Note that the connection broke in the middle of the answer."""
         self._is_broken = True
-        self.run.break_delivery(RETURN_SECONDS)
+
+    def broken_later(self) -> Callable[[], None]:
+        """Return a callback for a connection that breaks after the last byte: the caller may not have everything. It
+        does not keep the run, since connections may stay idle for long."""
+        found = ref(self.run)
+
+        def broken() -> None:
+            if run := found():
+                run.break_delivery(RETURN_SECONDS)
+
+        return broken
 
     async def end_badly(self) -> None:
-        """The caller did not get the answer, or got an error. A run that outlives its callers is driven to its end."""
+        """Depart without the answer, or with an error. Waits for the end of a run that outlives its callers."""
         self._depart()
         if not self.run.present and self._outlives():
-            await self.run.finish()
+            with suppress(OSError):
+                self.run.recording.spill()
+            await self.run.wait_until_over()
         error = self.run.recording.error
         is_refusal = error is not None and error.should_retry is False
         self.run.tell(is_missed=is_refusal if self._has_left else self._is_broken)
 
     def end(self) -> None:
-        """The caller needs the recording no more."""
+        """Depart, and release the recording. The last follower ends a run that is still under way."""
         self._depart()
         self.run.followers -= 1
         if not self.run.followers:
@@ -79,7 +77,7 @@ class Follower:
         if self._is_present:
             self._is_present = False
             self.run.present -= 1
-            if not self.run.present and not self._outlives():
+            if not self.run.present and not self.run.has_ended and not self._outlives():
                 self.run.abort(Unavailable("The caller left, so the work on the images was given up."))
 
     def _outlives(self) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +25,8 @@ from app.storage.recording import Meter
 
 RUNS = 10_000  # known at once, of all kinds: each takes some kilobytes
 NAMES = 16  # request ids of one run, at the most
+# A caller that has not received its answer so long after the run's end is slow: the images go to disk.
+SLOW_SECONDS = 1.0
 SWEEP_SECONDS = 0.05, 30.0  # between two sweeps, at the least and at the most
 
 
@@ -71,6 +73,7 @@ class Retention:
             self._prepare(entry)
             if entry.run.state.is_delivered:
                 self._delivered.add(entry)
+        self._slow: set[asyncio.Task[None]] = set()
         self._swept = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
         if self._entries:
@@ -95,7 +98,7 @@ class Retention:
             self._forget(entry)
         while len(self._entries) >= RUNS and (entry := self._first_dispensable()):
             self._forget(entry)
-        # Memory is no room to stay in: a recording without a fast reader goes to disk.
+        # An undelivered recording must not stay in memory: it goes to disk.
         if self._meter.disk >= self._room.disk_bytes or len(self._entries) >= RUNS:
             raise Unavailable(
                 "The gateway has no room left for images that nobody has fetched yet. Try again later.",
@@ -108,10 +111,12 @@ class Retention:
         delivered = self._delivered.first_in_memory() or self._delivered.first_on_disk()
         return delivered or next((entry for entry in self._entries if entry.run.is_empty_failure), None)
 
-    def add(self, run: Run) -> RunEntry:
+    def begin(self, run: Run) -> RunEntry:
+        """Keep the run, and start it."""
         entry = RunEntry(run, [run.id])
         self._prepare(entry)
         self._entries[entry] = None
+        run.start()
         return entry
 
     def get(self, run_id: str, key: Key) -> RunEntry:
@@ -139,6 +144,8 @@ class Retention:
             while entry := self._find_named(idempotency_key, key):
                 wanted = wanted or await find_fingerprint(request)
                 is_same = await entry.run.is_for(wanted)
+                if entry.run.is_given_up:  # its end decides whether this request is drawn afresh
+                    await entry.run.wait_until_over()
                 if entry not in self._entries:
                     continue  # it was forgotten meanwhile, or drawn afresh
                 if not is_same:
@@ -154,7 +161,10 @@ class Retention:
             joinable = [entry for entry in self._entries_of(key) if self._is_joinable(entry)]
             for entry in sorted(joinable, key=lambda entry: entry.run.present > 0):
                 wanted = wanted or await find_fingerprint(request)
-                if await entry.run.is_for(wanted) and self._is_joinable(entry):
+                is_same = await entry.run.is_for(wanted)
+                if is_same and entry.run.is_given_up:
+                    await entry.run.wait_until_over()
+                if is_same and self._is_joinable(entry):
                     return entry
         return None
 
@@ -174,28 +184,18 @@ class Retention:
         entry.run.call.drawn = FinishedImages()
         self._forget(entry)
 
-    @asynccontextmanager
-    async def follow(self, entry: RunEntry, *, finish_on_disconnect: bool) -> AsyncIterator[Follower]:
+    def follow(self, entry: RunEntry, *, finish_on_disconnect: bool) -> Following:
         """Answer one caller from the run. When the last caller leaves, a run that was sent goes on if
         `finish_on_disconnect`; any other ends."""
-        settle = partial(self.settle, entry)
-        follower = Follower(entry.run, finish_on_disconnect, partial(self._deliver, entry), settle)
-        try:
-            yield follower
-        except Exception:
-            await follower.end_badly()
-            raise
-        finally:
-            follower.end()
-            await settle()
+        return Following(self, entry, Follower(entry.run, finish_on_disconnect, partial(self._deliver, entry)))
 
     async def settle(self, entry: RunEntry) -> None:
-        """Decide what is kept when a follower has ended, or the run. A run that no caller has is kept so that it is
-        known again, also after a restart. A failure without a cost is forgotten, unless its retry would then get the
+        """Decide what to keep when a follower, or the run, has ended. A run that no caller has is kept, also over a
+        restart, so that its retry finds it. A failure without a cost is forgotten, unless its retry would then get the
         error of an older run."""
         run = entry.run
         if run.state.is_unpaid:
-            _retract(entry)
+            self._retract(entry)
         if entry in self._entries and run.has_ended:
             if _is_forgettable(run) and not await self._hides_older_failure(entry):
                 if not run.followers:
@@ -212,18 +212,32 @@ class Retention:
             elif entry.file:
                 entry.file.rest()
 
+    async def _settle_in_time(self, entry: RunEntry) -> None:
+        """Settle a run that has ended; while a caller receives it, only after `SLOW_SECONDS`."""
+        if entry.run.present:
+            entry.slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._settle_slow, entry)
+        else:
+            await self.settle(entry)
+
+    def _settle_slow(self, entry: RunEntry) -> None:
+        task = asyncio.create_task(self.settle(entry))
+        self._slow.add(task)
+        task.add_done_callback(self._slow.discard)
+
     def take_up(self) -> None:
-        """Let the runs whose jobs an earlier process submitted drive themselves to their end."""
+        """Start the runs whose jobs an earlier process submitted."""
         for entry in self._entries:
             if not entry.run.has_ended:
-                entry.run.detach(partial(self.settle, entry))
+                entry.run.start()
 
     def give_up(self, error: Callable[[], ApiError]) -> None:
-        """End everything that is under way with an error, since the gateway goes down. The notes of runs with jobs stay
-        for the next process."""
+        """End everything that is under way with an error, since the gateway shuts down. The notes of runs with jobs
+        stay for the next process."""
         for entry in (entry for entry in self.entries() if not entry.run.has_ended):
             is_sent = entry.run.state is State.SENT
             entry.is_handed_on = is_sent and entry.note is not None and entry.note.has_jobs
+            if entry.is_handed_on and entry.run.call.account is not None:
+                entry.run.call.account.hand_on()
             entry.run.abort(error().paid() if is_sent else error())
 
     async def close(self) -> None:
@@ -231,6 +245,9 @@ class Retention:
         self.give_up(lambda: Unavailable("The gateway is going down.", code="shutting_down"))
         for entry in self.entries():
             await entry.run.wait_until_over()
+            entry.cancel_timer()
+        await asyncio.gather(*self._slow, return_exceptions=True)
+        for entry in self.entries():
             await self.settle(entry)
             entry.run.forget()
         self._entries.clear()
@@ -238,18 +255,19 @@ class Retention:
             self._sweeper.cancel()
 
     def _prepare(self, entry: RunEntry) -> None:
-        """A run with an idempotency key is written down before anything is sent; any run, when a job was submitted. A
+        """Record a run before anything is sent if it has an idempotency key; any run, once a job was submitted. A
         process that is killed loses the others: no caller can name them."""
-        call = entry.run.call
+        call, entry.run.when_over = entry.run.call, partial(self._settle_in_time, entry)
         if entry.run.idempotency_key is not None:
             call.announce = partial(self._announce, entry)
         call.remember = partial(self._remember, entry)
 
     async def _announce(self, entry: RunEntry) -> None:
-        """Return when the disk knows that the run may have been sent. All attempts of a run share one note."""
+        """Record on disk that the run may have been sent. All attempts of a run share one note."""
         if entry.note is None:
             entry.note = self._persistence.note(entry)
         await entry.note.written()
+        self._persistence.register(entry)
 
     async def _remember(self, entry: RunEntry, job: SubmittedJob) -> None:
         await self._announce(entry)
@@ -258,6 +276,7 @@ class Retention:
 
     def _deliver(self, entry: RunEntry) -> None:
         entry.run.deliver()
+        entry.cancel_timer()
         self._tidy(entry)
         if entry not in self._entries:
             return
@@ -275,20 +294,25 @@ class Retention:
 
     def _tidy(self, entry: RunEntry) -> None:
         """Remove the file of a delivered run, unless it has an idempotency key."""
-        if entry.file is None:
-            return
-        is_delivered = entry.run.state.is_delivered
-        if entry not in self._entries or (is_delivered and entry.run.idempotency_key is None):
-            entry.file.remove()
-        elif is_delivered:
-            entry.file.mark_delivered()
+        if entry.file is not None:
+            is_done_with = entry.run.state.is_delivered and entry.run.idempotency_key is None
+            if is_done_with or entry not in self._entries:
+                entry.file.remove()
+        self._persistence.register(entry)
+
+    def _retract(self, entry: RunEntry) -> None:
+        """Remove the note: the next process need not learn that the run was sent."""
+        if entry.note is not None:
+            entry.note.remove()
+            entry.note = None
+        self._persistence.register(entry)
 
     def _find_named(self, idempotency_key: str, key: Key) -> RunEntry | None:
         return next((each for each in self._entries_of(key) if each.run.idempotency_key == idempotency_key), None)
 
     def _entries_of(self, key: Key) -> Iterator[RunEntry]:
         """Yield the key's runs, the newest first."""
-        return (entry for entry in reversed(self._entries) if entry.run.call.key.name == key.name)
+        return (entry for entry in reversed(self._entries) if entry.run.call.key.id == key.id)
 
     def _is_joinable(self, entry: RunEntry) -> bool:
         """True if an SDK's retry may be answered from the run."""
@@ -327,7 +351,7 @@ class Retention:
                 self._forget(entry)
 
     def _sweep_later(self) -> None:
-        """Plan a sweep, so that runs go in time when no request comes."""
+        """Schedule a sweep, so that runs go in time when no request comes."""
         if self._sweeper is None:
             least, most = SWEEP_SECONDS
             seconds = min(max(self._room.retain_seconds, least), most)
@@ -341,19 +365,35 @@ class Retention:
 
     def _forget(self, entry: RunEntry) -> None:
         self._entries.pop(entry, None)
+        entry.cancel_timer()
         self._delivered.remove(entry)
         if entry.file:
             entry.file.remove()
-        _retract(entry)
+        self._retract(entry)
         if not entry.run.followers:
             entry.run.forget()
 
 
-def _retract(entry: RunEntry) -> None:
-    """Remove the note: the next process need not know that the run was sent."""
-    if entry.note is not None:
-        entry.note.remove()
-        entry.note = None
+class Following(AbstractAsyncContextManager[Follower]):
+    """A caller, while it is answered."""
+
+    __slots__ = ("_entry", "_follower", "_retention")
+
+    def __init__(self, retention: Retention, entry: RunEntry, follower: Follower) -> None:
+        self._retention = retention
+        self._entry = entry
+        self._follower = follower
+
+    async def __aenter__(self) -> Follower:
+        return self._follower
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if isinstance(error, Exception):
+                await self._follower.end_badly()
+        finally:
+            self._follower.end()
+            await self._retention.settle(self._entry)
 
 
 def _is_forgettable(run: Run) -> bool:

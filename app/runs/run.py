@@ -1,30 +1,30 @@
 """A run: the work of getting the images of one request. It does not belong to the connection that asked for it.
 
-The reader that follows a run drives it; when its last reader falls behind or leaves, the run drives itself. So a caller
-that keeps up costs nothing more, and no paid drawing is lost with a connection. `runs.state` draws the states."""
+A run is a task that writes a recording. Callers read the recording, each at its own pace: a slow one holds up nothing,
+and no paid drawing is lost with a connection. `runs.state` draws the states."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from app.errors import ApiError, Unavailable
-from app.events import Done, Event
-from app.gateway.call import Call
+from app.events import Done, Event, Sink
+from app.gateway.call import Call, is_awaited
 from app.runs.fingerprint import find_fingerprint, fingerprint
 from app.runs.state import Event as Step
 from app.runs.state import State, after
 from app.storage.full_disk import is_full
-from app.storage.recording import Recording
+from app.storage.recording import Reader, Recording
 
 SHORT = 2048  # characters: the fingerprint of a shorter request is not worth computing at each delivery
 
 
 class RunObserver(Protocol):
-    """Hears of each run's end, exactly once, also when its caller left long ago."""
+    """Observes the end of each run, exactly once, also when its caller left long ago."""
 
     def run_ended(self, run: Run) -> None: ...
 
@@ -35,13 +35,12 @@ class RunObserver(Protocol):
 
 @dataclass(eq=False, repr=False)
 class Run:
-    """`events` are the call's. `resources` are closed when the run has ended, the uploads when the request's
-    fingerprint does not need them any more. `created` is Unix time; `clock` gives seconds."""
+    """`draw` pushes the call's events. The uploads are closed when the request's fingerprint does not need them any
+    more. `created` is Unix time; `clock` gives seconds."""
 
     call: Call
-    events: AsyncGenerator[Event, None]
+    draw: Callable[[Sink], Awaitable[None]]
     recording: Recording
-    resources: ExitStack
     created: int
     clock: Callable[[], float]
     idempotency_key: str | None = None
@@ -51,10 +50,12 @@ class Run:
     followers: int = 0  # tasks that need the recording: callers, and the writer of its file
     present: int = 0  # callers that are connected
     fingerprint: bytes | None = None  # of the request, once it was needed
+    when_over: Callable[[], Awaitable[None]] | None = None  # awaited in the run's task, after its end
     _state: State = State.WAITING
-    _driver: asyncio.Task[None] | None = None  # the run's own
-    _driving: asyncio.Task[Any] | None = None  # the task that waits for the next event
-    _closing: asyncio.Task[None] | None = None
+    _task: asyncio.Task[None] | None = None
+    _has_begun: bool = False  # the task has run
+    _is_whole: bool = False  # all images have come
+    _is_settling: bool = False  # the ledger is recording how the work has ended
     _abort: ApiError | None = None
 
     def __post_init__(self) -> None:
@@ -66,7 +67,7 @@ class Run:
 
     @property
     def state(self) -> State:
-        """The gateway counts the requests that left: they tell SENT from WAITING."""
+        """The state of the run. The gateway counts the requests that left: this distinguishes SENT from WAITING."""
         return State.SENT if self._state is State.WAITING and self.call.sent else self._state
 
     @property
@@ -75,79 +76,55 @@ class Run:
 
     @property
     def may_be_drawn_afresh(self) -> bool:
-        """True if a retry costs nothing that was paid already, and has no error to learn of."""
+        """True if a retry repeats no payment, and has no error to receive."""
         return self._state is State.FAILED
+
+    @property
+    def is_given_up(self) -> bool:
+        """True while the run is being ended: callers will get nothing but the error."""
+        return self._abort is not None and not self.has_ended
 
     @property
     def is_empty_failure(self) -> bool:
         """True if the run has nothing but an error."""
         return self.recording.error is not None and not self.call.drawn.recordings
 
-    def is_driven_by(self, task: asyncio.Task[Any] | None) -> bool:
-        """True if `task` waits for the next event, and no other task would."""
-        return task is not None and self._driving is task
+    def start(self) -> None:
+        """Begin to draw, in a task of the run's own. Does nothing if the run has begun or ended."""
+        if self._task is None and not self.has_ended:
+            self._task = asyncio.create_task(self._work())
 
-    async def follow(self) -> AsyncGenerator[Event, None]:
-        """Yield the events from the start. Raises the ApiError that ended the run.
+    def reader(self) -> Reader:
+        """Return a reader of the events from the start. Raises the ApiError that ended the run.
 
         A run that has ended raises at once: a caller that comes back gets a status, not the same broken answer. Only
         in a stream images can come before the error.
         """
-        index, recording = 0, self.recording
         if not (self.call.request.stream and self.call.request.n > 1):
-            recording.check()
-        while True:
-            while index < recording.length:
-                for event in recording.at(index):
-                    yield event
-                index += 1
-            if recording.ended:
-                recording.check()
-                return
-            await self._advance()
-
-    async def finish(self) -> None:
-        """Wait for the end, and drive the run there if no other task does. For a run without a reader."""
-        if not self.has_ended:
-            with suppress(OSError):
-                self.recording.spill()
-        while not self.recording.ended:
-            await self._advance()
-
-    def detach(self, then: Callable[[], Awaitable[None]]) -> None:
-        """Let the run drive itself from now on, and await `then` at its end. For a follower that is too slow."""
-
-        async def drive() -> None:
-            try:
-                await self.finish()
-            finally:
-                await then()
-
-        if self._driver is None:
-            self._driver = asyncio.create_task(drive())
+            self.recording.check()
+        return Reader(self.recording)
 
     def abort(self, error: ApiError) -> None:
-        """End the run with `error`, whichever task drives it."""
+        """End the run with `error`. If the ledger is already recording its end, that end stands."""
         if self.has_ended or self._abort:
             return
-        if self._driving is None:
+        self._abort = error
+        if self._task is not None and not self._is_settling:
+            self._task.cancel()
+        if not self._has_begun:  # a task that is cancelled before its first step never takes it
+            if self.call.account is not None and self.state is State.WAITING:  # an earlier process may have sent it
+                self.call.account.give_back()
             self._end(error)
-            self._closing = asyncio.create_task(self._close_events())
-        else:
-            self._abort = error
-            self._driving.cancel()
 
     def abandon(self) -> None:
-        """End a run without followers, unless it has ended or drives itself."""
-        if self._driving is None:
+        """End a run that no caller waits for. Does nothing if it has ended."""
+        if not self.has_ended:
             self.abort(self._lost("The work on the images was broken off."))
 
     async def wait_until_over(self) -> None:
-        """Wait until no task of an aborted run is at work any more."""
-        while not self.has_ended:
-            await self.recording.changed()
-        tasks = [task for task in (self._driver, self._closing) if task]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Wait until the run has ended and its task has finished."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     def deliver(self) -> None:
         """Note that the socket of a caller took the last byte."""
@@ -162,12 +139,12 @@ class Run:
             self._move(Step.BREAK)
 
     def tell(self, *, is_missed: bool) -> None:
-        """Note whether a caller got the error of the run, or could not be told."""
+        """Note whether a caller received the error of the run."""
         if self.recording.error is not None and self.has_ended:
             self._move(Step.MISS if is_missed and self.is_empty_failure else Step.TELL)
 
     async def identify(self) -> None:
-        """Compute the fingerprint: the request is known again without its contents from now on."""
+        """Compute the fingerprint, which identifies the request without its contents from now on."""
         if self.fingerprint is None:
             found = await find_fingerprint(self.call.request)
             if self.fingerprint is None:  # another task may have been faster
@@ -204,6 +181,8 @@ class Run:
         self.call.files.close()
         self.call.drawn.close()
         self.recording.close()
+        # These know the entry, which knows the run. A cycle would keep its images until they are collected.
+        self.when_over = self.call.announce = self.call.remember = None
 
     def restore(self, ended: State, *, seconds_ago: float) -> None:
         """Set the state of a run that an earlier process ended."""
@@ -213,47 +192,52 @@ class Run:
     def _move(self, event: Step) -> None:
         self._state = after(self.state, event)
 
-    async def _advance(self) -> None:
-        """Wait for the next event or the end, and drive the run there if no other task does."""
-        if self._driving is not None:
-            return await self.recording.changed()
-        self._driving = me = asyncio.current_task()
+    async def _work(self) -> None:
+        self._has_begun = True
+        error: ApiError | None = None
         try:
-            self.recording.append(event := await anext(self.events))
-            if type(event) is Done:  # the caller may have everything, and ask for more, before the generator ends
-                self.resources.close()
-        except StopAsyncIteration:
-            self._end(None)
-        except ApiError as error:
-            self._end(error)
+            await self.draw(self._push)
+        except ApiError as failure:
+            error = failure.alone()  # with its frames it would be kept by one of them, and they hold image data
         except asyncio.CancelledError:
-            if self._abort is None:
-                self._end(self._lost("The work on the images was broken off."))
-                raise
-            self._end(self._abort)
-            if me is not None:
-                me.uncancel()
-        except Exception as error:
-            if is_full(error):
-                await self.events.aclose()
-                self._end(self._lost(f"The gateway has no room for the images: {error.strerror}.", "no_room"))
+            if not self._is_whole:
+                error = self._abort or self._lost("The work on the images was broken off.")
+        except Exception as failure:
+            if is_full(failure):
+                error = self._lost(f"The gateway has no room for the images: {failure.strerror}.", "no_room")
             else:
-                self._end(self._lost("The gateway failed while the images were drawn.", "internal_error"))
+                error = self._lost("The gateway failed while the images were drawn.", "internal_error")
+            await self._settle(error)
+            self._end(error)
             for observer in self.observers:
-                observer.run_crashed(self, error)
-        finally:
-            self._driving = None
+                observer.run_crashed(self, failure)
+        await self._settle(error)
+        self._end(error)
+        if self.when_over is not None:
+            await self.when_over()
+
+    async def _push(self, event: Event) -> None:
+        if type(event) is Done:
+            await self._settle(None)  # first, since the caller may ask for more at once, in the same place
+        self.recording.append(event)
+        if type(event) is Done:  # the caller may have everything, and ask for more, before the work ends
+            self._is_whole = True
+            if self._abort is not None and self._task is not None:
+                self._task.cancel()  # the images are here, so the rest is not needed
+
+    async def _settle(self, error: ApiError | None) -> None:
+        """Record in the ledger how the work has ended, unless it knows. `abort` does not interrupt this: the run would
+        not end."""
+        if self.call.account is not None:
+            self._is_settling = True
+            await self.call.account.settle(error)
+            self._is_settling = False
 
     def _lost(self, message: str, code: str | None = None) -> ApiError:
         """Return the error for a failure of the gateway: a request that was sent may have been drawn all the same."""
         kind = ApiError if code == "internal_error" else Unavailable
         error = kind(message, code=code)
         return error.paid() if self.state is State.SENT else error
-
-    async def _close_events(self) -> None:
-        """Close the generator. Its errors have no reader any more."""
-        with suppress(Exception):
-            await self.events.aclose()
 
     def _end(self, error: ApiError | None) -> None:
         if self.has_ended:
@@ -269,7 +253,7 @@ class Run:
         elif self.call.request.n > 1 and self._state.is_unpaid and not self.call.drawn.recordings:
             with suppress(OSError):
                 self.call.drawn.keep(self.recording)
-        self.resources.close()
         self.release()
+        self.call.is_awaited = is_awaited  # it knows the run, which knows the call
         for observer in self.observers:
             observer.run_ended(self)

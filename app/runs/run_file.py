@@ -1,5 +1,5 @@
-"""The files of a run: the run itself, and the note that tells that it was sent while it is under way. They hold no
-prompt and no upload, since only the answer is needed again."""
+"""The files of a run: the run itself and, while it is under way, the note that it was sent. They hold no prompt and no
+upload, since only the answer is needed again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from app.access.key_text import stable_id
 from app.access.keyring import Key
 from app.errors import ApiError, UpstreamFailed
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
@@ -22,8 +23,8 @@ from app.runs.run import Run
 from app.storage.recording import Span
 from app.storage.spool import Uploads
 
-UNDELIVERED, DELIVERED = ".run", ".had"
-SENT = ".sent"  # a note: the run is under way
+RECORDING = ".run"
+NOTE = ".sent"  # says that a run was sent
 HALF = ".half"
 _EVENTS: dict[str, Callable[..., Event]] = {
     kind.__name__: kind for kind in (Served, ImageBegins, ImageLink, ImageEnds, Done)
@@ -33,9 +34,9 @@ _LENGTH = 8  # bytes that hold the length of the head
 
 
 class SentNote:
-    """A file that says that a run was sent: its head, with the error that the next process tells, and the jobs that
-    providers have accepted. Made within a running loop, where writing begins at once, in a thread. `ids` are
-    those of the requests that the run answers, `jobs` those of a file that an earlier process wrote."""
+    """A file that says that a run was sent. It holds the head, with the error that the next process returns, and the
+    jobs that providers have accepted. Needs a running loop: writing begins at once, in a thread. `ids` are those of the
+    requests that the run answers, `jobs` those of a file that an earlier process wrote."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class SentNote:
         await asyncio.shield(self._writing)
 
     async def add(self, job: SubmittedJob) -> None:
-        """Return when the disk knows the job, too."""
+        """Add a job. Returns when it is on disk."""
         self._jobs.append(job)
         await asyncio.shield(asyncio.create_task(self._write()))
 
@@ -105,7 +106,7 @@ class StoredRun:
         self._path = path
         self._start = start
         self._descriptor: int | None = None
-        self._has_name = True
+        self.has_name = True
 
     @property
     def is_open(self) -> bool:
@@ -115,28 +116,22 @@ class StoredRun:
         raise ValueError("a stored run has ended")
 
     def read(self, offset: int, length: int) -> bytes:
-        """Raises OSError."""
+        """Read bytes of the image data. Raises OSError."""
         return os.pread(self._open(), length, self._start + offset)
 
     def rest(self) -> None:
         """Close the descriptor until the next read."""
-        if self._has_name:
+        if self.has_name:
             self.close()
-
-    def mark_delivered(self) -> None:
-        """Tell the next process by the file's name."""
-        if self._has_name and self._path.suffix != DELIVERED:
-            with suppress(OSError):
-                self._path = self._path.rename(self._path.with_suffix(DELIVERED))
 
     def remove(self) -> None:
         """Remove the file. It can be read until it is closed."""
-        if self._has_name:
+        if self.has_name:
             with suppress(OSError):
                 self._open()
             with suppress(OSError):
                 self._path.unlink()
-            self._has_name = False
+            self.has_name = False
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -158,12 +153,14 @@ def encode_head(
             "ids": ids,
             "created": run.created,
             "key": run.call.key.name,
+            "key_id": run.call.key.id,
             "idempotency_key": run.idempotency_key,
             "fingerprint": run.fingerprint.hex() if run.fingerprint else None,
             "request": _request(run.call.request),
             "error": None if error is None else vars(error),  # the parameters of ApiError
             "events": [_event(event) for event in log],
             "jobs": [asdict(job) for job in jobs],
+            "drawing": _drawing(run.call),
             "result": run.call.result,
             "base_url": run.call.base_url,
         }
@@ -193,7 +190,7 @@ def decode_call(head: dict[str, Any]) -> Call:
     )
     return Call(
         request,
-        Key(head["key"], b""),
+        Key(head.get("key_id") or stable_id("key", head["key"]), head["key"]),  # earlier versions knew the name alone
         Uploads(),
         base_url=head.get("base_url"),
         id=head["ids"][0],
@@ -210,7 +207,7 @@ def decode_fingerprint(head: dict[str, Any]) -> bytes | None:
 @contextmanager
 def whole_file(path: Path, *, is_durable: bool) -> Iterator[IO[bytes]]:
     """Write a file that takes its place when the block ends, and not if it fails. If it `is_durable`, its bytes and its
-    name outlive a failing machine then."""
+    name then survive a crash of the machine."""
     half = path.with_name(f"{secrets.token_hex(16)}{HALF}")
     try:
         with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -238,6 +235,14 @@ def _interruption() -> ApiError:
         code="run_interrupted",
         attempts=1,
     ).paid()
+
+
+def _drawing(call: Call) -> dict[str, Any] | None:
+    """Return where the ledger keeps the call."""
+    account = call.account
+    if account is None:
+        return None
+    return {"id": account.drawing_id, "held": account.held, "attempts": account.attempts, "lost": account.lost}
 
 
 def _request(request: ImageRequest) -> dict[str, Any]:

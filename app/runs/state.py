@@ -37,10 +37,6 @@ class State(Enum):
     __hash__ = object.__hash__  # an enum's own is written in Python, and the table is asked several times a request
 
     @property
-    def is_under_way(self) -> bool:
-        return self in (State.WAITING, State.SENT)
-
-    @property
     def is_delivered(self) -> bool:
         """True if it is the first to go when room is needed."""
         return self in (State.DELIVERED, State.RETURNED)

@@ -38,8 +38,14 @@ class _ResumedBody:
 def resume_body(protocol: HttpToolsProtocol, framing: list[tuple[bytes, bytes]]) -> httptools.HttpRequestParser:
     """Return a parser for the body of a request and for the requests behind it. `framing` holds the headers that frame
     the body. Raises HttpParserError if they frame none."""
-    parser = httptools.HttpRequestParser(_ResumedBody(protocol))
-    with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn sets up its own
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    parser = new_parser(_ResumedBody(protocol))
     parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % line for line in framing) + b"\r\n")
+    return parser
+
+
+def new_parser(callbacks: object) -> httptools.HttpRequestParser:
+    """Return a parser as uvicorn sets up its own."""
+    parser = httptools.HttpRequestParser(callbacks)
+    with contextlib.suppress(AttributeError):  # before httptools 0.6.3
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser

@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol with two copies of every upload less and one of every answer. It reads one request at a time,
-bounds the bytes that wait behind it, reports when a client leaves or has received an answer, declines offers of other
-protocols, and sends no chunks to HTTP/1.0. Knows no endpoint."""
+"""uvicorn's HTTP protocol with three copies of every upload less and one of every answer. It reads one request at a
+time, bounds the bytes that wait behind it, reports when a client leaves or has received an answer, declines offers of
+other protocols, and sends no chunks to HTTP/1.0. Knows no endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import socket
 import struct
 import termios
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import httptools
@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import ApiError, InvalidRequest, Unavailable
 from app.server.chunks import Chunks
-from app.server.h2c import resume_body
+from app.server.h2c import new_parser, resume_body
 from app.server.write_buffer import Cork
 
 EXTENSION = "image_gateway.connection"
@@ -34,7 +34,6 @@ HEAD_SECONDS = 30.0
 LINGER_SECONDS = 1.0  # between a refusal and the end of its connection: a reset would eat it
 STALLED_SECONDS = 60.0  # without the client taking a byte of an answer: then the connection ends
 RESERVED_FILES = 64  # descriptors that no connection may take, but for files and providers; an eighth of few
-READ_AHEAD = 262_144  # bytes that uvloop reads at once: to pause after each such piece would cost two system calls
 
 _END = b"\r\n\r\n"  # of each head and of each body in chunks
 _FRAMING = {b"content-length", b"transfer-encoding"}
@@ -59,13 +58,14 @@ class Protocol(HttpToolsProtocol):
     """
 
     turned_away: ClassVar[int] = 0  # connections for which no descriptor was left, since the last report
-    cycle: Any  # uvicorn's, of the request that is read or was answered last; None before the first
+    cycle: Any  # uvicorn's, of the request that is read or answered; None between requests
     flow: Flow
     _over = False  # unreadable bytes have come: nothing after them is looked at
     _held = b""  # bytes that have come; all before `_at` are read
     _at = 0
     _is_reading = _is_in_body = False  # a request has begun and has not ended; its head is complete
     _length = _left = 0  # bytes of a body that are announced, and that are still to come
+    _is_past_parser = False  # the body comes in pieces of announced length, which do not go through the parser
     _chunks: Chunks | None = None  # of the body that is being read, up to the last one
     _is_chunked = False
     _hosts = 0
@@ -96,7 +96,8 @@ class Protocol(HttpToolsProtocol):
             return
         if len(data) < self._left:  # nearly every byte of an upload
             self._left -= len(data)
-            self._feed(data)
+            self._is_past_parser = True
+            self.on_body(data)
             return
         self._held = self._held[self._at :] + data if self._held else data
         self._at = 0
@@ -107,6 +108,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self._is_reading:  # keep nothing of it: what hangs on a request takes several times an idle connection
+            self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
         if self._held:
             self.loop.call_soon(self._read_on)
 
@@ -120,7 +123,10 @@ class Protocol(HttpToolsProtocol):
         data, at, size = self._held, self._at, len(self._held)
         while at < size and not self._over and (self._is_reading or self.is_between):
             end = self._next_end(data, at)
-            self._feed(data if end - at == size else memoryview(data)[at:end])
+            if self._is_past_parser:
+                self._end_body(data[at:end])
+            else:
+                self._feed(data if end - at == size else memoryview(data)[at:end])
             at = end
         if at < size and not self._over:
             self._held, self._at = data, at
@@ -147,6 +153,13 @@ class Protocol(HttpToolsProtocol):
             return at + 1  # the network may have cut the end in two
         found = data.find(_END, at)
         return len(data) if found < 0 else found + len(_END)
+
+    def _end_body(self, piece: bytes) -> None:
+        """Take the last piece of a body that did not go through the parser. The next request needs a new one."""
+        self._is_past_parser = False
+        self.parser = new_parser(self)
+        self.on_body(piece)
+        self.on_message_complete()
 
     def _feed(self, piece: bytes | memoryview) -> None:
         self._overhead += len(piece)
@@ -175,7 +188,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
-        """Raises ApiError if the parser reads beyond one request, which should never be."""
+        """Begin a request. Raises ApiError if the parser reads beyond one request, which should never happen."""
         if not self.is_between:
             raise _unreadable()
         super().on_message_begin()
@@ -197,7 +210,8 @@ class Protocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def _check_header(self, name: bytes, value: bytes) -> None:
-        """Raises ApiError. The parser itself refuses lengths that are no numbers or contradict each other."""
+        """Check a header that frames the body. Raises ApiError. The parser itself refuses lengths that are no numbers
+        or contradict each other."""
         if name == b"host":
             self._hosts += 1
         elif name == b"content-length":
@@ -238,22 +252,21 @@ class Protocol(HttpToolsProtocol):
         """True if `receive` would return at once."""
         return bool(self.cycle.message_event.is_set())
 
-    @contextlib.contextmanager
-    def watch(self, gone: Callable[[], None]) -> Iterator[None]:
+    def watch(self, gone: Callable[[], None]) -> None:
         """Call `gone` as soon as the connection ends, or at once if it has ended."""
         self._on_gone = gone
         self.flow.resume_reading()
         if self.cycle.disconnected:
             gone()
-        try:
-            yield
-        finally:
-            if self._on_gone is gone:  # and not the next request's, which may have been sent already
-                self._on_gone = None
+
+    def unwatch(self, gone: Callable[[], None]) -> None:
+        """Stop calling `gone`."""
+        if self._on_gone == gone:  # and not the next request's, which may have been sent already
+            self._on_gone = None
 
     def on_broken(self, tell: Callable[[], None]) -> None:
-        """Call `tell` if the connection ends before the client has received everything, as far as can be known: it was
-        reset, or closed by a client that had not acknowledged all bytes."""
+        """Call `tell` if the connection ends before the client has received everything: it was reset, or closed by a
+        client that had not acknowledged all bytes."""
         self._on_broken = tell
         if self._broken:
             tell()
@@ -316,7 +329,7 @@ class Protocol(HttpToolsProtocol):
         super().shutdown()
 
     def on_headers_complete(self) -> None:
-        """Raises ApiError."""
+        """Check the number of hosts, and begin the request. Raises ApiError."""
         if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
             raise InvalidRequest("A request has one header 'Host'.", code="invalid_http")
         super().on_headers_complete()
@@ -338,7 +351,7 @@ class Protocol(HttpToolsProtocol):
         self._overhead = 0
         if self.cycle is not None and not self.cycle.body and not self.cycle.response_complete:
             self.cycle.body = body
-            if len(body) > READ_AHEAD:
+            if len(body) > HIGH_WATER_LIMIT:  # else uvloop reads on, and each further piece would be joined to this one
                 self.flow.pause_reading()
             self.cycle.message_event.set()
         else:
@@ -386,22 +399,29 @@ class Protocol(HttpToolsProtocol):
         else:
             self._watch_progress()
 
-    async def write(self, piece: bytes) -> bool:
+    def write(self, piece: bytes) -> bool:
         """Write a piece of a chunked answer without a copy; uvicorn would join it to its length. Returns False if the
-        answer has not begun or is not chunked: then `send` has to do it."""
+        answer has not begun or is not chunked: then `send` has to do it. Does not wait: see `drain`."""
         cycle = self.cycle
         if not piece:
             return True  # an empty chunk would end the answer
         if not cycle.chunked_encoding or not cycle.response_started or cycle.scope["method"] == "HEAD":
             return False
-        if self.flow.write_paused and not cycle.disconnected:
-            await self.flow.drain()
         if not cycle.disconnected:
             if len(piece) < LARGE_PIECE:
                 self._cork.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             else:
                 self._cork.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """True if more than enough waits for the client."""
+        return bool(self.flow.write_paused) and not self.cycle.disconnected
+
+    async def drain(self) -> None:
+        """Wait while the connection is full."""
+        await self.flow.drain()
 
     async def flush(self) -> bool:
         """Wait until the socket has taken everything. Returns False if the connection ended before."""

@@ -1,4 +1,4 @@
-"""The data directory: one process at a time, and the secret that signs URLs. Knows nothing of its contents."""
+"""The data directory: one process at a time, the gateway's secret and its name. Knows nothing of its other contents."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SECRET_BYTES = 32
-_LOCK, _SECRET = "lock", "url-secret"
+from app.storage.secret import Secret, SecretFileError, read_secret
+
+_LOCK, _FORMER, _NAME = "lock", "url-secret", "name"
+_FORMER_BYTES = 32
 _PRIVATE_DIRECTORY, _PRIVATE_FILE = 0o700, 0o600
 
 
@@ -22,8 +24,12 @@ class DataDirError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
+    """`name` distinguishes its gateway from others that use the same database."""
+
     path: Path
-    url_secret: bytes = field(repr=False)
+    secret: Secret
+    name: str
+    former_link_secret: bytes | None = field(default=None, repr=False)
 
     def folder(self, name: str) -> Path:
         """Return a private directory within, made if it is missing. Raises DataDirError."""
@@ -36,8 +42,9 @@ class DataDir:
 
 
 @contextlib.contextmanager
-def open_data_dir(path: Path) -> Iterator[DataDir]:
-    """Create what is missing, and lock the directory until the block is left. Raises DataDirError.
+def open_data_dir(path: Path, stated: str | None = None) -> Iterator[DataDir]:
+    """Create what is missing, and lock the directory until the block is left. `stated` is the configuration's secret.
+    Raises DataDirError.
 
     The kernel's lock ends with the process, however that ends. Nothing is written before the lock is held, and the lock
     file itself is never changed.
@@ -54,47 +61,49 @@ def open_data_dir(path: Path) -> Iterator[DataDir]:
                     f"Another gateway uses the data directory {str(path)!r}. Stop it, or give this one a directory of "
                     "its own: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
                 ) from None
-            secret = _secret(path / _SECRET)
-        yield DataDir(path, secret)
+            secret, former = read_secret(path, stated), _former_secret(path / _FORMER)
+            name = _read_name(path / _NAME)
+        yield DataDir(path, secret, name, former)
     finally:
         os.close(lock)
 
 
-def _secret(path: Path) -> bytes:
-    """Return the secret in the file, or a new one. It stays over restarts, so that links stay good."""
+def _read_name(path: Path) -> str:
+    """Return the name in the file. It is made at random, and anew if the file is a copy of another one, since two
+    processes of one name would end each other's drawings."""
+    with contextlib.suppress(OSError, ValueError):
+        name, place = path.read_text(encoding="ascii").split()
+        if place == _place(path.stat()):
+            return name
+    name, unfinished = f"gw_{secrets.token_hex(6)}", path.with_suffix(".new")
+    with unfinished.open("w", encoding="ascii") as file:
+        file.write(f"{name} {_place(os.fstat(file.fileno()))}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    return name
+
+
+def _place(stat: os.stat_result) -> str:
+    return f"{stat.st_dev}:{stat.st_ino}"
+
+
+def _former_secret(path: Path) -> bytes | None:
+    """Return the secret that signed the links of earlier versions, if there was one."""
     try:
         found = path.read_bytes()
     except FileNotFoundError:
-        return _new_secret(path)
-    if len(found) != SECRET_BYTES:
-        raise DataDirError(
-            f"{str(path)!r} holds {len(found)} bytes where a secret of {SECRET_BYTES} is expected. Delete it and start "
-            "again: links that were handed out before are then no longer good."
-        )
-    with contextlib.suppress(OSError):  # a file of another user, or a file system without modes
-        path.chmod(_PRIVATE_FILE)
-    return found
-
-
-def _new_secret(path: Path) -> bytes:
-    """Write a secret under a temporary name, and rename the file once it is on the disk."""
-    secret = secrets.token_bytes(SECRET_BYTES)
-    unfinished = path.with_suffix(".new")
-    unfinished.unlink(missing_ok=True)  # an earlier crash may have left it, with another mode
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(descriptor)
-    unfinished.replace(path)
-    return secret
+        return None
+    return found if len(found) == _FORMER_BYTES else None
 
 
 @contextlib.contextmanager
 def _usable(path: Path) -> Iterator[None]:
-    """Raise OSError as DataDirError."""
+    """Raise OSError and SecretFileError as DataDirError."""
     try:
         yield
+    except SecretFileError as error:
+        raise DataDirError(str(error)) from None
     except OSError as error:
         raise DataDirError(
             f"The data directory {str(path)!r} cannot be used ({error.strerror or error}). Make it writable for the "

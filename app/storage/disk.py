@@ -18,7 +18,7 @@ from app.storage.files import EXTENSIONS, MEDIA_TYPES, StoredFile
 from app.storage.full_disk import LEAST_FREE, free_bytes, no_space
 from app.storage.spool import write_all
 
-# Hexadecimal, since some file systems do not tell capitals from small letters. No other name is ever opened.
+# Hexadecimal, since some file systems ignore the case of letters. No other name is ever opened.
 _NAME = re.compile(r"([0-9a-f]{32})\.([a-z0-9]{3,4})")
 _UNFINISHED = re.compile(r"[0-9a-f]{32}\.part")
 _AT_ONCE = 64  # files removed before other tasks get their turn
@@ -74,7 +74,7 @@ class DiskStore:
             pass
 
     async def begin(self) -> DiskWriter:
-        """Raises Unavailable when nothing can be written."""
+        """Return the writer of a new image. Raises Unavailable when nothing can be written."""
         try:
             return DiskWriter(self, self._directory, secrets.token_hex(16))
         except OSError as error:
@@ -112,7 +112,7 @@ class DiskStore:
             )
 
     def release(self, file: StoredFile) -> None:
-        """Let the file make room for others. May be called again, and when the file is gone."""
+        """Allow the file to make room for others. May be called again, and when the file is gone."""
         if self._held.pop(file.name, None) is not None:
             self.held -= file.size
             heapq.heappush(self._files, (file.expires, file.size, file.name))
@@ -157,7 +157,7 @@ class DiskStore:
         self.used += file.size
 
     def report_failure(self, error: OSError) -> Unavailable:
-        """Report a file that cannot be written to the operator, and return the error for the caller."""
+        """Report to the operator that a file cannot be written. Return the error for the caller."""
         self._report(error)
         return _no_room(
             "The server has no room for an image that was to be handed out as a URL (it could not be written: "
@@ -214,7 +214,7 @@ class DiskWriter:
         self._descriptor = os.open(self._unfinished, os.O_WRONLY | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
 
     async def write(self, data: bytes) -> None:
-        """Raises Unavailable when the disk takes no more."""
+        """Write a piece. Raises Unavailable when the disk takes no more."""
         self._store.admit(len(data))
         offset, self._size = self._size, self._size + len(data)
         try:
@@ -237,7 +237,7 @@ class DiskWriter:
         return file
 
     def abort(self) -> None:
-        """Forget it. May be called at any time, and again; does nothing after `commit`."""
+        """Discard the image. May be called at any time, and again; does nothing after `commit`."""
         if self._descriptor >= 0:
             self._close()
             self._unfinished.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ in memory; image data lies in memory or in a file. Knows nothing of runs."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,12 +31,13 @@ class Span:
     length: int
 
 
-# Bytes. A slow caller cannot be told from a fast one until the buffers of two kernels are full, which takes megabytes.
-# So the bound for all recordings is what a few fast callers need, and many share it.
-WORKING_SET = 16 * 1_048_576
+# Bytes. While images are drawn, a slow caller looks like a fast one. So the bound for all recordings is what a few
+# fast callers need, and many share it. Among more than `MANY`, it would spare the disk only a small part of the bytes.
 FREE_FOR_FEW = 44 * 1_048_576
-FEW = 2
-SMALLEST_SHARE = 262_144
+WORKING_SET = 16 * 1_048_576
+FREE_FOR_MANY = 8 * 1_048_576
+FEW, MANY = 2, 16
+SMALLEST_SHARE = 131_072
 READ_BACK = 65_536
 
 
@@ -53,9 +54,10 @@ class Meter:
 
     def allows(self, held: int) -> bool:
         """True if a recording may go on holding so much in memory."""
-        if self.memory <= (FREE_FOR_FEW if self.growing <= FEW else WORKING_SET):
+        working_set = WORKING_SET if self.growing <= MANY else FREE_FOR_MANY
+        if self.memory <= (FREE_FOR_FEW if self.growing <= FEW else working_set):
             return self.memory <= self.memory_limit
-        share = max(SMALLEST_SHARE, WORKING_SET // max(1, self.growing))
+        share = max(SMALLEST_SHARE, working_set // max(1, self.growing))
         return held <= share and self.memory <= self.memory_limit
 
 
@@ -73,7 +75,7 @@ class Recording:
         self._spool: Blobs | None = None
         self._disk_full = False  # nothing more goes to the file, which may end in half a piece
         self._log: list[Event | Span] = []
-        self._change: asyncio.Event | None = None  # of the readers that wait
+        self._waiters: list[asyncio.Future[None]] = []  # readers
         self.in_memory = 0  # bytes of image data
         self.on_disk = 0
         self.ended = self.closed = False
@@ -81,7 +83,7 @@ class Recording:
         meter.growing += 1
 
     def append(self, event: Event) -> None:
-        """Raises OSError when neither disk nor memory has room."""
+        """Append an event. Raises OSError when neither disk nor memory has room."""
         if type(event) is not ImageData:
             self._log.append(event)
         elif self._spool is None or self._disk_full:
@@ -99,14 +101,14 @@ class Recording:
         self._wake()
 
     def end(self, error: ApiError | None = None) -> None:
-        """Only the first end counts."""
+        """End the recording. Only the first end counts."""
         if not self.ended:
             self._meter.growing -= 1
             self.ended, self.error = True, error.alone() if error else None
             self._wake()
 
     def spill(self) -> None:
-        """Move image data to the file, what comes later too. Raises OSError when the disk is full, and changes nothing
+        """Move image data to the file, later data too. Raises OSError when the disk is full, and changes nothing
         then."""
         if self._spool is not None or self._disk_full or self.closed:
             return
@@ -122,8 +124,8 @@ class Recording:
         self._use_file(spool, log)
 
     def move(self, blobs: Blobs) -> None:
-        """Use `blobs`, which holds all image data in its order and without gaps, also for readers under way. For a
-        recording that has ended."""
+        """Read from `blobs` instead, which holds all image data in its order and without gaps, also for readers under
+        way. For a recording that has ended."""
         offset, log = 0, self.log()
         for index, event in enumerate(log):
             if isinstance(event, ImageData | Span):
@@ -157,30 +159,23 @@ class Recording:
         if self.error:
             raise self.error.alone()
 
-    async def changed(self) -> None:
-        """Wait until an event is appended or the end is known."""
-        self._change = self._change or asyncio.Event()
-        await self._change.wait()
+    def changed(self) -> asyncio.Future[None]:
+        """Return a future that is done when an event is appended or the recording ends."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
 
-    async def follow(self) -> AsyncGenerator[Event, None]:
-        """Yield all events, and wait for those to come. Raises the ApiError that ended it."""
-        index = 0
-        while True:
-            while index < len(self._log):
-                for event in self.at(index):
-                    yield event
-                index += 1
-            if self.ended:
-                self.check()
-                return
-            await self.changed()
+    def events(self) -> Iterator[Event]:
+        """Yield all events that there are."""
+        for index in range(len(self._log)):
+            yield from self.at(index)
 
     def log(self) -> list[Event | Span]:
         """Return all there is, to be stored: image data in the file as its span."""
         return list(self._log)
 
     def read(self, span: Span) -> bytes:
-        """Raises ValueError when the recording is closed."""
+        """Read image data. Raises ValueError when the recording is closed."""
         if self._spool is None:
             raise ValueError("the recording is closed")
         return self._spool.read(span.offset, span.length)
@@ -194,7 +189,7 @@ class Recording:
         return recording
 
     def close(self) -> None:
-        """Forget everything. Readers under way get an error, so that none takes a half for the whole."""
+        """Discard everything. Readers under way get an error, so that none takes a half for the whole."""
         self.end()
         if self.error is None:
             self.error = Unavailable("The images are not kept any more.", code="run_not_kept", should_retry=False)
@@ -225,9 +220,32 @@ class Recording:
                 raise no_space()
 
     def _wake(self) -> None:
-        if self._change is not None:
-            self._change.set()
-            self._change = None
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():  # its reader may have left
+                    waiter.set_result(None)
+
+
+class Reader:
+    """Reads a recording from its start, also while it grows."""
+
+    __slots__ = ("_index", "_recording")
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._index = 0
+
+    async def read(self) -> Iterable[Event]:
+        """Return the next events, and wait for them; none at the end. Raises the ApiError that ended the recording."""
+        recording = self._recording
+        while self._index >= recording.length:
+            if recording.ended:
+                recording.check()
+                return ()
+            await recording.changed()
+        self._index += 1
+        return recording.at(self._index - 1)
 
 
 def _write(event: ImageData, spool: Blobs) -> Span:

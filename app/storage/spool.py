@@ -29,7 +29,7 @@ class FilesSnapshot:
 class Files:
     """Files without a name (`O_TMPFILE` where the system has it), so that not even SIGKILL leaves one behind.
 
-    Some stay as spares and are written again: to make new ones, and to free their pages, takes longer than to write the
+    Some stay as spares and are written again: making new ones and freeing their pages takes longer than writing the
     bytes. The bytes of an earlier user are beyond reach, since a spool reads no further than it wrote. For any number
     of threads.
     """
@@ -37,7 +37,7 @@ class Files:
     def __init__(
         self, directory: str | None = None, keep: int = 0, report: Callable[[OSError], None] = lambda _: None
     ) -> None:
-        """They lie in `directory`, or in the system's own place (None); up to `keep` are spares. `report` gets each
+        """Files lie in `directory`, or in the system's own place (None); up to `keep` are spares. `report` gets each
         error of a file that cannot be written."""
         self._directory = directory
         self._keep = keep
@@ -47,7 +47,7 @@ class Files:
         self._lock = threading.Lock()
 
     def take(self) -> IO[bytes]:
-        """Raises OSError."""
+        """Return an empty or spare file. Raises OSError."""
         with self._lock:
             self._open += 1
             if self._spares:
@@ -60,7 +60,7 @@ class Files:
             raise
 
     def give_back(self, file: IO[bytes], size: int) -> None:
-        """`size`: bytes that were written."""
+        """Keep the file as a spare, or close it. `size`: bytes that were written."""
         with self._lock:
             self._open -= 1
             if size <= KEPT_BYTES and len(self._spares) < self._keep:
@@ -97,8 +97,8 @@ class Budget:
         self._lock = threading.Lock()
 
     def take(self, disk: int, memory: int, memory_bytes: int) -> bool:
-        """Take so much more (or less) of both, unless more of one would exceed the budget. `memory_bytes`: the most
-        that memory may hold afterwards."""
+        """Take `disk` and `memory` bytes more (or less), unless that would exceed the budget. `memory_bytes`: the most
+        that memory may hold afterwards. False: nothing was taken."""
         with self._lock:
             if (disk > 0 and self.disk + disk > self.disk_bytes) or (
                 memory > 0 and self.memory + memory > memory_bytes
@@ -117,7 +117,7 @@ class Spool:
     """A Blob that grows at its end. Read from any thread, once nothing is written any more."""
 
     def __init__(self, memory_bytes: int, files: Files | None = None, uploads: Uploads | None = None) -> None:
-        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`; all of it counts among `uploads`."""
+        """Up to `memory_bytes` stay in memory, the rest goes to one of `files`. All of it counts among `uploads`."""
         self._uploads = uploads
         self._memory = bytearray()
         self._memory_bytes = memory_bytes

@@ -31,7 +31,7 @@ from app.upstream.transport import Connections, connection_errors, give_back
 HEADERS = {"User-Agent": "image-gateway", "Accept": "*/*", "Accept-Encoding": "identity"}
 REDIRECTS = 3
 PAUSES = (0.25, 1.0)  # seconds before each further attempt
-_HEAD = 64  # bytes that tell an image from a page
+_HEAD = 64  # bytes that distinguish an image from a page
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 _OPAQUE = frozenset({"application/octet-stream", "binary/octet-stream"})
 

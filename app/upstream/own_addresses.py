@@ -1,4 +1,4 @@
-"""Which addresses are a provider's own, so that its credential may go there. Knows no request."""
+"""Decide which addresses are a provider's own, so that its credential may go there. Knows no request."""
 
 from __future__ import annotations
 

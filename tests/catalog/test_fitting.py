@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from tests.dialects.asking import asked, upload
 
 ROOT = Path(__file__).parents[2]
 EDITS, GENERATIONS, VARIATIONS = Operation.EDITS, Operation.GENERATIONS, Operation.VARIATIONS
+
+
+OUR_OWN = ("max_cost", "tags")  # fields of the request that are between the caller and the gateway
 
 
 def at(profile: Profile, **provider: Any) -> Deployment:
@@ -51,6 +54,37 @@ def test_the_table_of_parameters_describes_the_code() -> None:
 def test_the_table_has_every_parameter_by_name(name: str) -> None:
     rows = (ROOT / "docs/parameters.md").read_text(encoding="utf-8").splitlines()
     assert len([row for row in rows if row.startswith((f"| `{name}`", f"| `{name}="))]) >= len(PRESETS) + 1
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(ImageRequest) if field.name not in OUR_OWN])
+def test_a_host_that_takes_everything_gets_every_field_of_the_request(field: str) -> None:
+    request = ImageRequest(
+        Operation.EDITS,
+        "model",
+        "a fox",
+        images=(upload(),),
+        mask=upload(),
+        markup=upload(),
+        n=2,
+        size=Size(64, 64),
+        response_format="b64_json",
+        stream=True,
+        partial_images=2,
+        parameters={"user": "one"},
+        spelt={"user": "you"},
+        extra=(("other", b"1"),),
+        mask_convention="white",
+        raw=True,
+    )
+    found = fitted(request, Profile(streaming=True, extra="pass")).request
+    assert getattr(request, field) != getattr(ImageRequest(GENERATIONS, ""), field), "give the new field a value here"
+    assert getattr(found, field) == (1 if field == "n" else getattr(request, field))  # a stream draws one at a time
+
+
+def test_no_host_gets_the_callers_bound_or_tags() -> None:
+    request = ImageRequest(GENERATIONS, "model", "a fox", max_cost=7, tags={"team": "blue"})
+    found = fitted(request, Profile(streaming=True, extra="pass")).request
+    assert (found.max_cost, found.tags) == (None, {})
 
 
 def test_a_host_that_knows_no_count_draws_one_at_a_time() -> None:

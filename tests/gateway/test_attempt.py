@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ApiError, Failure, Unavailable
-from app.events import Done, ImageBegins, ImageData, ImageEnds, Served
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served, Sink
 from app.gateway.attempt import Outcome
+from tests.drawings import into
 from tests.gateway.upstreams import IMAGE, PENDING, READY, SUBMITTED, Said, Scene, Step, jobs, no, plain
 
 pytestmark = pytest.mark.anyio
@@ -90,30 +91,35 @@ async def test_each_part_of_several_images_has_attempts_of_its_own() -> None:
     assert sorted((attempt.first, attempt.number) for attempt in scene.watching.attempts) == [(0, 1), (1, 1), (2, 1)]
 
 
+def cancelled_at(kind: type[Event]) -> Sink:
+    """A sink at which the work is cancelled."""
+
+    async def push(event: Event) -> None:
+        if isinstance(event, kind):
+            raise asyncio.CancelledError
+
+    return push
+
+
 async def test_nothing_is_told_before_the_first_image_data() -> None:
     scene = Scene([Said(IMAGE, cut=LOST, step=1)], [Said(IMAGE)])
-    events = []
+    events: list[Event] = []
     with pytest.raises(ApiError):
-        async for event in scene.events():
-            events.append(event)  # noqa: PERF401 (what came before the error counts)
+        await scene.draw(into(events))
     assert [type(event) for event in events[:3]] == [Served, ImageBegins, ImageData]
 
 
-async def test_a_caller_who_has_all_images_and_asks_for_no_more_has_them_delivered() -> None:
+async def test_an_attempt_that_is_cancelled_after_all_its_images_has_delivered() -> None:
     scene = Scene([Said(IMAGE)])
-    async with aclosing(scene.events()) as events:
-        async for event in events:
-            if isinstance(event, Done):
-                break
+    with pytest.raises(asyncio.CancelledError):
+        await scene.draw(cancelled_at(Done))
     assert scene.outcomes == [Outcome.DELIVERED]
 
 
 async def test_work_that_is_given_up_before_the_end_is_cancelled() -> None:
     scene = Scene([Said(IMAGE)])
-    async with aclosing(scene.events()) as events:
-        async for event in events:
-            if isinstance(event, ImageEnds):
-                break
+    with pytest.raises(asyncio.CancelledError):
+        await scene.draw(cancelled_at(ImageEnds))
     assert scene.outcomes == [Outcome.CANCELLED]
     assert scene.upstreams["a"].open == 0
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +11,10 @@ from PIL import Image
 
 from app.errors import Failure, Unavailable, UpstreamError
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
-from app.gateway.conversion import Wanted, reformat
+from app.gateway.conversion import Wanted, reformatting
 from app.imaging.workers import Workers
 from app.storage.spool import Spool
+from tests.drawings import into, play
 from tests.pixels import bomb, corners, encoded, exif, near, stored
 
 pytestmark = pytest.mark.anyio
@@ -61,17 +61,13 @@ def image(data: bytes, piece: int = 1000, index: int = 0, partial: int | None = 
     return [ImageBegins(index, partial), *pieces, ImageEnds(facts={"output_format": "png", "quality": "high"})]
 
 
-async def stream(events: list[Event], failure: Exception | None = None) -> AsyncGenerator[Event, None]:
-    for event in events:
-        yield event
-    if failure:
-        raise failure
-
-
 async def reformatted(
     events: list[Event], wanted: Wanted, workers: Workers, *, recompress: bool = False
 ) -> list[Event]:
-    return [event async for event in reformat(stream(events), wanted, workers, recompress=recompress)]
+    found: list[Event] = []
+    with reformatting(into(found), wanted, workers, recompress=recompress) as sink:
+        await play(events, sink)
+    return found
 
 
 def pictures(events: list[Event]) -> list[bytes]:
@@ -203,32 +199,23 @@ async def test_text_that_is_no_base64_is_a_broken_answer(text: bytes, workers: W
         await reformatted([ImageBegins(0), ImageData(text), ImageEnds()], Wanted("jpeg"), workers)
 
 
-async def test_a_failure_of_the_source_is_passed_on_and_leaves_nothing_open(workers: Workers, spools: Spools) -> None:
-    failure = UpstreamError(Failure.UNCERTAIN, "cut")
-    events = image(encoded(PICTURE))[:-1]
-    with pytest.raises(UpstreamError, match="cut"):
-        async for _ in reformat(stream(events, failure), Wanted("jpeg"), workers):
-            pass
+@pytest.mark.parametrize("failure", [UpstreamError(Failure.UNCERTAIN, "cut"), asyncio.CancelledError()])
+async def test_a_failure_in_the_middle_leaves_nothing_open(
+    failure: BaseException, workers: Workers, spools: Spools
+) -> None:
+    with pytest.raises(type(failure)), reformatting(into([]), Wanted("jpeg"), workers) as sink:
+        await play([*image(encoded(PICTURE))[:-1], failure], sink)
     assert spools.made
     assert spools.closed
 
 
-async def test_a_reader_that_stops_closes_the_source_and_the_spools(workers: Workers, spools: Spools) -> None:
-    closed = False
+async def test_a_stage_behind_that_fails_closes_the_spools(workers: Workers, spools: Spools) -> None:
+    async def push(event: Event) -> None:
+        if isinstance(event, ImageData):
+            raise OSError("full")
 
-    async def source() -> AsyncGenerator[Event, None]:
-        nonlocal closed
-        try:
-            for event in image(encoded(PICTURE)):
-                yield event
-        finally:
-            closed = True
-
-    async with aclosing(reformat(source(), Wanted("jpeg"), workers)) as events:
-        async for event in events:
-            if isinstance(event, ImageData):
-                break
-    assert closed
+    with pytest.raises(OSError, match="full"), reformatting(push, Wanted("jpeg"), workers) as sink:
+        await play(image(encoded(PICTURE)), sink)
     assert spools.made
     assert spools.closed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +19,7 @@ from app.images import ImageRequest, ResponseFormat
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
 from app.storage.spool import Uploads
-from tests.drawings import wanted
+from tests.drawings import into, play, wanted
 
 pytestmark = pytest.mark.anyio
 IMAGE: tuple[Event, ...] = (ImageBegins(0), ImageData(b"aGVsbG8="), ImageEnds())  # of 5 bytes
@@ -32,7 +31,7 @@ def store(tmp_path: Path) -> DiskStore:
 
 
 def calling(request: ImageRequest, key: ResponseFormat | None = None) -> Call:
-    who = Key("a", b"", default_response_format=key)
+    who = Key("a", "a", default_response_format=key)
     return Call(request, who, Uploads(), id="run", base_url="https://h")
 
 
@@ -96,20 +95,18 @@ async def test_links_are_refused_before_anything_is_drawn_while_there_is_no_room
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_linked_files_are_held_unless_the_caller_gets_no_link(store: DiskStore, stream: bool) -> None:
-    async def drawn(*last: Event | Exception) -> AsyncGenerator[Event, None]:
-        for event in (Served("p", "m", 1), *IMAGE, *last):
-            if isinstance(event, Exception):
-                raise event
-            yield event
-
     delivery, call = Delivery(store, "b64_json", link), calling(wanted(response_format="url", stream=stream))
     call.result = "url"
+    told: list[Event] = []
     with pytest.raises(UpstreamFailed):
-        async for _ in delivery.deliver(call, drawn(UpstreamFailed("broken"))):
-            pass
+        async with delivery.deliver(call, into(told)) as sink:
+            await play([Served("p", "m", 1), *IMAGE, UpstreamFailed("broken")], sink)
+    assert bool(told) is stream
     assert store.held == (5 if stream else 0)
     call.files.close()
-    assert [event async for event in delivery.deliver(call, drawn(Done()))][-1] == Done()
+    async with delivery.deliver(call, into(told)) as sink:
+        await play([Served("p", "m", 1), *IMAGE, Done()], sink)
+    assert told[-1] == Done()
     assert store.held == 5
     call.files.close()
     assert store.held == 0

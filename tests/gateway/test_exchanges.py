@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -74,6 +74,29 @@ async def test_a_job_is_submitted_polled_and_its_image_fetched() -> None:
     [attempt] = scene.watching.attempts
     assert (attempt.outcome, attempt.exchanges, attempt.images) == (Outcome.DELIVERED, 4, 1)
     assert attempt.usage == {"total_tokens": 1}
+
+
+async def test_the_providers_id_of_an_attempt_is_that_of_its_job_or_of_its_first_answer() -> None:
+    named = replace(SUBMITTED, body={"poll": "/jobs/1", "id": "job-1"}, headers={"x-request-id": "up-1"})
+    later = [replace(said, headers={"x-request-id": "up-2"}) for said in (PENDING, READY)]
+    for first, known in ((named, "job-1"), (replace(SUBMITTED, headers={"x-request-id": "up-1"}), "up-1")):
+        scene = Scene([first, *later], dialect=jobs())
+        await scene.draw()
+        [attempt] = scene.watching.attempts
+        assert attempt.provider_request_id == known
+
+
+async def test_a_refused_request_has_the_providers_id_too() -> None:
+    scene = Scene([Said({"error": {"message": "no"}}, status=400, headers={"x-request-id": "up-1"})])
+    await failed(scene)
+    assert [attempt.provider_request_id for attempt in scene.watching.attempts] == ["up-1"]
+
+
+async def test_a_providers_id_holds_no_credential() -> None:
+    scene = Scene([Said({"error": {"message": "no"}}, status=400, headers={"x-request-id": "of the-secret"})])
+    await failed(scene)
+    [attempt] = scene.watching.attempts
+    assert "the-secret" not in (attempt.provider_request_id or "")
 
 
 async def test_a_job_counts_as_one_attempt() -> None:

@@ -341,6 +341,13 @@ async def test_a_picture_that_cannot_be_read_is_the_callers_fault(
     )
 
 
+async def test_a_picture_too_large_to_convert_is_told_to_be_smaller_with_the_bound(uploads: Uploads) -> None:
+    profile = replace(PRESET, input_formats=("webp",))
+    with Workers(spool, max_pixels=50) as workers, pytest.raises(InvalidRequest) as refused:
+        await prepared(request(PLAIN["PNG"]), profile, uploads, workers)
+    assert "12x8 pixels, and images of up to 50 pixels can be converted. Make it smaller." in refused.value.message
+
+
 async def test_a_mask_that_cannot_be_read_is_the_callers_fault(uploads: Uploads, workers: Workers) -> None:
     cut = png((12, 8), 8, 6, [b"\0" * 20])
     with pytest.raises(InvalidRequest, match="damaged or cut") as refused:

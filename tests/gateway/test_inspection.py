@@ -17,6 +17,7 @@ from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.gateway import inspection
 from app.gateway.inspection import Inspector, Picture
 from app.imaging.formats import media_type
+from tests.drawings import look
 from tests.imaging.hostile import HOSTILE
 from tests.memory import bytes_held_by
 
@@ -38,7 +39,7 @@ def inspected(pieces: Iterable[bytes]) -> tuple[bytes, dict[str, object]]:
     """The text as it is passed on, and the facts at the end."""
     inspect = Inspector()
     events: list[Event] = [ImageBegins(0), *map(ImageData, pieces), ImageEnds(), Done()]
-    begin, *data, end, done = [event for each in events for event in inspect([each])]
+    begin, *data, end, done = look(inspect, events)
     assert (begin, done) == (ImageBegins(0), Done())
     assert isinstance(end, ImageEnds)
     assert all(isinstance(event, ImageData) and event.base64 for event in data)
@@ -118,7 +119,7 @@ def test_the_prefix_of_a_data_url_is_taken_off_however_it_is_cut(prefix: bytes) 
 def test_what_the_provider_said_of_an_image_is_replaced_by_what_it_is() -> None:
     inspect = Inspector()
     said = {"output_format": "webp", "size": "1024x1024", "quality": "high"}
-    [*_, end] = inspect([ImageBegins(0), ImageData(TEXT), ImageEnds(facts=said)])
+    [*_, end] = look(inspect, [ImageBegins(0), ImageData(TEXT), ImageEnds(facts=said)])
     assert isinstance(end, ImageEnds)
     assert end.facts == {"output_format": "png", "size": "40x30", "quality": "high"}
 
@@ -129,13 +130,13 @@ def test_every_image_is_looked_at_for_itself() -> None:
     told: list[Event] = []
     for index, text in enumerate((TEXT, jpeg)):
         told += [ImageBegins(index), ImageData(text), ImageEnds()]
-    ends = [event for event in inspect(told) if isinstance(event, ImageEnds)]
+    ends = [event for event in look(inspect, told) if isinstance(event, ImageEnds)]
     assert [end.facts["output_format"] for end in ends] == ["png", "jpeg"]
 
 
 def test_a_link_passes_as_it_is() -> None:
     events: list[Event] = [ImageBegins(0), ImageLink("https://a.test/1"), ImageEnds(facts={"size": "auto"}), Done()]
-    assert list(Inspector()(events)) == events
+    assert look(Inspector(), events) == events
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
@@ -208,7 +209,7 @@ def test_a_provider_that_sends_a_header_without_an_end_byte_by_byte_is_read_once
 )  # fmt: skip
 def test_what_the_bytes_are_is_told_and_nothing_that_was_only_said(data: bytes, name: str | None) -> None:
     said = {"output_format": "png", "size": "1024x1024", "quality": "high"}
-    [*_, end] = Inspector()([ImageBegins(0), ImageData(base64.b64encode(data)), ImageEnds(facts=said)])
+    [*_, end] = look(Inspector(), [ImageBegins(0), ImageData(base64.b64encode(data)), ImageEnds(facts=said)])
     assert isinstance(end, ImageEnds)
     assert end.facts == {"output_format": name, "size": None, "quality": "high"}
 
@@ -225,7 +226,7 @@ def test_what_the_bytes_are_is_told_and_nothing_that_was_only_said(data: bytes, 
 def test_whether_an_image_can_be_transparent_is_told(data: bytes, alpha: bool | None, pieces: int) -> None:
     text = base64.b64encode(data)
     parts = [ImageData(text[at : at + pieces]) for at in range(0, len(text), pieces)]
-    [*_, end] = Inspector()([ImageBegins(0), *parts, ImageEnds()])
+    [*_, end] = look(Inspector(), [ImageBegins(0), *parts, ImageEnds()])
     assert isinstance(end, ImageEnds)
     assert end.alpha is alpha
 
@@ -362,7 +363,7 @@ def test_images_beyond_those_asked_for_are_passed_over_and_what_follows_is_not()
 
     link: list[Event] = [ImageBegins(2), ImageLink("https://example.com/2.png"), ImageEnds()]
     done = Done({"total_tokens": 3})
-    kept = list(Inspector(most=1)([*image(0), *image(1), *link, done]))
+    kept = look(Inspector(most=1), [*image(0), *image(1), *link, done])
     assert [type(event) for event in kept] == [ImageBegins, ImageData, ImageEnds, Done]
     assert kept[-1] is done
 

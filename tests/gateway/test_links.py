@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import random
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import ExitStack, aclosing
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pybase64
@@ -12,9 +13,10 @@ import pytest
 
 from app.errors import ApiError, UpstreamFailed
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
-from app.gateway.links import link_images
+from app.gateway.links import linking
 from app.storage.disk import DiskStore
 from app.storage.files import StoredFile
+from tests.drawings import into, play
 
 pytestmark = pytest.mark.anyio
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
@@ -25,25 +27,6 @@ SERVED = Served("p", "m", 1)
 @pytest.fixture
 def store(tmp_path: Path) -> DiskStore:
     return DiskStore(tmp_path, lifetime=100, max_bytes=1_000_000, clock=lambda: 1000.0)
-
-
-class Source:
-    """Events, and whether they were closed."""
-
-    def __init__(self, events: Iterable[Event | Exception]) -> None:
-        self.closed = False
-        self.given = 0
-        self._events = events
-
-    async def run(self) -> AsyncGenerator[Event, None]:
-        try:
-            for event in self._events:
-                if isinstance(event, Exception):
-                    raise event
-                self.given += 1
-                yield event
-        finally:
-            self.closed = True
 
 
 def url_for(file: StoredFile) -> str:
@@ -72,11 +55,12 @@ async def content(store: DiskStore, event: Event) -> bytes:
     return data
 
 
-async def collected(store: DiskStore, events: list[Event | Exception]) -> list[Event]:
-    source = Source(events)
-    async with aclosing(link_images(source.run(), store, url_for, ExitStack())) as out:
-        found = [event async for event in out]
-    assert source.closed
+async def collected(
+    store: DiskStore, events: Sequence[Event | Exception], held: ExitStack | None = None
+) -> list[Event]:
+    found: list[Event] = []
+    with linking(into(found), store, url_for, held or ExitStack()) as sink:
+        await play(events, sink)
     return found
 
 
@@ -109,14 +93,10 @@ async def test_an_upstreams_own_link_and_an_image_without_data_pass_unchanged(st
 
 
 async def test_nothing_comes_before_the_first_image_is_stored(store: DiskStore, tmp_path: Path) -> None:
-    source = Source([SERVED, *image(0, PNG)[:-1], UpstreamFailed("broken")])
-    told = []
-    with pytest.raises(UpstreamFailed, match="broken"):
-        async with aclosing(link_images(source.run(), store, url_for, ExitStack())) as out:
-            async for event in out:
-                told.append(event)  # noqa: PERF401, what came before the error is looked at
+    told: list[Event] = []
+    with pytest.raises(UpstreamFailed, match="broken"), linking(into(told), store, url_for, ExitStack()) as sink:
+        await play([SERVED, *image(0, PNG)[:-1], UpstreamFailed("broken")], sink)
     assert told == []
-    assert source.closed
     assert list(tmp_path.iterdir()) == []
     assert store.writing == 0
 
@@ -132,23 +112,18 @@ async def test_text_that_is_no_base64_breaks_the_answer_and_leaves_no_file(
     assert store.writing == 0
 
 
-async def test_a_reader_that_leaves_in_the_middle_leaves_no_file_but_the_whole_ones(
+async def test_work_that_is_given_up_in_the_middle_leaves_no_file_but_the_whole_ones(
     store: DiskStore, tmp_path: Path
 ) -> None:
-    source = Source([SERVED, *image(0, PNG), *image(1, PNG), Done()])
-    out = link_images(source.run(), store, url_for, ExitStack())
-    async for event in out:
-        if isinstance(event, ImageBegins) and event.index == 1:
-            pytest.fail("the second image is not told before it is kept")
-        if isinstance(event, ImageEnds):
-            break
-    await out.aclose()
-    assert source.closed
+    told: list[Event] = []
+    with suppress(asyncio.CancelledError), linking(into(told), store, url_for, ExitStack()) as sink:
+        await play([SERVED, *image(0, PNG), *image(1, PNG)[:-1], asyncio.CancelledError()], sink)
+    assert isinstance(told[-1], ImageBegins)
     assert len(list(tmp_path.iterdir())) == 1
     assert store.writing == 0
 
 
-async def test_a_disk_without_room_is_an_error_and_closes_the_source(
+async def test_a_disk_without_room_is_an_error(
     store: DiskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int, data: bytes, offset: int) -> int:
@@ -164,8 +139,7 @@ async def test_a_disk_without_room_is_an_error_and_closes_the_source(
 
 async def test_pictures_of_one_answer_never_make_room_for_each_other(tmp_path: Path) -> None:
     small, held = DiskStore(tmp_path, lifetime=100, max_bytes=len(PNG), clock=lambda: 1000.0), ExitStack()
-    source = Source([SERVED, *image(0, PNG), *image(1, PNG), *image(2, PNG), Done()])
-    out = [event async for event in link_images(source.run(), small, url_for, held)]
+    out = await collected(small, [SERVED, *image(0, PNG), *image(1, PNG), *image(2, PNG), Done()], held)
     links = [event for event in out if isinstance(event, ImageLink)]
     assert [await content(small, link) for link in links] == [PNG] * 3
     with pytest.raises(ApiError):

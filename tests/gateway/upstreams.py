@@ -20,7 +20,7 @@ from app.dialects import Decoder, Exchange, ResponseHead, UpstreamRequest
 from app.dialects.failures import from_status
 from app.dialects.json_answers import JsonAnswer, SmallDocument
 from app.errors import Failure, UpstreamError
-from app.events import Done, Event, ImageBegins, ImageEnds, ImageLink
+from app.events import Done, Event, ImageBegins, ImageEnds, ImageLink, Sink
 from app.gateway.attempt import Attempt, Outcome
 from app.gateway.call import Call
 from app.gateway.delivery import Delivery
@@ -33,6 +33,7 @@ from app.routing.health import Health
 from app.routing.queues import Slots
 from app.storage.recording import Meter, Recording
 from app.storage.spool import Spool, Uploads
+from tests.drawings import into
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 IMAGE_TEXT = PNG.encode()
@@ -52,6 +53,7 @@ class Said:
     status: int = 200
     cut: BaseException | None = None
     step: int = 100_000  # bytes of a piece
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def pieces(self) -> list[bytes | BaseException]:
         text = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
@@ -81,10 +83,11 @@ class Time:
 
 class Answering:
     def __init__(self, said: Said) -> None:
-        self.head = ResponseHead(said.status, {})
+        self.head = ResponseHead(said.status, said.headers)
         self._said = said
+        self.pieces = self._play()
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
+    async def _play(self) -> AsyncGenerator[bytes, None]:
         for piece in self._said.pieces():
             await asyncio.sleep(0)
             if isinstance(piece, BaseException):
@@ -92,7 +95,11 @@ class Answering:
             yield piece
 
     async def text(self) -> bytes:
-        return b"".join([piece async for piece in self.pieces()])
+        return b"".join([piece async for piece in self.pieces])
+
+    async def let_end(self) -> None:
+        async for _ in self.pieces:
+            pass
 
 
 @dataclass
@@ -246,7 +253,7 @@ class Scene:
             for priority, name in enumerate(names)
         ]
         self.request = ImageRequest(Operation.GENERATIONS, "flux", "a fox", n=n)
-        self.call = Call(self.request, Key("team", b""), Uploads(), id="run-1")
+        self.call = Call(self.request, Key("team", "team"), Uploads(), id="run-1")
         self.remembered: list[Any] = []
         self.call.remember = self._remember
         self.health = Health(self.time)
@@ -268,15 +275,18 @@ class Scene:
     def send(self, request: UpstreamRequest, deployment: Deployment, timeouts: Timeouts | None = None) -> Any:
         return self.upstreams[deployment.provider.name].send(request, deployment, timeouts)
 
-    def events(self) -> AsyncGenerator[Event, None]:
-        return self.gateway.draw(self.call, self.gateway.candidates(self.request, self.call.key))
-
-    async def draw(self) -> list[Event]:
-        return [event async for event in self.events()]
+    async def draw(self, sink: Sink | None = None) -> list[Event]:
+        """Return the events. `sink` gets each of them, too."""
+        events: list[Event] = []
+        candidates = self.gateway.candidates(self.request, self.call.key)
+        await self.gateway.draw(self.call, candidates, into(events, sink))
+        return events
 
     async def resume(self, *jobs: Any) -> list[Event]:
         self.call.request = self.request = replace(self.request.outline(), n=self.request.n)
-        return [event async for event in self.gateway.resume(self.call, jobs)]
+        events: list[Event] = []
+        await self.gateway.resume(self.call, jobs, into(events))
+        return events
 
     def sent(self, name: str = "a") -> list[str]:
         return [request.target for request in self.upstreams[name].sent]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 from typing import Any
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.images import Size
-from app.imaging.formats import ENOUGH, dimensions, has_alpha, media_type
+from app.imaging.formats import ENOUGH, HeaderSearch, dimensions, has_alpha, media_type
 
 BEGINNINGS = {
     "image/png": b"\x89PNG\r\n\x1a\n",
@@ -123,3 +124,11 @@ def test_a_damaged_picture_is_no_reason_to_raise(kind: str, at: int, byte: int) 
     for end in (at, len(data)):
         assert dimensions(bytes(data[:end])) is None or media_type(bytes(data)) is not None
         assert has_alpha(bytes(data[:end])) in (True, False, None)
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg"])
+def test_a_search_goes_with_its_last_reference(kind: str) -> None:
+    search = HeaderSearch(kind)
+    found = ref(search)
+    del search
+    assert found() is None

@@ -18,6 +18,7 @@ from app.imaging.operations import Redraw, RedrawMask, Undrawable, WithoutAlpha
 from app.imaging.workers import BYTES_PER_PIXEL, MOST_MEMORY, PIXELS, WRITING_WEBP, Workers
 from app.storage.spool import Spool
 from tests.pixels import bomb, corners, encoded, opened, spool
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -211,7 +212,7 @@ async def test_a_key_that_fills_the_line_loses_its_last_place_to_another() -> No
         ]
         await settle()
         with pytest.raises(Unavailable) as refused:
-            await asyncio.wait_for(asyncio.shield(tasks[4]), 5)
+            await asyncio.wait_for(asyncio.shield(tasks[4]), PATIENCE)
         assert refused.value.code == "media_queue_full"
         with pytest.raises(Unavailable):
             await workers.redraw(spool(PNG), spool(), Redraw("png"), key="a")

@@ -1,27 +1,35 @@
 """Runs in files: whole or not there, and the same after a restart."""
 
 import asyncio
+import hmac
 import json
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
+from app.catalog.fitting import Fitted
+from app.errors import ApiError
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served, Sink
+from app.gateway.account import Account
 from app.gateway.call import Call, SubmittedJob
 from app.images import Operation, Size
+from app.ledger.database.protocol import Database, DatabaseUnavailable
+from app.ledger.run_rows import RunRow, RunTable
 from app.runs.entry import RunEntry
 from app.runs.persistence import RunFiles
+from app.runs.registry import RunRegistry
 from app.runs.run_file import SentNote, StoredRun
 from app.runs.state import State
 from app.storage.recording import Meter, Recording, Span
 from app.storage.spool import Spool
-from tests.drawings import PICTURE, A, Clock, drawing, paid, read, wanted
+from tests.drawings import PICTURE, A, Clock, drawing, finish, paid, play, read, wanted
 
 pytestmark = pytest.mark.anyio
 
@@ -31,23 +39,52 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def no_database() -> Database:
+    raise DatabaseUnavailable("there is none")
+
+
+class Registry(RunRegistry):
+    """The registry of one process; the next one finds its rows."""
+
+    def __init__(self, rows: dict[str, RunRow]) -> None:
+        super().__init__(RunTable(no_database, "a"), b"pepper", dict(rows))
+        self.rows = rows
+
+    def put(self, row: RunRow) -> None:
+        self.rows[row.id] = row
+
+    def remove(self, id: str) -> None:
+        self.rows.pop(id, None)
+
+
 class Shelves:
-    """Shelves on one directory, as processes follow each other."""
+    """Shelves on one directory and one table, as processes follow each other."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.wall, self.clock = Clock(), Clock()
         self.meter = Meter(1 << 30)
+        self.rows = dict[str, RunRow]()
+        self.wall.now = 1_800_000_000.0
 
     def new(self) -> RunFiles:
         self.meter = Meter(1 << 30)
-        self.wall.now = os.stat(self.directory).st_mtime
-        return RunFiles(self.directory, self.meter, self.wall)
+        return RunFiles(self.directory, self.meter, self.wall, registry=Registry(self.rows))
+
+    async def save(self, persistence: RunFiles, entry: RunEntry, ended: float = 0.0) -> None:
+        """Save a run that ended so many seconds ago."""
+        await persistence.save(entry)
+        persistence.register(entry)
+        assert entry.name is not None
+        row = self.rows[entry.name]
+        assert row.ended_at is not None
+        self.rows[entry.name] = replace(row, ended_at=row.ended_at - int(ended * 1_000_000))
 
     async def entry(self, *steps: Any, **more: Any) -> RunEntry:
-        """A run that has ended."""
+        """A run that has ended, and whose image data lies in a file."""
         drawn = drawing(*(steps or PICTURE), meter=self.meter, **more)
-        await drawn.run.finish()
+        drawn.run.recording.spill()
+        await finish(drawn.run)
         return RunEntry(drawn.run, [drawn.run.id])
 
     def load(self, persistence: RunFiles, seconds: float = 600) -> list[RunEntry]:
@@ -168,7 +205,7 @@ async def test_an_error_is_told_again(shelves: Shelves) -> None:
 async def test_what_is_too_old_half_or_garbled_is_removed(shelves: Shelves) -> None:
     persistence = shelves.new()
     entry = await shelves.entry()
-    await persistence.save(entry)
+    await shelves.save(persistence, entry)
     [file] = shelves.files
     whole = file.read_bytes()
     entry.run.forget()
@@ -190,8 +227,10 @@ async def test_what_is_too_old_half_or_garbled_is_removed(shelves: Shelves) -> N
         "good.run": whole,
     }.items():
         (shelves.directory / own(name)).write_bytes(content)
+    [row] = shelves.rows.values()
+    for name, age in (("old", 601), ("good", 1)):
+        shelves.rows[own(f"{name}.run")[:32]] = replace(row, ended_at=int((shelves.wall.now - age) * 1e6))
     persistence = shelves.new()
-    os.utime(shelves.directory / own("old.run"), (shelves.wall.now - 601, shelves.wall.now - 601))
     [found] = shelves.load(persistence)
     assert [path.name for path in shelves.files] == [own("good.run")]
     assert await read(found.run) == list(PICTURE)
@@ -227,28 +266,26 @@ async def test_foreign_names_do_not_prevent_the_start(shelves: Shelves, monkeypa
 async def test_a_clock_that_is_ahead_at_the_start_does_not_sweep_all_runs_at_once(shelves: Shelves) -> None:
     persistence = shelves.new()
     for age, id in ((10, "younger"), (300, "older")):
-        entry, before = await shelves.entry(id=id), set(shelves.files)
-        await persistence.save(entry)
-        [file] = set(shelves.files) - before
-        os.utime(file, (shelves.wall.now - age, shelves.wall.now - age))
+        entry = await shelves.entry(id=id)
+        await shelves.save(persistence, entry, age)
         entry.run.forget()
+    began = shelves.wall.now
     for later, ages in ((1_000_000, (290, 0)), (1_000_200, (490, 200)), (1_000_400, (400,))):
-        persistence = RunFiles(shelves.directory, Meter(1), lambda later=later: shelves.wall.now + later)  # type: ignore[misc]
-        found = shelves.load(persistence)
+        shelves.wall.now = began + later
+        found = shelves.load(shelves.new())
         assert [shelves.clock() - (entry.run.ended_at or 0) for entry in found] == pytest.approx(ages, abs=0.1)
         for entry in found:
             entry.run.forget()
 
 
 async def test_a_clock_that_was_ahead_keeps_no_run_longer(shelves: Shelves) -> None:
-    persistence, entry = shelves.new(), await shelves.entry()
-    await persistence.save(entry)
+    entry = await shelves.entry()
+    await shelves.save(shelves.new(), entry, -86_400)
     entry.run.forget()
-    now = shelves.wall.now
-    os.utime(shelves.files[0], (now + 86_400, now + 86_400))
-    [found] = shelves.load(persistence)
+    [found] = shelves.load(shelves.new())
     assert found.run.ended_at == shelves.clock.now
-    assert shelves.files[0].stat().st_mtime == now
+    [row] = shelves.rows.values()
+    assert row.ended_at == shelves.wall.now * 1_000_000
     found.run.forget()
 
 
@@ -256,12 +293,9 @@ async def test_the_newest_comes_last_with_the_time_that_it_has_left(shelves: She
     persistence = shelves.new()
     for age, id in ((10, "younger"), (300, "older")):
         entry = await shelves.entry(id=id)
-        before = set(shelves.files)
-        await persistence.save(entry)
-        [file] = set(shelves.files) - before
+        await shelves.save(persistence, entry, age)
         entry.run.forget()
-        os.utime(file, (shelves.wall.now - age, shelves.wall.now - age))
-    found = shelves.load(RunFiles(shelves.directory, Meter(1), shelves.wall))
+    found = shelves.load(shelves.new())
     assert [entry.run.id for entry in found] == ["older", "younger"]
     ages = [shelves.clock() - (entry.run.ended_at or 0) for entry in found]
     assert ages == pytest.approx([300, 10], abs=0.1)
@@ -294,12 +328,10 @@ async def test_what_somebody_has_had_is_known_as_such_by_the_next_process(shelve
     for number in range(2):
         entry = await shelves.entry()
         entry.run.idempotency_key = str(number)
-        await persistence.save(entry)
+        await shelves.save(persistence, entry)
         if number:
-            assert isinstance(entry.file, StoredRun)
-            entry.file.mark_delivered()
-            entry.file.mark_delivered()
-            assert await read(entry.run) == list(PICTURE)
+            entry.run.deliver()
+            persistence.register(entry)
         entry.run.forget()
     found = {entry.run.idempotency_key: entry for entry in shelves.load(shelves.new())}
     assert {key: entry.run.state.is_delivered for key, entry in found.items()} == {"0": False, "1": True}
@@ -381,6 +413,24 @@ async def named(shelves: Shelves, *steps: Any) -> RunEntry:
     return RunEntry(drawn.run, [drawn.run.id])
 
 
+class Book:
+    """An account that is asked for nothing but its id."""
+
+    drawing_id, held, cost, attempts, lost = "drawing-1", 0, 0, 0, 0
+
+    async def sent(self, fitted: Fitted) -> None:
+        raise AssertionError(fitted)
+
+    async def settle(self, error: ApiError | None) -> None:
+        pass
+
+    def hand_on(self) -> None:
+        raise AssertionError
+
+    async def give_back(self) -> None:
+        raise AssertionError
+
+
 async def drop(entry: RunEntry) -> None:
     """End a run that was not driven, and close it."""
     entry.run.abandon()
@@ -395,7 +445,8 @@ async def test_what_was_sent_is_told_to_the_next_process_for_as_long_as_an_ended
     [file] = shelves.files
     assert file.suffix == ".sent"
     assert file.stat().st_mode & 0o777 == 0o600
-    os.utime(file, (1, 1))  # however long the drawing took, or the gateway stood still
+    shelves.new().register(entry)
+    shelves.wall.now += 86_400  # however long the drawing took, or the gateway stood still
     [found] = shelves.load(shelves.new())
     error = found.run.recording.error
     assert error is not None
@@ -415,7 +466,7 @@ async def test_what_was_sent_is_told_to_the_next_process_for_as_long_as_an_ended
 async def test_a_run_that_is_saved_takes_the_place_of_its_note(shelves: Shelves) -> None:
     persistence, entry = shelves.new(), await named(shelves)
     entry.note = persistence.note(entry)
-    await entry.run.finish()
+    await finish(entry.run)
     await persistence.save(entry)
     assert entry.note is None
     [file] = shelves.files
@@ -458,7 +509,7 @@ async def test_a_full_disk_keeps_nothing_from_being_sent_and_a_note_stays_where_
     assert (shelves.files, told) == ([], ["run"])
     persistence = shelves.new()
     entry.note = persistence.note(entry)
-    await entry.run.finish()
+    await finish(entry.run)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -471,9 +522,119 @@ async def test_a_full_disk_keeps_nothing_from_being_sent_and_a_note_stays_where_
     entry.run.forget()
 
 
-# --- jobs that a provider has accepted ---
-
 JOB = SubmittedJob("bfl/flux", 0, {"id": "1", "polling_url": "https://host.test/1"})
+
+# --- rows ---
+
+
+async def test_a_row_names_the_run_its_key_and_its_drawing_and_no_text_of_the_caller_but_ids(shelves: Shelves) -> None:
+    entry = await named(shelves)
+    persistence = shelves.new()
+    entry.note = persistence.note(entry)
+    entry.drawing_id = "drawing-1"
+    await entry.note.written()
+    persistence.register(entry)
+    [file] = shelves.files
+    row = shelves.rows[file.stem]
+    assert (row.state, row.ended_at) == ("sent", None), "before the first request leaves"
+    assert (row.key_id, row.names, row.drawing_id) == (A.id, ("run",), "drawing-1")
+    assert row.idempotency_digest == hmac.digest(b"pepper", b"k", "sha256")
+    assert entry.run.fingerprint is not None
+    assert row.fingerprint == hmac.digest(b"pepper", entry.run.fingerprint, "sha256")
+    await finish(entry.run)
+    await shelves.save(persistence, entry)
+    row = shelves.rows[file.stem]
+    assert (row.state, row.ended_at) == ("finished", int(shelves.wall.now * 1_000_000))
+    assert entry.file is not None
+    entry.file.remove()
+    persistence.register(entry)
+    assert shelves.rows == {}
+    entry.run.forget()
+
+
+async def test_a_run_without_a_file_has_no_row(shelves: Shelves) -> None:
+    entry = await shelves.entry()
+    shelves.new().register(entry)
+    assert shelves.rows == {}
+    entry.run.forget()
+
+
+async def test_a_row_outlives_restarts_with_the_drawing_of_its_run(shelves: Shelves) -> None:
+    drawn = drawing(*PICTURE, meter=shelves.meter)
+    drawn.run.call.account = cast("Account", Book())
+    await finish(drawn.run)
+    entry = RunEntry(drawn.run, ["run"])
+    await shelves.save(shelves.new(), entry)
+    entry.run.forget()
+    before = dict(shelves.rows)
+    assert [row.drawing_id for row in before.values()] == ["drawing-1"]
+    [found] = shelves.load(shelves.new())
+    assert shelves.rows == before
+    found.run.forget()
+
+
+ROW_STATES = [state.name.lower() for state in State]
+
+
+@given(
+    state=st.none() | st.sampled_from(ROW_STATES),
+    ended=st.none() | st.floats(-1e6, 1e6),
+    kind=st.sampled_from(["images", "error", "note", "job"]),
+)
+def test_whatever_a_row_says_no_drawing_is_lost_or_taken_for_unpaid(
+    tmp_path_factory: pytest.TempPathFactory, state: str | None, ended: float | None, kind: str
+) -> None:
+    shelves = Shelves(tmp_path_factory.mktemp("runs"))
+
+    async def run() -> tuple[State, bool]:
+        persistence = shelves.new()
+        entry = await named(shelves, *([paid()] if kind == "error" else PICTURE))
+        entry.note = persistence.note(entry)
+        await entry.note.written()
+        if kind == "job":
+            await entry.note.add(JOB)
+        if kind in ("images", "error"):
+            await finish(entry.run)
+            await persistence.save(entry)
+        persistence.register(entry)
+        assert entry.name is not None
+        row = shelves.rows.pop(entry.name)
+        if state is not None:
+            at = None if ended is None else int((shelves.wall.now + ended) * 1_000_000)
+            shelves.rows[entry.name] = replace(row, state=state, ended_at=at)
+        [found], _ = take_up(shelves)
+        has_all = kind in ("error", "note") or await read(found.run) == list(PICTURE)
+        known = (State.SENT if kind == "job" else found.run.state), has_all
+        found.run.forget()
+        if kind in ("note", "job"):
+            await drop(entry)
+        else:
+            entry.run.forget()
+        return known
+
+    found, has_all = asyncio.run(run())
+    assert has_all
+    expected = {"error": {State.UNCERTAIN}, "note": {State.UNCERTAIN}, "job": {State.SENT}}
+    assert found in expected.get(kind, {State.FINISHED, State.DELIVERED})
+    assert kind != "images" or (found is State.DELIVERED) == (state in ("delivered", "returned"))
+
+
+async def test_without_any_row_runs_are_there_in_the_order_in_which_they_began(shelves: Shelves) -> None:
+    for created, id in ((30, "third"), (10, "first"), (20, "second")):
+        entry = await shelves.entry(id=id)
+        entry.run.created = created
+        await shelves.new().save(entry)
+        entry.run.forget()
+    assert shelves.rows == {}
+    found = shelves.load(shelves.new())
+    assert [entry.run.id for entry in found] == ["first", "second", "third"]
+    assert {entry.run.ended_at for entry in found} == {shelves.clock.now}
+    assert len(shelves.rows) == 3, "the next process learns when they ended"
+    for entry in found:
+        entry.run.forget()
+
+
+# --- jobs that a provider has accepted ---
 
 
 def take_up(
@@ -482,20 +643,15 @@ def take_up(
     """Load the runs in a new process, which draws `steps` for the jobs that it finds."""
     resumed = list[tuple[str, dict[str, Any], list[SubmittedJob]]]()
 
-    def resume(call: Call, jobs: Sequence[SubmittedJob]) -> AsyncGenerator[Event, None]:
+    async def resume(call: Call, jobs: Sequence[SubmittedJob], sink: Sink) -> None:
         resumed.append((call.id, dict(call.request.parameters), list(jobs)))
-        return stream(*(steps or PICTURE))
+        await play(steps or PICTURE, sink)
 
     files = shelves.new()
     entries = files.load(
         600, shelves.clock, resume=resume, recording=lambda: Recording(lambda: Spool(0), shelves.meter, 1 << 20)
     )
     return list(entries), resumed
-
-
-async def stream(*steps: Any) -> AsyncGenerator[Event, None]:
-    for step in steps:
-        yield step
 
 
 async def test_a_run_with_a_job_is_under_way_again_in_the_next_process(shelves: Shelves) -> None:
@@ -506,7 +662,8 @@ async def test_a_run_with_a_job_is_under_way_again_in_the_next_process(shelves: 
     await entry.note.add(JOB)
     [file] = shelves.files
     assert b"unmistakable" not in file.read_bytes()
-    os.utime(file, (1, 1))  # the drawing may have begun long ago
+    shelves.new().register(entry)
+    shelves.wall.now += 86_400  # the drawing may have begun long ago
     [found], resumed = take_up(shelves)
     assert (found.run.state, found.ids, found.run.idempotency_key) == (State.SENT, ["run", "again"], "k")
     assert found.run.fingerprint == entry.run.fingerprint is not None

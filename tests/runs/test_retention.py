@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -27,7 +29,23 @@ from app.runs.run_file import SentNote, StoredRun
 from app.runs.state import State
 from app.storage.recording import Meter
 from app.storage.spool import Spool, Uploads
-from tests.drawings import PICTURE, A, B, Clock, Drawing, are_closed, drawing, edit, paid, read, unpaid, wanted
+from tests.drawings import (
+    PICTURE,
+    A,
+    B,
+    Clock,
+    Drawing,
+    all_of,
+    are_closed,
+    drawing,
+    edit,
+    finish,
+    paid,
+    read,
+    unpaid,
+    wanted,
+)
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -42,16 +60,13 @@ def anyio_backend() -> str:
 class Place(StoredRun):
     def __init__(self) -> None:
         self.rested = 0
-        self.removed = self.was_received = False
+        self.removed, self.has_name = False, True
 
     def rest(self) -> None:
         self.rested += 1
 
-    def mark_delivered(self) -> None:
-        self.was_received = True
-
     def remove(self) -> None:
-        self.removed = True
+        self.removed, self.has_name = True, False
 
 
 class Note(SentNote):
@@ -80,6 +95,7 @@ class Persistence(RunFiles):
     def __init__(self) -> None:
         self.saved: list[RunEntry] = []
         self.notes: list[Note] = []
+        self.rows: dict[RunEntry, State] = {}
         self.pause: asyncio.Event | None = None
         self.disk = asyncio.Event()
         self.disk.set()
@@ -87,6 +103,12 @@ class Persistence(RunFiles):
     def note(self, entry: RunEntry) -> Note:
         self.notes.append(Note(self.disk))
         return self.notes[-1]
+
+    def register(self, entry: RunEntry) -> None:
+        if entry.is_stored:
+            self.rows[entry] = entry.run.state
+        else:
+            self.rows.pop(entry, None)
 
     async def save(self, entry: RunEntry) -> None:
         if self.pause:
@@ -110,7 +132,7 @@ class House:
         drawn = drawing(
             *(steps or PICTURE), meter=self.meter, clock=self.clock, idempotency_key=idempotency_key, **more
         )
-        return self.retention.add(drawn.run), drawn
+        return self.retention.begin(drawn.run), drawn
 
     async def ended(self, *steps: Any, delivered: bool = False, **more: Any) -> RunEntry:
         """Begin a run, and follow it to its end for one caller, which gets the answer or leaves."""
@@ -122,8 +144,7 @@ class House:
         found = list[Event]()
         with suppress(Exception):
             async with self.retention.follow(entry, finish_on_disconnect=True) as follower:
-                async for event in follower.events():
-                    found.append(event)
+                found += await all_of(entry.run.reader())
                 if delivered:
                     follower.delivered()
         return found
@@ -162,6 +183,19 @@ async def house() -> AsyncIterator[Callable[..., House]]:
 New = Callable[..., House]
 
 # --- who comes back ---
+
+
+@pytest.mark.parametrize("idempotency_key", [None, "k"])
+async def test_a_retry_is_not_answered_with_the_error_of_a_run_that_is_just_given_up(
+    house: New, idempotency_key: str | None
+) -> None:
+    home = house()
+    entry, _ = home.begin(asyncio.Event(), sent=False, idempotency_key=idempotency_key)
+    await asyncio.sleep(0)
+    entry.run.abort(Unavailable("the caller left"))
+    assert entry.run.is_given_up
+    found = await home.find(idempotency_key=idempotency_key)
+    assert found is None or found.run.may_be_drawn_afresh
 
 
 async def test_a_retry_finds_the_newest_run_that_was_not_delivered(house: New) -> None:
@@ -361,8 +395,39 @@ async def test_what_failed_unpaid_with_images_hands_them_on_when_it_is_drawn_afr
     images: FinishedImages = entry.run.call.drawn
     home.retention.replace(entry)
     assert home.entries == []
-    assert [event async for event in images.recordings[0].follow()] == [ImageData(b"abcd")]
+    assert list(images.recordings[0].events()) == [ImageData(b"abcd")]
     images.close()
+
+
+# --- slow callers ---
+
+
+async def test_images_stay_in_memory_while_their_caller_only_pauses(
+    house: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine, where the caller and the gateway wait for their turns."""
+    monkeypatch.setattr(module, "SLOW_SECONDS", 600)
+    home = house()
+    entry, _ = home.begin()
+    async with home.retention.follow(entry, finish_on_disconnect=True) as follower:
+        await entry.run.wait_until_over()
+        await asyncio.sleep(0.1)
+        assert (home.persistence.saved, entry.run.recording.on_disk) == ([], 0)
+        assert await all_of(entry.run.reader()) == list(PICTURE)
+        follower.delivered()
+    assert home.persistence.saved == []
+
+
+async def test_the_images_of_a_slow_caller_are_stored_while_it_reads(
+    house: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.01)
+    home = house()
+    entry, _ = home.begin()
+    async with home.retention.follow(entry, finish_on_disconnect=True) as follower:
+        await until(lambda: home.persistence.saved)
+        assert await all_of(entry.run.reader()) == list(PICTURE)
+        follower.delivered()
 
 
 # --- room ---
@@ -372,12 +437,13 @@ async def test_what_was_delivered_is_forgotten_first_to_make_room_on_disk(house:
     home = house(disk=10)
     delivered, undelivered = home.begin(id="delivered")[0], home.begin(id="undelivered")[0]
     for entry in (delivered, undelivered):
-        await entry.run.finish()
+        entry.run.recording.spill()
+        await finish(entry.run)
         await home.serve(entry, delivered=entry is delivered)
     home.retention.make_room()
     assert home.entries == [undelivered]
     home.begin(id="one more")[0].run.recording.spill()
-    await home.entries[-1].run.finish()
+    await finish(home.entries[-1].run)
     with pytest.raises(Unavailable) as caught:
         home.retention.make_room()
     assert caught.value.code == "no_room"
@@ -429,10 +495,42 @@ async def test_what_was_delivered_stays_for_its_idempotency_key_while_there_is_r
     home = house()
     entry = [await home.ended(ImageData(b"a" * MEGABYTE), idempotency_key=str(n), delivered=True) for n in range(9)]
     assert home.entries == home.persistence.saved == entry
-    assert all(isinstance(p, Place) and p.was_received and not p.removed for p in (each.file for each in entry))
+    assert home.persistence.rows == dict.fromkeys(entry, State.DELIVERED)
     for number, each in enumerate(entry):
         assert await home.find(idempotency_key=str(number)) is each
     assert await home.find() is None  # it was delivered
+
+
+async def test_a_run_has_a_row_from_its_note_until_it_is_forgotten(house: New) -> None:
+    home = house(seconds=60)
+    rows = home.persistence.rows
+    go = asyncio.Event()
+    entry, _ = home.begin(go, *PICTURE, idempotency_key="k")
+    assert entry.run.call.announce is not None
+    await entry.run.call.announce()
+    assert rows == {entry: State.SENT}
+    go.set()
+    await home.serve(entry, delivered=False)
+    assert rows == {entry: State.FINISHED}
+    await home.serve(entry, delivered=True)
+    assert rows == {entry: State.DELIVERED}
+    home.clock.now += 61
+    with pytest.raises(NotFound):
+        home.retention.get("run", A)
+    assert rows == {}
+
+
+async def test_a_run_that_failed_unpaid_or_was_delivered_at_once_leaves_no_row(house: New) -> None:
+    home = house()
+    failed, _ = home.begin(unpaid(), idempotency_key="k", sent=False)
+    assert failed.run.call.announce is not None
+    await failed.run.call.announce()
+    await home.serve(failed, delivered=False)
+    await home.ended(id="delivered", delivered=True)
+    owed = await home.ended(id="left")
+    assert home.persistence.rows == {owed: State.FINISHED}
+    await home.serve(owed, delivered=True)
+    assert home.persistence.rows == {}
 
 
 async def test_what_an_earlier_process_has_delivered_makes_room_too(house: New) -> None:
@@ -461,7 +559,8 @@ async def test_few_files_stay_open_for_what_was_delivered(house: New, monkeypatc
     home = house()
     for number in range(6):
         entry, _ = home.begin(id=str(number))
-        await entry.run.finish()
+        entry.run.recording.spill()
+        await finish(entry.run)
         await home.serve(entry, delivered=True)
     assert [entry.run.id for entry in home.entries] == ["3", "4", "5"]
 
@@ -488,8 +587,7 @@ async def test_what_nobody_asks_for_is_forgotten_all_the_same(house: New) -> Non
     home = house(seconds=0.05)
     entry = await home.ended()
     home.clock.now += 1
-    await asyncio.sleep(0.15)
-    assert home.entries == []
+    await until(lambda: home.entries == [])
     assert isinstance(entry.file, Place) and entry.file.removed
 
 
@@ -547,7 +645,7 @@ async def test_at_the_end_what_is_drawn_is_ended_and_told_again_after_it(house: 
     assert (sent.run.recording.error.perhaps_paid, sent.run.recording.error.should_retry) == (True, False)
     assert not queued.run.recording.error.perhaps_paid
     assert (sent.run.recording.error.attempts, queued.run.recording.error.attempts) == (1, 0)
-    assert sent_drawing.closed == ["events", "resources"]
+    assert sent_drawing.closed == ["drawing"]
     assert home.entries == []
 
 
@@ -633,9 +731,7 @@ async def test_runs_that_are_taken_up_drive_themselves_to_their_end(house: New) 
     entry = RunEntry(drawn.run, ["taken up"])
     retention = Retention(Room(1 << 30, 1 << 30, 600), home.meter, home.persistence, home.clock, [entry])
     retention.take_up()
-    async with asyncio.timeout(5):
-        while entry.file is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: entry.file is not None)
     assert entry.run.state is State.FINISHED
     assert home.persistence.saved == [entry]
     await retention.close()
@@ -643,8 +739,8 @@ async def test_runs_that_are_taken_up_drive_themselves_to_their_end(house: New) 
 
 async def test_the_snapshot_counts_runs_by_state(house: New) -> None:
     home = house()
-    home.begin(id="sent")
-    home.begin(id="waiting", sent=False)
+    home.begin(asyncio.Event(), id="sent")
+    home.begin(asyncio.Event(), id="waiting", sent=False)
     await home.ended(id="delivered", delivered=True)
     await home.ended(id="finished")
     await home.ended(paid(), id="uncertain")
@@ -657,3 +753,16 @@ async def test_the_snapshot_counts_runs_by_state(house: New) -> None:
         State.UNCERTAIN: 1,
     }
     assert (found.delivered, found.memory_bytes, found.disk_bytes) == (1, home.meter.memory, home.meter.disk)
+
+
+async def test_a_run_that_is_forgotten_leaves_memory_at_once(house: New) -> None:
+    home = house(seconds=1)
+    found = ref((await home.ended(delivered=True)).run)
+    await asyncio.sleep(0)
+    home.clock.now += 10
+    gc.disable()
+    try:
+        home.retention.make_room()
+        assert (home.entries, found()) == ([], None)
+    finally:
+        gc.enable()

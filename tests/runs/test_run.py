@@ -1,18 +1,22 @@
-"""Runs: who drives them, how they end, and that nothing is held any longer."""
+"""Runs: how they are read and how they end, and that nothing is held any longer."""
 
 import asyncio
 import errno
 import os
-from contextlib import aclosing
+from collections.abc import Awaitable
+from typing import cast
 
 import pytest
 
+from app.catalog.fitting import Fitted
 from app.errors import ApiError, Unavailable
-from app.events import Event, ImageBegins, ImageData, ImageEnds, Served
+from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, Served
+from app.gateway.account import Account
 from app.runs.run import Run
 from app.runs.state import State
 from app.storage.spool import Spool, Uploads
-from tests.drawings import PICTURE, Clock, are_closed, drawing, edit, paid, read, unpaid, wanted
+from tests.drawings import PICTURE, Clock, all_of, are_closed, drawing, edit, paid, read, unpaid, wanted
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -22,86 +26,48 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def test_its_only_follower_drives_it_without_another_task() -> None:
-    tasks: list[int] = []
-    before = len(asyncio.all_tasks())
-    drawn = drawing(*PICTURE, lambda: tasks.append(len(asyncio.all_tasks())))
-    assert await read(drawn.run) == list(PICTURE)
-    assert tasks == [before]
+async def test_all_readers_read_the_same_each_at_its_own_pace() -> None:
+    more = asyncio.Event()
+    drawn = drawing(*PICTURE[:3], more, *PICTURE[3:])
+    drawn.run.start()
+    slow = drawn.run.reader()
+    first = [*await slow.read()]
+    readers = [asyncio.create_task(read(drawn.run)) for _ in range(3)]
+    await asyncio.sleep(0)
+    more.set()
+    assert await asyncio.gather(*readers, read(drawn.run)) == [list(PICTURE)] * 4
     assert drawn.run.has_ended
     assert drawn.observer.ends == ["run"]
-    assert drawn.closed == ["events", "resources"]
+    assert drawn.closed == ["drawing"]
+    assert first + await all_of(slow) == list(PICTURE)
     drawn.run.forget()
     assert (drawn.meter.memory, drawn.meter.growing) == (0, 0)
 
 
-async def test_many_followers_read_the_same_and_one_of_them_drives() -> None:
-    more = asyncio.Event()
-    drawn = drawing(*PICTURE[:3], more, *PICTURE[3:])
-    readers = [asyncio.create_task(read(drawn.run)) for _ in range(3)]
-    await asyncio.sleep(0)
-    assert [drawn.run.is_driven_by(reader) for reader in readers] == [True, False, False]
-    more.set()
-    assert await asyncio.gather(*readers, read(drawn.run)) == [list(PICTURE)] * 4
-    drawn.run.forget()
-
-
-async def test_when_the_one_who_drives_stops_reading_another_goes_on() -> None:
+async def test_a_reader_that_is_cancelled_disturbs_no_other() -> None:
     more = asyncio.Event()
     drawn = drawing(*PICTURE[:2], more, *PICTURE[2:])
-    async with aclosing(drawn.run.follow()) as slow:
-        assert [await anext(slow), await anext(slow)] == list(PICTURE[:2])
-        other = asyncio.create_task(read(drawn.run))
-        await asyncio.sleep(0)
-        assert drawn.run.is_driven_by(other)
-        more.set()
-        assert await other == list(PICTURE)
-        assert [event async for event in slow] == list(PICTURE[2:])
+    first, second = (asyncio.create_task(read(drawn.run)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    more.set()
+    assert await second == list(PICTURE)
     drawn.run.forget()
 
 
-async def test_who_is_too_slow_is_left_behind_and_still_reads_it_all() -> None:
-    done = asyncio.Event()
+async def test_it_is_drawn_to_its_end_though_nobody_reads_and_settled_then() -> None:
+    settled: list[State] = []
 
-    async def then() -> None:
-        done.set()
-
-    drawn = drawing(*PICTURE)
-    async with aclosing(drawn.run.follow()) as slow:
-        first = await anext(slow)
-        drawn.run.detach(then)
-        drawn.run.detach(then)
-        await asyncio.wait_for(done.wait(), 1)
-        assert drawn.run.has_ended
-        assert drawn.observer.ends == ["run"]
-        assert drawn.closed == ["events", "resources"]
-        assert [first, *[event async for event in slow]] == list(PICTURE)
-    drawn.run.forget()
-    assert (drawn.meter.memory, drawn.meter.disk, drawn.meter.growing) == (0, 0, 0)
-
-
-async def test_what_was_left_behind_when_it_had_ended_is_settled_all_the_same() -> None:
-    settled = asyncio.Event()
-
-    async def then() -> None:
-        settled.set()
+    async def settle() -> None:
+        settled.append(drawn.run.state)
 
     drawn = drawing(*PICTURE)
-    await read(drawn.run)
-    drawn.run.detach(then)
-    await asyncio.wait_for(settled.wait(), 1)
-    assert drawn.run.recording.on_disk == 0  # no need
-    drawn.run.forget()
-
-
-async def test_it_is_finished_without_anybody_who_reads() -> None:
-    drawn = drawing(*PICTURE)
-    await asyncio.gather(drawn.run.finish(), drawn.run.finish())
-    assert drawn.run.has_ended
+    drawn.run.when_over = settle
+    drawn.run.start()
+    await asyncio.gather(drawn.run.wait_until_over(), drawn.run.wait_until_over())
+    assert settled == [State.FINISHED]
     assert drawn.observer.ends == ["run"]
-    assert drawn.run.recording.on_disk == len(b"aGVsbG8=")
     drawn.run.forget()
-    assert drawn.meter.disk == 0
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -111,7 +77,6 @@ async def test_a_full_disk_does_not_keep_it_from_finishing(number: int) -> None:
             raise OSError(number, os.strerror(number))
 
     drawn = drawing(*PICTURE, spool=lambda: Full(0))
-    await asyncio.wait_for(drawn.run.finish(), 1)
     assert await read(drawn.run) == list(PICTURE)
     drawn.run.forget()
     drawn = drawing(ImageData(b"a" * 100), spool=lambda: Full(0))
@@ -119,7 +84,7 @@ async def test_a_full_disk_does_not_keep_it_from_finishing(number: int) -> None:
     with pytest.raises(Unavailable, match="no room") as caught:
         await read(drawn.run)
     assert (caught.value.should_retry, caught.value.perhaps_paid) == (False, True)
-    assert drawn.closed == ["events", "resources"]
+    assert drawn.closed == ["drawing"]
     assert [id for id, _ in drawn.observer.crashes] == ["run"]  # what is lost is told with its id
     drawn.run.forget()
 
@@ -146,7 +111,7 @@ async def test_an_error_is_told_to_all_and_a_crash_may_have_been_paid(sent: bool
             await reading
         assert (caught.value.should_retry, caught.value.perhaps_paid) == ((False, True) if sent else (None, False))
     assert drawn.observer.crashes == [("run", fault)]
-    assert drawn.closed == ["events", "resources"]
+    assert drawn.closed == ["drawing"]
     drawn.run.forget()
 
 
@@ -154,41 +119,44 @@ async def test_who_comes_back_for_a_broken_drawing_is_told_at_once_but_reads_the
     whole: tuple[Event, ...] = (*PICTURE, ImageBegins(1), ImageData(b"half"))
     for stream, n, read_first in [(False, 2, 0), (True, 1, 0), (True, 2, len(whole))]:
         drawn = drawing(*whole, paid(), request=wanted(stream=stream, n=n))
-        await drawn.run.finish()
-        found = []
+        drawn.run.start()
+        await drawn.run.wait_until_over()
+        found = list[Event]()
         with pytest.raises(ApiError, match="cut"):
-            async for event in drawn.run.follow():
-                found.append(event)  # noqa: PERF401 (what came before the error counts)
+            reader = drawn.run.reader()
+            while events := await reader.read():
+                found += events
         assert len(found) == read_first
         drawn.run.forget()
 
 
-@pytest.mark.parametrize("driven", [False, True])
-async def test_it_can_be_ended_from_outside_whoever_drives_it(driven: bool) -> None:
-    never = asyncio.Event()
-    drawn = drawing(*PICTURE[:2], never)
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_it_can_be_ended_from_outside(has_begun: bool) -> None:
+    drawn = drawing(*PICTURE[:2], asyncio.Event())
     run = drawn.run
-    reader = asyncio.create_task(read(run) if driven else _first(run))
-    other = asyncio.create_task(_error_of(run)) if driven else None
-    await asyncio.sleep(0.01)
+    reader = asyncio.create_task(read(run))
+    await asyncio.sleep(0.01 if has_begun else 0)
     run.abort(Unavailable("going down"))
     run.abort(Unavailable("only the first counts"))
-    await asyncio.wait_for(run.wait_until_over(), 1)
-    assert drawn.closed == (["events", "resources"] if driven else ["resources", "events"])
-    if driven:
-        with pytest.raises(Unavailable, match="going down"):
-            await reader
-        assert not reader.cancelled()
-    assert str(await (other or _error_of(run))) == "going down"
-    await asyncio.gather(reader, return_exceptions=True)
+    await asyncio.wait_for(run.wait_until_over(), PATIENCE)
+    assert drawn.closed == (["drawing"] if has_begun else [])
+    with pytest.raises(Unavailable, match="going down"):
+        await reader
+    assert str(await _error_of(run)) == "going down"
     run.forget()
     assert (drawn.meter.memory, drawn.meter.growing) == (0, 0)
 
 
-async def _first(run: Run) -> Event:
-    events = run.follow()
-    async with aclosing(events):
-        return await anext(events)
+async def test_a_run_that_has_all_its_images_is_whole_though_it_is_ended_from_outside() -> None:
+    """As while the rest of a provider's answer is waited for."""
+    drawn = drawing(*PICTURE, Done(), asyncio.Event())
+    drawn.run.start()
+    await asyncio.sleep(0.01)
+    drawn.run.abort(Unavailable("going down"))
+    await drawn.run.wait_until_over()
+    assert drawn.run.state is State.FINISHED
+    assert await read(drawn.run) == [*PICTURE, Done()]
+    drawn.run.forget()
 
 
 async def _error_of(run: Run) -> ApiError:
@@ -197,34 +165,20 @@ async def _error_of(run: Run) -> ApiError:
     return caught.value
 
 
-async def test_who_is_cancelled_while_it_drives_ends_it() -> None:
-    drawn = drawing(PICTURE[0], asyncio.Event())
-    reader = asyncio.create_task(read(drawn.run))
-    await asyncio.sleep(0)
-    reader.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reader
-    assert drawn.closed == ["events", "resources"]
+async def test_work_that_is_cancelled_by_others_ends_it_as_perhaps_paid() -> None:
+    drawn = drawing(PICTURE[0], asyncio.CancelledError())
     assert (await _error_of(drawn.run)).perhaps_paid
+    assert drawn.closed == ["drawing"]
     drawn.run.forget()
 
 
-async def test_what_nobody_follows_any_more_is_ended_unless_it_drives_itself() -> None:
-    drawn = drawing(*PICTURE)
-    await _first(drawn.run)
-    drawn.run.abandon()
-    await drawn.run.wait_until_over()
-    assert drawn.closed == ["resources", "events"]
-    drawn.run.forget()
-
-    more = asyncio.Event()
-    drawn = drawing(*PICTURE[:2], more, *PICTURE[2:])
-    drawn.run.detach(drawn.run.finish)
+async def test_a_run_that_nobody_waits_for_can_be_abandoned() -> None:
+    drawn = drawing(*PICTURE[:2], asyncio.Event())
+    drawn.run.start()
     await asyncio.sleep(0)
     drawn.run.abandon()
-    more.set()
     await drawn.run.wait_until_over()
-    assert await read(drawn.run) == list(PICTURE)
+    assert drawn.closed == ["drawing"]
     drawn.run.forget()
 
 
@@ -286,12 +240,7 @@ async def test_whole_images_of_a_failure_that_was_not_paid_are_kept_and_those_of
     drawn = drawing(*PICTURE, *second, unpaid(), request=wanted(n=2))
     await _error_of(drawn.run)
     [image] = drawn.run.call.drawn.recordings.values()
-    assert [event async for event in image.follow()] == [
-        Served("p", "m", 1),
-        ImageBegins(0),
-        ImageData(b"aGVsbG8="),
-        ImageEnds(),
-    ]
+    assert list(image.events()) == [Served("p", "m", 1), ImageBegins(0), ImageData(b"aGVsbG8="), ImageEnds()]
     drawn.run.forget()
     assert (drawn.meter.memory, drawn.meter.growing) == (0, 0)
     drawn = drawing(*PICTURE, request=wanted(n=2))
@@ -300,3 +249,74 @@ async def test_whole_images_of_a_failure_that_was_not_paid_are_kept_and_those_of
     assert not drawn.run.call.drawn.recordings
     drawn.run.forget()
     assert drawn.meter.growing == 0
+
+
+class SlowBook:
+    """An account whose book takes a moment to write something down."""
+
+    drawing_id, held, cost = "drawing", 0, 0
+
+    def __init__(self) -> None:
+        self.settled: list[ApiError | None] = []
+        self.given_back = 0
+        self.asked, self.written = asyncio.Event(), asyncio.Event()
+
+    async def sent(self, fitted: Fitted) -> None:
+        raise NotImplementedError
+
+    async def settle(self, error: ApiError | None) -> None:
+        if not self.settled:
+            self.settled.append(error)
+            self.asked.set()
+            await self.written.wait()
+
+    def hand_on(self) -> None:
+        raise NotImplementedError
+
+    def give_back(self) -> Awaitable[None]:
+        self.given_back += 1
+        return asyncio.ensure_future(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize(("sent", "given_back"), [(False, 1), (True, 0)])
+async def test_a_run_that_is_ended_before_its_work_begins_costs_nothing_unless_an_earlier_process_sent_it(
+    sent: bool, given_back: int
+) -> None:
+    drawn, book = drawing(*PICTURE, sent=sent), SlowBook()
+    drawn.run.call.account = cast("Account", book)
+    drawn.run.start()
+    drawn.run.abort(Unavailable("the caller left"))
+    await asyncio.wait_for(drawn.run.wait_until_over(), 1)
+    assert (book.given_back, book.settled) == (given_back, [])
+    drawn.run.forget()
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+async def test_a_run_that_is_ended_from_outside_while_the_book_is_written_ends_as_the_book_says(crashed: bool) -> None:
+    refusal = Unavailable("nothing was drawn")
+    drawn, book = drawing(ValueError("a bug") if crashed else refusal, sent=False), SlowBook()
+    drawn.run.call.account = cast("Account", book)
+    drawn.run.start()
+    await asyncio.wait_for(book.asked.wait(), PATIENCE)
+    drawn.run.abort(Unavailable("the caller left"))
+    await asyncio.sleep(0)
+    book.written.set()
+    await asyncio.wait_for(drawn.run.wait_until_over(), PATIENCE)
+    assert drawn.run.has_ended
+    assert "the caller left" not in str(await _error_of(drawn.run))
+    assert (len(book.settled), drawn.observer.ends) == (1, ["run"])
+    drawn.run.forget()
+
+
+async def test_a_run_whose_images_are_booked_has_them_though_it_is_ended_from_outside_meanwhile() -> None:
+    drawn, book = drawing(*PICTURE, Done(), asyncio.Event()), SlowBook()
+    drawn.run.call.account = cast("Account", book)
+    drawn.run.start()
+    await asyncio.wait_for(book.asked.wait(), PATIENCE)
+    drawn.run.abort(Unavailable("going down"))
+    await asyncio.sleep(0)
+    book.written.set()
+    await asyncio.wait_for(drawn.run.wait_until_over(), PATIENCE)
+    assert (drawn.run.state, book.settled) == (State.FINISHED, [None])
+    assert await read(drawn.run) == [*PICTURE, Done()]
+    drawn.run.forget()

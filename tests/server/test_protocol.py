@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 from app.process import REPORT_TICKS, Server
 from app.server.protocol import EXTENSION, LONGEST_HEAD, Protocol
 from tests.server.streams import Wire, connected
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -74,9 +75,7 @@ async def test_an_answer_that_was_broken_off_has_not_arrived() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
         writer.write(ASK)
         await reader.readexactly(100)
-        async with asyncio.timeout(5):
-            while not seen:
-                await asyncio.sleep(0.01)
+        await until(lambda: seen)
         writer.transport.abort()
     assert seen == [False]
 
@@ -98,18 +97,15 @@ async def test_who_leaves_in_the_moment_of_the_answer_may_not_have_had_it(reset:
     def leave(port: int) -> None:
         with socket.create_connection(("127.0.0.1", port)) as opened:
             opened.sendall(ASK)
-            assert busy.wait(5)
+            assert busy.wait(PATIENCE)
             time.sleep(0.05)
             if reset:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async with serving(application) as port:
         await asyncio.to_thread(leave, port)
-        async with asyncio.timeout(5):
-            while not seen:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-    assert seen == [False] or seen[-1] == "broken"
+        await until(lambda: seen)
+        await until(lambda: seen == [False] or seen[-1] == "broken")
 
 
 async def test_who_takes_all_of_it_has_had_it() -> None:

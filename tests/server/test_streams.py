@@ -105,7 +105,7 @@ def stands(stream: bytes, at: list[int], patient: bool) -> None:
 
 
 few = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-many = settings(few, max_examples=1_500)  # a minute in all; IMAGE_GATEWAY_FUZZ_EXAMPLES looks for longer
+many = settings(few, max_examples=1_500)  # a minute in all; GATEWAY_FUZZ_EXAMPLES looks for longer
 
 
 @few

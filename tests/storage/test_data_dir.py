@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.storage.data_dir import DataDirError, open_data_dir
+from app.storage.secret import Secret, read_secret
 
 HOLDER = """
 import sys, time
@@ -40,39 +42,53 @@ def test_a_missing_directory_is_made_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "data"
     with open_data_dir(path) as data:
         assert data.path == path
-        assert len(data.url_secret) == 32
         assert data.folder("files") == path / "files"
         assert [mode(path), mode(data.folder("files"))] == [0o700, 0o700]
-        assert mode(path / "url-secret") == 0o600
-        assert (path / "url-secret").read_bytes() == data.url_secret
-        assert repr(data.url_secret) not in repr(data)
+        assert mode(path / "secret") == 0o600
+        assert data.secret == read_secret(path)
+        assert (path / "secret").read_text().strip() not in repr(data)
 
 
-def test_the_secret_stays_over_restarts_and_differs_between_directories(tmp_path: Path) -> None:
-    with open_data_dir(tmp_path / "a") as data:
-        first = data.url_secret
-    with open_data_dir(tmp_path / "a") as data, open_data_dir(tmp_path / "b") as other:
-        assert data.url_secret == first != other.url_secret
-
-
-def test_a_secret_that_others_can_read_is_made_private_again(tmp_path: Path) -> None:
-    with open_data_dir(tmp_path):
-        pass
-    (tmp_path / "url-secret").chmod(0o644)
-    with open_data_dir(tmp_path):
-        assert mode(tmp_path / "url-secret") == 0o600
-
-
-def test_half_a_secret_from_a_crash_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / "url-secret.new").write_bytes(b"half")
+def test_the_secret_is_the_stated_one_or_the_directorys(tmp_path: Path) -> None:
     with open_data_dir(tmp_path) as data:
-        assert len(data.url_secret) == 32
-    assert not (tmp_path / "url-secret.new").exists()
+        made = data.secret
+    with open_data_dir(tmp_path, "a-secret-that-is-stated-somewhere") as data:
+        assert data.secret == Secret(b"a-secret-that-is-stated-somewhere") != made
+    with open_data_dir(tmp_path) as data:
+        assert data.secret == made
 
 
-def test_a_secret_of_the_wrong_length_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_the_secret_of_earlier_versions_still_checks_links(tmp_path: Path) -> None:
+    with open_data_dir(tmp_path) as data:
+        assert data.former_link_secret is None
+    (tmp_path / "url-secret").write_bytes(b"s" * 32)
+    with open_data_dir(tmp_path) as data:
+        assert data.former_link_secret == b"s" * 32
+        assert repr(b"s" * 32) not in repr(data)
     (tmp_path / "url-secret").write_bytes(b"short")
-    with pytest.raises(DataDirError, match=r"url-secret.*5 bytes.*Delete it"), open_data_dir(tmp_path):
+    with open_data_dir(tmp_path) as data:
+        assert data.former_link_secret is None
+
+
+def test_a_directory_keeps_its_name_and_a_copy_of_it_gets_another(tmp_path: Path) -> None:
+    with open_data_dir(tmp_path / "one") as data:
+        name = data.name
+    with open_data_dir(tmp_path / "one") as data:
+        assert data.name == name
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copy2)
+    with open_data_dir(tmp_path / "two") as data:
+        assert data.name != name
+        copied = data.name
+    with open_data_dir(tmp_path / "two") as data:
+        assert data.name == copied
+    (tmp_path / "two" / "name").write_text("nonsense")
+    with open_data_dir(tmp_path / "two") as data:
+        assert data.name not in (name, copied)
+
+
+def test_a_file_that_holds_no_secret_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("short")
+    with pytest.raises(DataDirError, match=r"secret' holds no secret\. Restore it"), open_data_dir(tmp_path):
         pass
 
 
@@ -100,7 +116,7 @@ def test_a_killed_gateway_does_not_keep_the_directory(tmp_path: Path) -> None:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
     with open_data_dir(tmp_path) as data:
-        assert len(data.url_secret) == 32
+        assert data.secret == read_secret(tmp_path)
 
 
 def test_a_file_in_its_place_is_an_error_with_the_remedy(tmp_path: Path) -> None:

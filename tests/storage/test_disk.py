@@ -13,9 +13,9 @@ import pytest
 from app.errors import Unavailable
 from app.storage.disk import DiskStore, StoreSnapshot
 from app.storage.files import EXTENSIONS, MEDIA_TYPES, StoredFile
+from tests.storage.open_files import open_files
 
 pytestmark = pytest.mark.anyio
-OPEN_FILES = Path("/proc/self/fd")
 WRITER = """
 import asyncio, sys, time
 from pathlib import Path
@@ -66,10 +66,8 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    before = len(os.listdir(OPEN_FILES)) if OPEN_FILES.exists() else 0
     yield Disk(tmp_path)
-    if OPEN_FILES.exists():
-        assert len(os.listdir(OPEN_FILES)) == before
+    assert open_files(tmp_path) == []
 
 
 async def put(store: DiskStore, data: bytes = b"picture", media_type: str = "image/png") -> StoredFile:

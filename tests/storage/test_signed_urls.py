@@ -50,6 +50,15 @@ def test_another_secret_refuses_it() -> None:
     assert refusal(URL, signer(b"t" * 32)) == (403, "url_invalid")
 
 
+def test_a_link_of_the_former_secret_stays_good_and_none_is_signed_with_it() -> None:
+    both = Signer(b"t" * 32, lambda: NOW, former=b"s" * 32)
+    check(URL, both)
+    assert both.url("https://images.test", "design-team", FILE) == signer(b"t" * 32).url(
+        "https://images.test", "design-team", FILE
+    )
+    assert refusal(both.url("", "design-team", FILE)) == (403, "url_invalid")
+
+
 @given(st.integers(0, len(LINK) - 1), st.sampled_from(string.printable + "é%"))
 def test_any_changed_character_is_refused(at: int, char: str) -> None:
     changed = LINK[:at] + char + LINK[at + 1 :]

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.storage.spool import KEPT_BYTES, Budget, Files, FilesSnapshot, Spool, Uploads
-
-OPEN_FILES = Path("/proc/self/fd")
+from tests.storage.open_files import LINKS, open_files
 
 
 @given(st.lists(st.binary(max_size=50), max_size=12), st.integers(-3, 300), st.integers(-3, 300))
@@ -84,15 +83,14 @@ def test_the_budget_counts_the_bytes_of_the_spools_and_is_never_exceeded(
     assert (budget.disk, budget.memory) == (0, 0)
 
 
-@pytest.mark.skipif(not OPEN_FILES.exists(), reason="open files are counted under /proc")
+@pytest.mark.skipif(not LINKS.exists(), reason="open files are counted under /proc")
 def test_leaving_the_block_closes_every_file_however_it_is_left(tmp_path: Path) -> None:
-    before = len(os.listdir(OPEN_FILES))
     with pytest.raises(KeyError), Uploads(Files(str(tmp_path))) as uploads:
         for _ in range(5):
             uploads.spool(0).write(b"x")
-        assert len(os.listdir(OPEN_FILES)) == before + 5
+        assert len(open_files(tmp_path)) == 5
         raise KeyError
-    assert len(os.listdir(OPEN_FILES)) == before
+    assert open_files(tmp_path) == []
 
 
 @pytest.mark.parametrize("memory", [0, 100])
@@ -122,33 +120,33 @@ def test_several_threads_read_one_spool_at_once() -> None:
             assert b"".join(pieces) == data
 
 
-@pytest.mark.skipif(not OPEN_FILES.exists(), reason="open files are counted under /proc")
+@pytest.mark.skipif(not LINKS.exists(), reason="open files are counted under /proc")
 def test_some_files_are_kept_for_the_next_and_none_when_all_is_over(tmp_path: Path) -> None:
-    before, files = len(os.listdir(OPEN_FILES)), Files(str(tmp_path), keep=2)
+    files = Files(str(tmp_path), keep=2)
     for _ in range(3):
         with Uploads(files) as uploads:
             for _ in range(4):
                 uploads.spool(0).write(b"x")
-            assert len(os.listdir(OPEN_FILES)) == before + 4
+            assert len(open_files(tmp_path)) == 4
             assert files.snapshot().open == 4
-        assert len(os.listdir(OPEN_FILES)) == before + 2
+        assert len(open_files(tmp_path)) == 2
         assert files.snapshot() == FilesSnapshot(open=0, spare=2)
     files.close()
-    assert len(os.listdir(OPEN_FILES)) == before
+    assert open_files(tmp_path) == []
     with Uploads(files) as uploads:
         uploads.spool(0).write(b"x")
-    assert len(os.listdir(OPEN_FILES)) == before
+    assert open_files(tmp_path) == []
 
 
-@pytest.mark.skipif(not OPEN_FILES.exists(), reason="open files are counted under /proc")
+@pytest.mark.skipif(not LINKS.exists(), reason="open files are counted under /proc")
 def test_a_file_that_has_grown_large_is_no_spare(tmp_path: Path) -> None:
-    before, files = len(os.listdir(OPEN_FILES)), Files(str(tmp_path), keep=1)
+    files = Files(str(tmp_path), keep=1)
     spool = Spool(0, files)
     for _ in range(KEPT_BYTES // 1_048_576 + 1):
         spool.write(bytes(1_048_576))
-    assert len(os.listdir(OPEN_FILES)) == before + 1
+    assert len(open_files(tmp_path)) == 1
     spool.close()
-    assert len(os.listdir(OPEN_FILES)) == before
+    assert open_files(tmp_path) == []
 
 
 @given(st.lists(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=5), min_size=2, max_size=5))

@@ -17,6 +17,7 @@ from app.errors import FetchError, Reason, UpstreamError
 from app.upstream.addresses import Address, is_public
 from app.upstream.downloads import Caps, Fetcher
 from tests.upstream.test_addresses import PRIVATE, spellings
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 1200
@@ -437,10 +438,8 @@ async def test_silence_is_cut_off_before_and_in_the_middle(net: Net) -> None:
 
 async def test_a_drip_is_cut_off_in_all(net: Net) -> None:
     net.answers = [trickles(slowly(1000, 0.05))]
-    async with net.fetcher(idle=1, total=0.3) as fetcher:
-        began = asyncio.get_running_loop().time()
+    async with net.fetcher(idle=600, total=0.3) as fetcher:
         assert (await refused(fetcher, f"{net.https}/x")).reason is Reason.TIMED_OUT
-        assert asyncio.get_running_loop().time() - began < 1
 
 
 async def test_a_host_that_is_slower_than_the_least_rate_is_cut_off(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,6 +539,4 @@ async def test_leaving_in_the_middle_closes_the_connection(net: Net) -> None:
         pieces = fetcher.as_base64(f"{net.https}/x")
         assert await anext(pieces)
         await pieces.aclose()
-        async with asyncio.timeout(5):
-            while net.requests[0].transport is not None:
-                await asyncio.sleep(0.01)
+        await until(lambda: net.requests[0].transport is None)
