@@ -1,17 +1,22 @@
-"""The command line: `serve` and `check`. Reads the environment and the arguments, and passes everything on."""
+"""The command line: `serve` and `check`, and the commands of the book. Reads the environment and the arguments, and
+passes everything on."""
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from app.catalog.deployments import Model
-from app.config.errors import SettingsError
-from app.config.loading import Settings, load
+from app.commands import budgets, db, keys, ledger, projects
+from app.commands.book import has_issued_keys
+from app.commands.options import ConfigOption, loader, settings_or_exit
+from app.commands.usage import usage
+from app.config.loading import Settings
 
 main = typer.Typer(
     help="One server that speaks the OpenAI Images API to a team and every provider's own dialect to the outside.",
@@ -19,11 +24,29 @@ main = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ConfigOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    # `readable` would check first, with words and an exit status unlike those of the other faults.
-    typer.Option(help="The YAML file; also IMAGE_GATEWAY_CONFIG.", readable=False),
-]
+main.add_typer(keys.commands, name="keys")
+main.add_typer(projects.commands, name="projects")
+main.add_typer(budgets.commands, name="budgets")
+main.add_typer(ledger.commands, name="ledger")
+main.add_typer(db.commands, name="db")
+main.command()(usage)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"image-gateway {version('image-gateway')}")
+        raise typer.Exit
+
+
+@main.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options that stand before a command."""
 
 
 @main.command()
@@ -32,12 +55,13 @@ def serve(
     host: Annotated[Optional[str], typer.Option(help="The address to listen at.")] = None,  # noqa: UP045
     port: Annotated[Optional[int], typer.Option(help="The port to listen at.")] = None,  # noqa: UP045
 ) -> None:
-    """Serve. Without a configuration, serve simulated providers, which need neither key nor network."""
+    """Serve. Without providers, serve the sandbox: simulated providers, which need neither key nor network."""
+    gc.disable()  # until it listens: nearly all that is made till then stays
     from app.process import run
 
-    read = _loader(config, server={"host": host, "port": port})
+    read = loader(config, has_issued_keys, server={"host": host, "port": port})
     named = config or (Path(os.environ["IMAGE_GATEWAY_CONFIG"]) if os.environ.get("IMAGE_GATEWAY_CONFIG") else None)
-    run(_settings(read), read, named)
+    run(settings_or_exit(read), read, named)
 
 
 @main.command()
@@ -53,10 +77,11 @@ def check(
     from app.config.simulated import with_sandbox
     from app.dialects import load as load_dialect
 
-    settings = _settings(_loader(config))
+    settings = settings_or_exit(loader(config, has_issued_keys))
     served = with_sandbox(settings, "http://127.0.0.1") if settings.sandbox else settings
     offered = models(served, lambda name: load_dialect(name).profile)
-    typer.echo(report(settings, offered))
+    issued = not settings.sandbox and has_issued_keys(settings)
+    typer.echo(report(settings, offered, has_issued_keys=issued))
     if online:
         _ask(settings, offered)
 
@@ -71,19 +96,3 @@ def _ask(settings: Settings, offered: Sequence[Model]) -> None:
     typer.echo(online_report(findings))
     if not all(finding.usable for finding in findings):
         raise typer.Exit(1)
-
-
-def _loader(config: Path | None, **overrides: dict[str, object]) -> Callable[[], Settings]:
-    """Return the function that loads the settings, which raises SettingsError."""
-    from app.dialects import names
-
-    return lambda: load(config, os.environ, overrides, names())
-
-
-def _settings(read: Callable[[], Settings]) -> Settings:
-    """Return the settings, or print their faults and exit."""
-    try:
-        return read()
-    except SettingsError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None

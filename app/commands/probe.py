@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
@@ -83,19 +82,28 @@ async def _finding(upstream: Upstream, question: Question, timeouts: Timeouts) -
     if question.path is None:  # no path is known, so the request needs no credential
         asked = replace(asked, api_key=None, headers={})
     request = UpstreamRequest(question.path or "", method="GET")
+    has_begun = False
     try:
         async with upstream.send(request, Deployment(asked, "", Profile(timeout=timeouts))) as answer:
+            has_begun = True
             return await _read(question, answer)
     except UpstreamError as error:
+        if has_begun:
+            return replace(_reached(question), why=f"its list did not come whole: {error.message}")
         return Finding(asked.name, Outcome.UNREACHABLE, _why(error, timeouts))
 
 
-async def _read(question: Question, answer: UpstreamAnswer) -> Finding:
-    finding = Finding(
+def _reached(question: Question) -> Finding:
+    """Return the finding for a provider that answered."""
+    return Finding(
         question.provider.name,
         Outcome.UNLISTED,
         credential=bool(question.provider.api_key or question.provider.headers),
     )
+
+
+async def _read(question: Question, answer: UpstreamAnswer) -> Finding:
+    finding = _reached(question)
     status = answer.head.status
     if question.path is None:
         return replace(finding, outcome=Outcome.CONNECTED)
@@ -104,10 +112,7 @@ async def _read(question: Question, answer: UpstreamAnswer) -> Finding:
         message = failures.from_status(answer.head, text).message
         outcome = Outcome.REFUSED if status in (401, 403) else Outcome.UNLISTED
         return replace(finding, outcome=outcome, why=_quote(question.path, status, message))
-    try:
-        body = await _body(answer)
-    except UpstreamError as error:
-        return replace(finding, why=f"its list did not come whole: {error.message}")
+    body = await _body(answer)
     if body is None:
         return replace(finding, why=f"its list is longer than {LONGEST_LIST} bytes, and was not read")
     listed = names(failures.parse_json(body))
@@ -127,11 +132,10 @@ def _quote(path: str, status: int, message: str) -> str:
 async def _body(answer: UpstreamAnswer) -> bytes | None:
     """Return the body, or None if it is too long. Raises UpstreamError when it breaks off."""
     body = bytearray()
-    async with aclosing(answer.pieces()) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > LONGEST_LIST:
-                return None
+    async for piece in answer.pieces:
+        body += piece
+        if len(body) > LONGEST_LIST:
+            return None
     return bytes(body)
 
 

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from app.catalog.deployments import Deployment, Model
 from app.catalog.fitting import takes_size
+from app.catalog.money import to_decimal
 from app.catalog.profiles import Profile, Timeouts
 from app.commands.probe import Finding, Outcome
 from app.config.loading import PRESETS, Settings
@@ -18,10 +19,14 @@ _Row = tuple[str, str]
 LONGEST_WORDS = 300  # characters of a provider's words
 
 
-def report(settings: Settings, models: Sequence[Model]) -> str:
-    parts = [_rows(_server(settings)), _heading("keys", _rows(_keys(settings)))]
-    parts.append(_heading("providers", _rows(_providers(settings)) or "none: the sandbox is served"))
+def report(settings: Settings, models: Sequence[Model], *, has_issued_keys: bool = False) -> str:
+    keys = _rows(_keys(settings, has_issued_keys=has_issued_keys))
+    parts = [_rows(_server(settings)), _heading("keys", keys)]
+    sandbox = "none: the sandbox is served (simulated providers)"
+    parts.append(_heading("providers", _rows(_providers(settings)) or sandbox))
     parts += [_heading("models", "\n\n".join(_model(model) for model in models) or "none")]
+    if names := _rows(_names(settings)):
+        parts.append(_heading("aliases", names))
     missing = list(_missing(settings, models))
     parts.append(_heading("missing", "\n".join(missing) or "nothing"))
     return "\n\n".join(parts) + "\n"
@@ -74,20 +79,28 @@ def _server(settings: Settings) -> Iterator[_Row]:
     yield "queue", f"{settings.queue.max_length} waiting, {settings.queue.max_seconds:g} s at most, per deployment"
 
 
-def _keys(settings: Settings) -> Iterator[_Row]:
-    if not settings.keys:
+def _keys(settings: Settings, *, has_issued_keys: bool) -> Iterator[_Row]:
+    if has_issued_keys:
+        yield "issued", "in the database; `image-gateway keys list` shows them"
+    elif not settings.keys:
         yield "none", "whoever reaches the port is served"
     for key in settings.keys:
         yield key.name, "; ".join((", ".join(key.models), *_limits(key)))
 
 
 def _limits(key: KeySettings) -> Iterator[str]:
-    if key.requests_per_minute:
-        yield f"{key.requests_per_minute} requests a minute"
+    rates = {
+        "requests": key.requests_per_minute,
+        "images": key.images_per_minute,
+        "megapixels": key.megapixels_per_minute,
+    }
+    yield from (f"{amount} {measure} a minute" for measure, amount in rates.items() if amount)
     if key.max_concurrency:
         yield f"{key.max_concurrency} at once"
-    if not key.requests_per_minute and not key.max_concurrency:
+    elif not any(rates.values()):
         yield "no limits"
+    if key.project:
+        yield f"project {key.project}"
     if key.default_response_format:
         yield f"{key.default_response_format} unless asked otherwise"
 
@@ -109,6 +122,14 @@ def _model(model: Model) -> str:
     return _heading(f"{model.name}{aliases}", "\n".join(deployments))
 
 
+def _names(settings: Settings) -> Iterator[_Row]:
+    for name, alias in settings.aliases.items():
+        default = alias.default_response_format
+        yield name, f"{alias.model}; {default} unless asked otherwise" if default else alias.model
+    for operation, model in settings.default_models.items():
+        yield f"no model, {operation}", model
+
+
 def _deployment(deployment: Deployment) -> Iterator[_Row]:
     profile = deployment.profile
     yield "operations", ", ".join(operation for operation in Operation if operation in profile.operations)
@@ -117,7 +138,17 @@ def _deployment(deployment: Deployment) -> Iterator[_Row]:
     if Operation.EDITS in profile.operations:
         yield "mask", profile.mask + (", required" if profile.mask_required else "")
     yield "timeouts", _seconds(profile.timeout)
-    yield "price", "not known" if profile.price_per_image is None else f"{profile.price_per_image:g} an image"
+    yield "price", _price(profile)
+
+
+def _price(profile: Profile) -> str:
+    price = profile.stated_price
+    if price is None:
+        return "not known"
+    amounts = [tier.per_image for tier in price.tiers if tier.per_image is not None]
+    if price.reported is None and len(amounts) == len(price.tiers) == 1:
+        return f"{to_decimal(amounts[0]):f}".rstrip("0").rstrip(".") + " an image"
+    return f"{len(price.tiers)} tiers" + (f", or `{price.reported}` of the answer" if price.reported else "")
 
 
 def _sizes(profile: Profile) -> str:
@@ -148,9 +179,9 @@ def _missing(settings: Settings, models: Sequence[Model]) -> Iterator[str]:
             yield f"provider {name!r} serves no model: name it in a model's `deployments`"
     yield from _find_guesses(settings)
     deployments = [deployment for model in models for deployment in model.deployments]
-    unpriced = sum(deployment.profile.price_per_image is None for deployment in deployments)
+    unpriced = sum(deployment.profile.stated_price is None for deployment in deployments)
     if unpriced and not settings.sandbox:
-        yield f"prices: {unpriced} of {len(deployments)} not known; `price_per_image` in a `profile` states one"
+        yield f"prices: {unpriced} of {len(deployments)} not known; `price` in a `profile` states one"
     yield from _idle_globs(settings, models)
 
 
@@ -171,5 +202,7 @@ def _idle_globs(settings: Settings, models: Sequence[Model]) -> Iterator[str]:
     names = [name for model in models for name in (model.name, *model.aliases)]
     for key in settings.keys:
         for glob in key.models:
-            if not any(fnmatchcase(name, glob) for name in names):
+            # An alias may be a glob that one of the key's names fits.
+            is_alias = any(fnmatchcase(alias, glob) or fnmatchcase(glob, alias) for alias in settings.aliases)
+            if not is_alias and not any(fnmatchcase(name, glob) for name in names):
                 yield f"key {key.name!r}: {glob!r} matches no model"

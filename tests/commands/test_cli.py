@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def test_without_a_configuration_the_sandboxs_models_are_shown(check: Any) -> No
     assert "set a key (NETMIND_API_KEY, NEBULA_API_KEY, NEBUL_API_KEY, BFL_API_KEY)" in told
     assert "127.0.0.1/" not in told
     assert "\ndata " not in told  # for nothing of it is kept
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = CliRunner().invoke(main, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"image-gateway {version('image-gateway')}\n")
+
+
+def test_a_variable_that_states_no_setting_is_named_and_the_rest_goes_on(
+    check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGE_GATEWAY_HOST", "0.0.0.0")
+    monkeypatch.setenv("IMAGE_GATEWAY_PORT", "9000")
+    status, told = check(None)
+    assert status == 0
+    assert "warning: IMAGE_GATEWAY_HOST: is ignored" in told
+    assert "did you mean IMAGE_GATEWAY_SERVER__HOST?" in told
+    assert "listening  http://127.0.0.1:9000" in told
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

@@ -23,6 +23,7 @@ from app.dialects import load as load_dialect
 from app.sandbox.server import Sandbox
 from tests.live.loops import bound, dead_port
 from tests.live.scripted import End, Scripted, Step, answer, head
+from tests.waiting import until
 
 KEY = "a-key/of+no_known:shape"
 QUICK = Timeouts(connect=1, read=0.2, total=1)
@@ -138,9 +139,7 @@ async def test_all_are_asked_at_once(server: Scripted, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps({"providers": {name: {"base_url": url} for name, url in urls.items()}}))
     asking = asyncio.create_task(ask(questions(load(path, {}), ())))
-    async with asyncio.timeout(5):
-        while not all(server.received(name) for name in urls):
-            await asyncio.sleep(0.01)
+    await until(lambda: all(server.received(name) for name in urls))
     going.set()
     assert [finding.provider for finding in await asking] == ["a", "b", "c"]
 
@@ -215,9 +214,7 @@ async def test_a_huge_list_is_not_read_to_its_end(server: Scripted, probe: Any) 
     url = server.at("a", head(connection="close"), *[piece] * 1000, End.HANG)
     finding = await probe(url)
     assert finding.why == f"its list is longer than {LONGEST_LIST} bytes, and was not read"
-    async with asyncio.timeout(5):
-        while server.connections:
-            await asyncio.sleep(0.01)
+    await until(lambda: not server.connections)
 
 
 # --- refusals, and providers that are not there ---

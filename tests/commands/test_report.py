@@ -60,7 +60,7 @@ def test_the_report_shows_the_models_and_their_callers(check: Any) -> None:
         "      price       not known\n"
         "\n"
         "missing\n"
-        "  prices: 1 of 1 not known; `price_per_image` in a `profile` states one\n"
+        "  prices: 1 of 1 not known; `price` in a `profile` states one\n"
     )
 
 
@@ -74,8 +74,25 @@ def test_a_missing_setting_is_reported_with_its_remedy(check: Any) -> None:
         "  provider 'mine' has no `api_key`: requests go out without a credential",
         "  provider 'other' serves no model: name it in a model's `deployments`",
         "  mine/m has no profile: what it can do is assumed from dialect 'openai'; state what differs under `profile`",
-        "  prices: 1 of 1 not known; `price_per_image` in a `profile` states one",
+        "  prices: 1 of 1 not known; `price` in a `profile` states one",
         "  key 'k': 'x*' matches no model",
+    ]
+
+
+def test_aliases_and_the_models_of_requests_without_one_are_told(check: Any) -> None:
+    shown = check(
+        "providers: {mine: {base_url: 'http://a/v1', api_key: a}}\nmodels: {m: {deployments: [{provider: mine}]}}\n"
+        "aliases: {gpt-image-1: m, 'dall-e-*': {model: m, default_response_format: url}}\ndefault_model: {edits: m}\n"
+        "keys: [{name: k, key: hidden-hidden-hidden, models: [gpt-*, dall-e-2, dall-x]}]"
+    )
+    assert (
+        "\n\naliases\n"
+        "  gpt-image-1      m\n"
+        "  dall-e-*         m; url unless asked otherwise\n"
+        "  no model, edits  m\n\nmissing\n"
+    ) in shown
+    assert [line for line in shown.splitlines() if "matches no model" in line] == [
+        "  key 'k': 'dall-x' matches no model"
     ]
 
 

@@ -1,0 +1,58 @@
+"""`GET /v1/gateway/usage`: requests, images, seconds and money, by day or hour and up to seven dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from app.api.administration.endpoint import AdminCall, Content
+from app.api.administration.fields import SECOND
+from app.api.management.csv_text import CSV, wanted_kind, write_csv
+from app.api.requests.rules import invalid, missing
+from app.catalog.money import to_decimal
+from app.ledger.limits import MEGAPIXEL
+from app.ledger.records import DIMENSIONS, MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
+
+WIDTHS: dict[str, Width] = {"1h": "hour", "1d": "day"}
+MOST_BUCKETS = {"1h": 31 * 24, "1d": 10 * 366}
+SUMS = ("requests", "images", "megapixels", "seconds", "cost", "cost_in_doubt", "saved", "currency")
+SPELT = {name: "api_key_id" if name == "key_id" else name for name in DIMENSIONS}
+
+
+async def summarize(call: AdminCall) -> Content | Response:
+    query = call.query()
+    since, until = query.time("since"), query.time("until") or call.now + 1
+    width = query.choice("bucket_width", ("1h", "1d")) or "1d"
+    groups = query.choices("group_by", tuple(SPELT.values()))
+    only = {name: values for name, spelt in SPELT.items() if (values := query.texts(spelt))}
+    query.check()
+    if since is None:
+        raise missing("since")
+    span = MICROSECONDS[WIDTHS[width]]
+    if (until - since) // span > MOST_BUCKETS[width]:
+        raise invalid("since", f"Invalid 'since': at most {MOST_BUCKETS[width]} buckets of {width} are told at once.")
+    by: tuple[Dimension, ...] = tuple(name for name, spelt in SPELT.items() if spelt in groups)
+    found = await call.usage(UsageQuery(since - since % span, until, WIDTHS[width], by, only))
+    data = [describe(line, span, call.currency) for line in found]
+    if wanted_kind(call.accept) == CSV:
+        columns = ("start_time", "end_time", *(SPELT[name] for name in by), *SUMS)
+        return Response(write_csv(columns, data, header=True), media_type=CSV)
+    return {"object": "list", "data": data, "has_more": False}
+
+
+def describe(line: UsageRecord, span: int, currency: str) -> dict[str, Any]:
+    return {
+        "object": "usage",
+        "start_time": line.starts_at // SECOND,
+        "end_time": (line.starts_at + span) // SECOND,
+        **{SPELT[name]: value or None for name, value in line.values.items()},
+        "requests": line.requests,
+        "images": line.images,
+        "megapixels": line.pixels / MEGAPIXEL,
+        "seconds": line.milliseconds / 1000,
+        "cost": float(to_decimal(line.cost)),
+        "cost_in_doubt": float(to_decimal(line.in_doubt)),
+        "saved": float(to_decimal(line.saved)),
+        "currency": currency,
+    }
