@@ -28,7 +28,8 @@ This page says what becomes of each field of a request. Nothing is dropped witho
 ## The fields that OpenAI does not have
 
 `seed`, `negative_prompt`, `guidance` (or `guidance_scale`), `steps` (or `num_steps`, `num_inference_steps`), `width`
-with `height` (instead of `size`), and on edits `mask_convention`. They come in the JSON, or as text fields of the form.
+with `height` (instead of `size`), `max_cost`, and on edits `mask_convention`. They come in the JSON, or as text fields
+of the form.
 
 `null` counts as not said, and `auto` asks for nothing.
 
@@ -40,7 +41,8 @@ with `height` (instead of `size`), and on edits `mask_convention`. They come in 
 - A **hint** is honoured where it can be: `style`, `quality`, `user`, `moderation`, `input_fidelity`, `guidance`,
   `steps` and the like. The header `x-gateway-dropped` names each hint that was not.
 - An **unknown field** goes through to hosts whose profile says `extra: pass`, as the profile of a host without a preset
-  does. Otherwise it is refused: 400 `unknown_parameter`.
+  does. Otherwise it is refused: 400 `unknown_parameter`, with the parameter that was probably meant (`sede` → `seed`,
+  `aspect_ratio` → `size`).
 - The header `x-gateway-mapped` names what the gateway chose by itself, as `size=1024x768`.
 
 ## size
@@ -56,6 +58,11 @@ model cannot draw that size, the gateway resizes image and mask together to the 
 From 1 to 10 for every model. Where a provider draws fewer at a time, the gateway sends several requests, as many at
 once as `max_concurrency` allows, with the seeds `seed`, `seed + 1`, … You get all images or an error. After an error
 the other images are not lost: see [runs](runs.md).
+
+## max_cost
+
+The most that all images may cost, in the currency of the ledger. A deployment that could cost more, or has no price, is
+passed over; if none is left, nothing is drawn ([money.md](money.md#what-an-image-costs)).
 
 ## mask
 
@@ -132,6 +139,7 @@ ROWS = (
     Row("`stream`", "stream", True),
     Row("`partial_images`", "partial_images", 1, DRAWS),
     *_parameters(),
+    Row("`max_cost`", "max_cost", 1),
     Row("any other field", "extra", (("field", 1),)),
 )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from starlette.types import Receive
 
 EXTENSION = "image_gateway.connection"  # of ASGI, in `scope["extensions"]`
+_HEADERS = "image_gateway.headers"  # in a scope: the first header of each name
 GARBLED = "image_gateway.garbled"  # in a scope: the body breaks HTTP's framing, and no more of it will come
 
 
@@ -23,11 +24,18 @@ class Connection(Protocol):
     @property
     def has_news(self) -> bool: ...
 
-    def watch(self, gone: Callable[[], None]) -> AbstractContextManager[None]: ...
+    def watch(self, gone: Callable[[], None]) -> None: ...
+
+    def unwatch(self, gone: Callable[[], None]) -> None: ...
 
     def on_broken(self, tell: Callable[[], None]) -> None: ...
 
-    async def write(self, piece: bytes) -> bool: ...
+    def write(self, piece: bytes) -> bool: ...
+
+    @property
+    def is_full(self) -> bool: ...
+
+    async def drain(self) -> None: ...
 
     async def flush(self) -> bool: ...
 
@@ -35,16 +43,16 @@ class Connection(Protocol):
 
 
 def header(scope: Any, wanted: bytes) -> str | None:
-    """The first header of that name."""
-    for name, value in scope["headers"]:
-        if name == wanted:
-            text: str = value.strip(b" \t").decode("latin-1")
-            return text
-    return None
+    """Return the first header of that name. Headers are indexed once for each request, which reads ten of them."""
+    headers: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if headers is None:
+        headers = scope[_HEADERS] = dict(reversed(scope["headers"]))
+    value = headers.get(wanted)
+    return None if value is None else value.strip(b" \t").decode("latin-1")
 
 
 def connection(scope: Any) -> Connection | None:
-    """The connection that a request came on; None under another server."""
+    """Return the connection that a request came on; None under another server."""
     found: Connection | None = scope.get("extensions", {}).get(EXTENSION)
     return found
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from app.access.keyring import Key
+from app.access.max_cost import within
+from app.access.refusals import rate_limit_headers
 from app.api.connection import header
 from app.api.files import base_url
-from app.api.following import serve
+from app.api.following import count_joined, serve
 from app.api.requests.accept import apply_accept
+from app.api.requests.gateway_headers import apply_headers
 from app.api.requests.reading import read_request
 from app.api.requests.rules import invalid
 from app.api.runtime import Runtime
 from app.catalog.fitting import Fitted
+from app.errors import ApiError
 from app.gateway.call import Call
 from app.gateway.inputs import Preparation
 from app.images import Operation
@@ -44,46 +48,93 @@ class ImageEndpoint:
         resources, log = runtime.resources, scope["state"]["log"]
         log.operation = str(self._operation)
         key = runtime.authenticate(scope)
+        key.require("draw")
+        key.require_operation(self._operation)
         with ExitStack() as stack:
-            held = stack.enter_context(ExitStack())
             uploads = stack.enter_context(resources.uploads())
-            with resources.limits.reading(key, _announced_length(scope)):
+            async with resources.limits.reading(key, announced_length(scope)):
                 idempotency_key = _idempotency_key(scope)
-                call = await self._read(runtime, request_id, key, scope, receive, uploads)
-                log.model = call.request.model
-                log.prompt = call.request.prompt if runtime.log_prompts else None
-                is_retry = header(scope, b"x-stainless-retry-count") not in _FIRST
-                find = partial(
-                    resources.retention.find,
-                    call.request,
-                    key,
-                    idempotency_key=idempotency_key,
-                    is_retry=is_retry,
-                )
-                entry = await find()
-                if not _has_answer(entry):
-                    candidates = runtime.gateway.candidates(call.request, key)
-                    ticket = await runtime.admission.admit(key, candidates, call.request.n)
-                    held.callback(ticket.release)
-                    entry = await find()  # another request may have begun the run meanwhile
+                call = await read_call(self._operation, runtime, request_id, key, scope, receive, uploads)
+            log.model, call.trace_id = call.request.model, log.trace_id
+            call.traceparent = header(scope, b"traceparent") if log.trace_id else None
+            log.prompt = call.request.prompt if runtime.log_prompts else None
+            is_retry = header(scope, b"x-stainless-retry-count") not in _FIRST
+            find = partial(
+                resources.retention.find,
+                call.request,
+                key,
+                idempotency_key=idempotency_key,
+                is_retry=is_retry,
+            )
+            may_join = idempotency_key is not None or is_retry
+            entry = await find() if may_join else None
+            if not _has_answer(entry):
+                candidates = await find_candidates(runtime, call)
+                model = runtime.catalog.own_name(call.request.model, key)
+                try:
+                    ticket = await runtime.admission.admit(request_id, key, call.request, candidates, model)
+                except ApiError:
+                    entry = await find() if may_join else None
+                    if not _has_answer(entry):
+                        raise
+                else:
+                    log.is_admitted = True
+                    scope["state"]["headers"] = _headers(rate_limit_headers(ticket.limits))
+                    call.account = resources.accounts.open(ticket.drawing_id, ticket.held, call.request)
+                    stack.callback(call.account.give_back)
+                    entry = await find() if may_join else None  # another request may have begun the run meanwhile
             if entry and _has_answer(entry):
-                held.close()
+                log.joined = "idempotency_key" if idempotency_key is not None else "sdk_retry"
+                if call.account is not None:
+                    await call.account.give_back()
                 stack.enter_context(resources.retention.join(entry, request_id))
                 uploads.close()
-                await serve(runtime, entry, scope, receive, send)
+                await serve(runtime, entry, scope, receive, send, is_replay=True)
+                await count_joined(runtime, request_id, entry.run, key, call.request)
                 return
-            entry = _begin(runtime, call, candidates, entry, held, idempotency_key)
+            try:
+                entry = _begin(runtime, call, candidates, entry, idempotency_key)
+            except ApiError:
+                if call.account is not None:
+                    await call.account.give_back()  # before the caller can ask again
+                raise
             stack.pop_all()  # the uploads and the ticket are the run's from now on
         await serve(runtime, entry, scope, receive, send)
 
-    async def _read(
-        self, runtime: Runtime, request_id: str, key: Key, scope: Scope, receive: Receive, uploads: Uploads
-    ) -> Call:
-        fetch = partial(runtime.fetch, uploads) if runtime.fetch else None
-        request = await read_request(self._operation, scope, receive, runtime.body_limits, uploads, fetch)
-        request = apply_accept(request, header(scope, b"accept"))
-        preparation = Preparation(request, uploads, runtime.resources.workers, key.name) if request.images else None
-        return Call(request, key, uploads, preparation, base_url(scope, runtime.public_url), id=request_id)
+
+async def read_call(
+    operation: Operation,
+    runtime: Runtime,
+    request_id: str,
+    key: Key,
+    scope: Scope,
+    receive: Receive,
+    uploads: Uploads,
+) -> Call:
+    """Read a request with its headers. Raises ApiError, ClientGone."""
+    fetch = partial(runtime.fetch, uploads) if runtime.fetch else None
+    default_model = partial(runtime.catalog.default_model, operation, key)
+    request = await read_request(operation, scope, receive, runtime.body_limits, uploads, fetch, default_model)
+    request = apply_headers(apply_accept(request, header(scope, b"accept")), scope)
+    preparation = Preparation(request, uploads, runtime.resources.workers, key.id) if request.images else None
+    return Call(request, key, uploads, preparation, base_url(scope, runtime.public_url), id=request_id)
+
+
+async def find_candidates(runtime: Runtime, call: Call) -> list[Fitted]:
+    """Return the deployments that may draw the request, in order. Raises ApiError if there is none."""
+    request = call.request
+    candidates = runtime.gateway.candidates(request, call.key)
+    if request.max_cost is None:
+        return candidates
+    if call.preparation is not None:  # the price of an edit may follow from the size of its image
+        foreseen = [await call.preparation.foresee(fitted) for fitted in candidates]
+        kept = within(request, foreseen, runtime.admission.currency)
+        return [fitted for fitted, seen in zip(candidates, foreseen, strict=True) if any(seen is each for each in kept)]
+    return within(request, candidates, runtime.admission.currency)
+
+
+def _headers(told: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in told.items()]
 
 
 def _idempotency_key(scope: Scope) -> str | None:
@@ -108,32 +159,28 @@ def _begin(
     call: Call,
     candidates: list[Fitted],
     failed: RunEntry | None,
-    held: ExitStack,
     idempotency_key: str | None,
 ) -> RunEntry:
-    """Begin a run, which closes `held` at its end. Images that `failed` has drawn are not drawn again. Raises
-    Unavailable if there is no room for it."""
+    """Begin a run. Images that `failed` has drawn are not drawn again. Raises Unavailable if there is no room for
+    it."""
     resources = runtime.resources
     resources.retention.make_room()
     if failed:
         call.drawn = failed.run.call.drawn
-    events = runtime.gateway.draw(call, candidates)
-    if failed:
         resources.retention.replace(failed)
     run = Run(
         call,
-        events,
+        partial(runtime.gateway.draw, call, candidates),
         resources.recording(),
-        held,
         int(time.time()),
         time.monotonic,
         idempotency_key=idempotency_key,
         observers=resources.run_observers,
     )
-    return resources.retention.add(run)
+    return resources.retention.begin(run)
 
 
-def _announced_length(scope: Scope) -> int | None:
-    """Bytes that the body will have, if the head says so."""
+def announced_length(scope: Scope) -> int | None:
+    """Return the length of the body in bytes, if the head states it."""
     length = header(scope, b"content-length") or ""
     return int(length) if _LENGTH.fullmatch(length) else None

@@ -17,6 +17,7 @@ from app.errors import ApiError, shortened
 
 GONE = "client_gone"
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\[\]-]{1,64}")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-[!-~]*)?")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -28,12 +29,47 @@ class Journal(Protocol):
     def crash(self, request_id: str, error: BaseException) -> None: ...
 
 
+class RequestObserver(Protocol):
+    """Observes the end of each request: its method, the path by which it was routed, its facts, and its seconds."""
+
+    def request_ended(self, method: str, path: str, facts: RequestLog, seconds: float) -> None: ...
+
+
+class RequestSpan(Protocol):
+    """A request in a trace."""
+
+    @property
+    def trace_id(self) -> str: ...
+
+    def end(self, method: str, path: str, facts: RequestLog) -> None: ...
+
+
+class Tracing(Protocol):
+    """Begins the span of each request, which stays the current one until its end. None: this path is not traced."""
+
+    def begin(
+        self, method: str, path: str, traceparent: str | None, tracestate: str | None, request_id: str
+    ) -> RequestSpan | None: ...
+
+
 class Frame:
     """Gives each request an id, its time and a log line. `new_id` makes an id where the caller sent none that is safe
-    to repeat. `logs_client`: the log line has the client's address."""
+    to repeat. `logs_client`: the log line has the client's address. `observer` and `tracing` return the ones there are
+    now."""
 
-    def __init__(self, app: ASGIApp, journal: Journal, new_id: Callable[[], str], *, logs_client: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        journal: Journal,
+        new_id: Callable[[], str],
+        *,
+        logs_client: bool = True,
+        observer: Callable[[], RequestObserver | None] = lambda: None,
+        tracing: Callable[[], Tracing | None] = lambda: None,
+    ) -> None:
         self._app = app
+        self._tracing = tracing
+        self._observer = observer
         self._journal = journal
         self._new_id = new_id
         self._logs_client = logs_client
@@ -42,12 +78,16 @@ class Frame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began, path = time.perf_counter(), scope["path"]  # as the caller spells it
         given = header(scope, b"x-request-id") or ""
         request_id = given if _SAFE_ID.fullmatch(given) else self._new_id()
-        log = RequestLog(began=began)
+        traceparent, tracing, span = header(scope, b"traceparent"), self._tracing(), None
+        log = RequestLog(began=began, trace_id=trace_id(traceparent))
+        if tracing is not None:
+            span = tracing.begin(scope["method"], path, traceparent, header(scope, b"tracestate"), request_id)
+            log.trace_id = span.trace_id if span else log.trace_id
         watched = Watched(receive, complete=not _has_body(scope))
-        scope["state"] = {**scope.get("state", {}), "log": log, "request_id": request_id}
+        scope["state"] = {**scope.get("state", {}), "log": log, "request_id": request_id, "headers": ()}
 
         async def framed(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -56,6 +96,7 @@ class Frame:
                 took = round((log.first_byte - began) * 1000)
                 message["headers"] = [
                     *message["headers"],
+                    *scope["state"]["headers"],
                     (b"x-request-id", request_id.encode()),
                     (b"openai-processing-ms", str(took).encode()),
                 ]
@@ -68,8 +109,13 @@ class Frame:
         except ClientGone:
             log.error = GONE
         finally:
-            client = _client(scope) if self._logs_client else None
-            self._journal.request(_line(scope, request_id, client, log, time.perf_counter()))
+            client, now = _client(scope) if self._logs_client else None, time.perf_counter()
+            log.received = watched.received
+            if span is not None:
+                span.end(scope["method"], scope["path"], log)
+            if (observer := self._observer()) is not None:
+                observer.request_ended(scope["method"], scope["path"], log, now - began)
+            self._journal.request(_line(scope["method"], path, request_id, client, log, now))
 
 
 class Envelope:
@@ -98,29 +144,36 @@ class Envelope:
         log: RequestLog = scope["state"]["log"]
         log.fail(refusal)
         if not log.status:
-            with Answer(scope, send) as answer:
-                await send_error(answer, refusal, receive)
+            await send_error(Answer(scope, send), refusal, receive)
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """Return the caller's trace id from a header of W3C's Trace Context. None: the header is missing or malformed."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    return match[2] if match and match[1] != "ff" and match[2].strip("0") and match[3].strip("0") else None
 
 
 def _has_body(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    return header(scope, b"transfer-encoding") is not None or header(scope, b"content-length") not in (None, "0")
 
 
 def _client(scope: Scope) -> str | None:
-    """The client's address: that of the connection, or the one that a trusted proxy states. None for text that is not
-    like an address, since a proxy may pass on the invention of its client."""
+    """Return the client's address: that of the connection, or the one that a trusted proxy states. None for text that
+    does not look like an address: a proxy may pass on its client's invention."""
     host, _ = scope.get("client") or ("", 0)
     return host if _ADDRESS.fullmatch(host) else None
 
 
-def _line(scope: Scope, request_id: str, client: str | None, log: RequestLog, now: float) -> dict[str, object]:
+def _line(
+    method: str, path: str, request_id: str, client: str | None, log: RequestLog, now: float
+) -> dict[str, object]:
     first = None if log.first_byte is None else round((log.first_byte - log.began) * 1000, 1)
     served = log.served
     line = {
         "request_id": request_id,
-        "method": scope["method"],
-        "path": shortened(scope["path"], 256),
+        "trace_id": log.trace_id,
+        "method": method,
+        "path": shortened(path, 256),
         "status": 499 if log.error == GONE else log.status,
         "client": client,
         "key": log.key,
@@ -132,7 +185,11 @@ def _line(scope: Scope, request_id: str, client: str | None, log: RequestLog, no
         "bytes": log.bytes,
         "first_byte_ms": first,
         "ms": round((now - log.began) * 1000, 1),
+        "cost": log.cost,
+        "cost_in_doubt": log.cost_in_doubt,
         "error": log.error,
+        "param": log.param,
+        "message": log.message,
         "prompt": log.prompt,
     }
     return {name: value for name, value in line.items() if value is not None}

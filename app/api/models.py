@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from app.api.runtime import Runtime
 from app.catalog.deployments import Model
 from app.catalog.fitting import takes_size
+from app.catalog.money import to_decimal
 from app.catalog.profiles import Profile
 from app.images import Operation
 
@@ -57,14 +58,15 @@ def model_object(model: Model) -> ModelObject:
 
 
 def capabilities(model: Model) -> dict[str, Any]:
-    """The abilities that at least one deployment has."""
+    """Return the abilities that at least one deployment has."""
     profiles = [deployment.profile for deployment in model.deployments]
     editing = [p for p in profiles if Operation.EDITS in p.operations]
     given = [p for p in profiles if p.operations != {Operation.GENERATIONS}]
-    prices = [p.price_per_image for p in profiles if p.price_per_image is not None]
+    prices = [float(to_decimal(price)) for p in profiles for price in _per_image(p)]
     return {
         "operations": sorted({str(operation) for p in profiles for operation in p.operations}),
         "sizes": sizes(profiles),
+        "size_rules": size_rules(profiles),
         "max_n": 10,
         "output_formats": ["png", "jpeg", "webp"],
         "mask": any(p.mask != "none" for p in editing),
@@ -76,18 +78,42 @@ def capabilities(model: Model) -> dict[str, Any]:
         "price_per_image": min(prices, default=None),
         "typical_seconds": min((p.typical_seconds for p in profiles if p.typical_seconds), default=None),
         "aliases": list(model.aliases),
+        "alias_of": model.alias_of,
         "deployments": [deployment.name for deployment in model.deployments],
     }
 
 
+def _per_image(profile: Profile) -> list[int]:
+    """Return the prices per image of all tiers that state one."""
+    price = profile.stated_price
+    return [tier.per_image for tier in price.tiers if tier.per_image is not None] if price else []
+
+
 def sizes(profiles: list[Profile]) -> list[str]:
-    """The sizes that can be chosen; where a profile has bounds instead, they stand there in words."""
+    """Return the sizes that can be chosen; if a profile has bounds instead, they are put into words."""
     rules = [p.size for p in profiles if takes_size(p)]
     return list(dict.fromkeys(text for rule in rules for text in map(str, rule.list or [rule])))
 
 
+def size_rules(profiles: list[Profile]) -> list[dict[str, Any]]:
+    """Return the same for programs: a size is drawn if one of these rules allows it. Without any, no size can be
+    chosen.
+
+    A rule is a list of sizes (`sizes`), or bounds: each edge from `min` to `max` pixels and divisible by `multiple_of`,
+    at most `max_pixels` in all; null where there is no bound.
+    """
+    rules = dict.fromkeys(p.size for p in profiles if takes_size(p))
+    return [
+        {"sizes": [str(size) for size in rule.list]}
+        if rule.list
+        else {"min": rule.min, "max": rule.max, "multiple_of": rule.multiple_of, "max_pixels": rule.max_pixels}
+        for rule in rules
+    ]
+
+
 def parameters(profiles: list[Profile]) -> list[str] | None:
-    """The parameters that some deployment understands, as callers spell them; None if one deployment takes any."""
+    """Return the parameters that some deployment understands, as callers spell them; None if one deployment takes
+    any."""
     known: set[str] = set()
     for can in profiles:
         if can.parameters is None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.types import Scope
 
 from app.access.admission import Admission
 from app.access.keyring import Key, Keyring
 from app.access.limits import Limits
+from app.api.administration.endpoint import Administration
 from app.api.connection import header
 from app.api.requests.body import Limits as BodyLimits
 from app.catalog.models import Catalog
+from app.gateway.account import Accounts
 from app.gateway.gateway import Gateway
 from app.images import Upload
 from app.imaging.workers import Workers
@@ -22,6 +25,14 @@ from app.storage.disk import DiskStore
 from app.storage.recording import Recording
 from app.storage.signed_urls import Signer
 from app.storage.spool import Uploads
+
+
+class Exposition(Protocol):
+    """The metrics as text."""
+
+    async def render(self, accept: str) -> tuple[str, bytes]:
+        """Return the type and the text that an `Accept` header asks for."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +47,7 @@ class Resources:
     recording: Callable[[], Recording]
     uploads: Callable[[], Uploads]
     run_observers: Sequence[RunObserver]
+    accounts: Accounts
     clock: Callable[[], float]  # seconds since 1970
 
 
@@ -57,9 +69,18 @@ class Runtime:
     finish_on_disconnect: bool
     public_url: str | None
     log_prompts: bool
+    exposition: Exposition | None = None  # None: no metrics at this port
+    administration: Administration | None = None  # None: there is no ledger to administrate
 
     def authenticate(self, scope: Scope) -> Key:
-        """Find the caller's key, and name it in the request's log line. Raises Unauthenticated."""
-        key = self.keyring.authenticate(header(scope, b"authorization"))
-        scope["state"]["log"].key = key.name
-        return key
+        return authenticate(self.keyring, scope)
+
+
+def authenticate(keyring: Keyring, scope: Scope) -> Key:
+    """Find the caller's key, and name it in the request's log line. Raises the errors of `Keyring.authenticate`."""
+    client = scope.get("client")
+    key = keyring.authenticate(
+        header(scope, b"authorization"), header(scope, b"api-key"), address=client[0] if client else None
+    )
+    scope["state"]["log"].key = key.name
+    return key

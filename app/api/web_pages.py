@@ -7,7 +7,7 @@ the answers too. Knows no keys and no body.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import Forbidden
 
 # They neither draw nor show a run. A link below `/files/` is signed; probes use any name that a service has.
-OPEN = frozenset({"docs", "files", "healthz", "openapi.json", "readyz"})
+# The pages are the same for every caller: a link on another site may lead to them.
+OPEN = frozenset({"", "admin", "docs", "files", "healthz", "openapi.json", "pages", "playground", "readyz"})
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]*)?")
 _CHECKED = frozenset({b"host", b"origin", b"sec-fetch-site"})
 _QUOTED = 100  # characters of a header in a message
@@ -67,12 +68,12 @@ class PageGuard:
         self._app = app
         self._rules = rules
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # no coroutine of its own
         if scope["type"] == "http" and scope["path"].removeprefix("/").partition("/")[0] not in OPEN:
             rules = self._rules()
             if rules is not None:
                 rules.check(scope["headers"])
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def _is_address(name: str) -> bool:

@@ -42,6 +42,15 @@ def test_each_size_of_a_list_is_an_entry_and_bounds_are_told_in_words(told: Any)
     assert told("{parameters: [seed], size: {list: [64x64]}}")["sizes"] == []
 
 
+def test_sizes_are_told_to_programs_as_rules_each_once(told: Any) -> None:
+    listed = "{parameters: [size], size: {list: [64x64, 128x64]}}"
+    bounded = "{parameters: [size], size: {min: 32, max: 99, multiple_of: 8, max_pixels: 9000}}"
+    bounds = {"min": 32, "max": 99, "multiple_of": 8, "max_pixels": 9000}
+    assert told(listed, bounded)["size_rules"] == [{"sizes": ["64x64", "128x64"]}, bounds]
+    assert told(bounded, bounded)["size_rules"] == [bounds]
+    assert told(NO_SIZE)["size_rules"] == []
+
+
 @pytest.mark.parametrize("stated", ["[size]", "[width, height]", "{size: geometry}"])
 def test_a_size_that_is_taken_is_taken_in_every_spelling_of_the_gateways_own(told: Any, stated: str) -> None:
     assert told(f"{{parameters: {stated}}}")["parameters"] == ["height", "seed", "size", "width"]

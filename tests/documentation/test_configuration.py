@@ -5,23 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from pydantic import BaseModel
 
 from app.catalog.profiles import Profile
-from app.commands.cli import main
+from app.config.budgets import BudgetSettings
 from app.config.loading import Settings, load
 from app.config.schema import (
+    AliasSettings,
+    DefaultModels,
     DeploymentSettings,
     KeySettings,
     ModelSettings,
     ProfileSettings,
+    ProjectSettings,
     ProviderSettings,
     ServerSettings,
     TimeoutSettings,
 )
 from tests.config.test_loading import settings_of
+from tests.documentation.commands import every_command, options_of
 from tests.documentation.pages import EVERYTHING, TEXTS, blocks, page, prose, quoted, rows
 
 PAGE = page("docs/configuration.md")
@@ -34,7 +37,11 @@ TABLES: dict[str, Any] = {
     "## models": ModelSettings,
     "Each of the `deployments`": DeploymentSettings,
     PROFILE: ProfileSettings,
+    "Each entry is the name of a model": AliasSettings,
+    "## default_model": DefaultModels,
+    "## projects": ProjectSettings,
     "## keys": KeySettings,
+    "## budgets": BudgetSettings,
 }
 
 
@@ -54,7 +61,7 @@ def simplify(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_unset=True)
     if isinstance(value, tuple | frozenset | list):
-        return [str(item) for item in value]
+        return [item if isinstance(item, int) else str(item) for item in value]
     return f"./{value}" if isinstance(value, Path) else value
 
 
@@ -85,15 +92,15 @@ def test_the_table_of_the_profile_states_what_is_assumed_of_an_openai_shaped_hos
 
 
 def test_the_table_of_the_small_sections_holds_and_states_all() -> None:
-    found = {name: read_value(cell) for first, cell, *_ in rows(PAGE, "## queue, runs") for name in quoted(first)}
-    expected: dict[str, Any] = {"data_dir": simplify(Settings.model_fields["data_dir"].default)}
-    for section in ("queue", "runs", "files", "logging"):
+    cells = [*rows(PAGE, "## queue, runs"), *rows(PAGE, "## database, ledger")]
+    found = {name: read_value(cell) for first, cell, *_ in cells for name in quoted(first)}
+    expected: dict[str, Any] = {"data_dir": simplify(Settings.model_fields["data_dir"].default), "secret": None}
+    for section in ("queue", "runs", "files", "logging", "pages", "metrics", "database", "ledger", "webhook"):
         values = Settings.model_fields[section].default
         expected |= {f"{section}.{name}": getattr(values, name) for name in type(values).model_fields}
     assert found == expected
-    assert {"server", "providers", "models", "keys"} | {name.partition(".")[0] for name in found} == set(
-        Settings.model_fields
-    )
+    tables = {"server", "providers", "models", "aliases", "default_model", "projects", "keys", "budgets"}
+    assert tables | {name.partition(".")[0] for name in found} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("text", [text for page in TEXTS.values() for text in blocks(page, "yaml")])
@@ -105,14 +112,10 @@ def test_the_examples_of_configurations_are_good_ones(text: str, tmp_path: Path)
 
 def test_the_table_of_commands_has_every_command_with_its_options() -> None:
     found = {
-        quoted(first)[0].removeprefix("image-gateway "): set(re.findall(r"`(--[a-z]+)", cell))
+        quoted(first)[0].removeprefix("image-gateway "): set(re.findall(r"`(--[a-z-]+)", cell))
         for first, cell in rows(PAGE, "## Commands")
     }
-    commands = typer.main.get_command(main).commands  # type: ignore[attr-defined]
-    assert found == {
-        name: {option for parameter in command.params for option in parameter.opts}
-        for name, command in commands.items()
-    }
+    assert found == {name: options_of(command) for name, command in every_command().items()}
 
 
 STATED = re.findall(r"`(server|queue|runs|files)\.(\w+)`\s+\((\d+)\)", EVERYTHING)

@@ -39,14 +39,18 @@ def test_the_limits_of_the_container_are_stated_as_they_are() -> None:
     assert int(stated[3].replace(",", "")) == gateway["ulimits"]["nofile"]
 
 
-def test_the_example_of_a_log_line_has_the_fields_of_a_real_one(tmp_path: Path) -> None:
-    [example] = blocks(PAGE, "json")
+def test_the_examples_of_log_lines_have_the_fields_of_real_ones(tmp_path: Path) -> None:
+    served, refused = (json.loads(example) for example in blocks(PAGE, "json"))
     body = {"model": "black-forest-labs/FLUX.1-schnell", "prompt": "a red fox", "size": "64x64"}
     with process(None, tmp_path) as gateway:
         address, headers = f"{gateway.url}/v1/images/generations", {"x-request-id": "a-line"}
         assert httpx.post(address, json=body, headers=headers, trust_env=False).status_code == 200
-        [line] = gateway.lines("a-line", count=1)
-    assert list(json.loads(example)) == list(line)
+        assert list(served) == list(gateway.lines("a-line", count=1)[0])
+        headers = {"x-request-id": "another"}
+        assert httpx.post(address, json={**body, "n": 11}, headers=headers, trust_env=False).status_code == 400
+        [line] = gateway.lines("another", count=1)
+    assert list(refused) == list(line)
+    assert refused["message"] == line["message"]
 
 
 @pytest.mark.parametrize("event", [name for name in quoted(prose(section(PAGE, "## Logs"))) if " " in name])

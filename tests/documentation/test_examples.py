@@ -12,11 +12,13 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.documentation.pages import blocks, page
+from tests.documentation.pages import blocks, page, section
 from tests.live.servers import Process, process
 from tests.sdks.environments import required_node_sdk
 
 ADDRESS = "http://127.0.0.1:8000"  # of the examples
+README = page("README.md")
+CLIENTS = page("docs/clients.md")  # tests/clients/ runs its recipes
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +60,14 @@ def run_python(examples: list[str], gateway: Process, folder: Path) -> str:
 
 
 def test_the_example_in_python_of_the_readme_runs(gateway: Process, tmp_path: Path) -> None:
-    examples = blocks(page("README.md"), "python")
+    examples = blocks(README, "python")
     assert len(examples) == 1
     run_python(examples, gateway, tmp_path)
     check_pictures(tmp_path, "fox.png", "hat.png")
 
 
 def test_the_examples_in_python_run_one_after_the_other(gateway: Process, tmp_path: Path) -> None:
-    examples = blocks(page("docs/clients.md"), "python")
+    examples = blocks(section(CLIENTS, "## Python"), "python")
     assert len(examples) == 4
     said = run_python(examples, gateway, tmp_path).split()
     check_pictures(tmp_path, "fox.png", "hat.png", "completed.png", "partial_image.png")
@@ -73,16 +75,20 @@ def test_the_examples_in_python_run_one_after_the_other(gateway: Process, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "files"),
+    ("text", "files"),
     [
-        ("README.md", ["hat.png"]),
-        ("docs/clients.md", ["hat.png", "image_generation.completed.png", "image_generation.partial_image.png"]),
+        (README, ["hat.png"]),
+        (
+            section(CLIENTS, "## Node"),
+            ["hat.png", "image_generation.completed.png", "image_generation.partial_image.png"],
+        ),
     ],
+    ids=["README.md", "clients.md"],
 )
-def test_the_examples_in_node_run(gateway: Process, folder: Path, name: str, files: list[str]) -> None:
+def test_the_examples_in_node_run(gateway: Process, folder: Path, text: str, files: list[str]) -> None:
     sdk = required_node_sdk()
     (folder / "node_modules").symlink_to(sdk.folder / "node_modules")
-    [example] = blocks(page(name), "js")
+    [example] = blocks(text, "js")
     (folder / "example.mjs").write_text(example.replace(ADDRESS, gateway.url), encoding="utf-8")
     run([str(sdk.binary), "example.mjs"], folder)
     check_pictures(folder, *files)
@@ -90,7 +96,7 @@ def test_the_examples_in_node_run(gateway: Process, folder: Path, name: str, fil
 
 # --- curl ---
 
-CURLS = blocks(page("README.md"), "sh") + blocks(page("docs/clients.md"), "sh")
+CURLS = blocks(README, "sh") + blocks(section(CLIENTS, "## curl"), "sh")
 
 
 def curl(command: str, folder: Path) -> tuple[httpx.Response, Path | None]:
@@ -116,7 +122,7 @@ def curl(command: str, folder: Path) -> tuple[httpx.Response, Path | None]:
                     form[name] = value
             case "-o":
                 out = folder / words.pop(0)
-            case "-N":
+            case "-N" | "-f":
                 pass
             case word:
                 assert not url, f"{word} is no option that is known here"
@@ -149,9 +155,16 @@ def test_the_examples_for_curl_run(gateway: Process, folder: Path, command: str)
             assert httpx.get(link, trust_env=False).headers["content-type"] == "image/png"
 
 
+def test_the_command_of_the_first_lines_writes_a_picture_into_a_file(gateway: Process, tmp_path: Path) -> None:
+    reply, out = curl(gateway.command(), tmp_path)
+    assert reply.status_code == 200, reply.text
+    assert out
+    check_pictures(tmp_path, out.name)
+
+
 def test_there_are_examples_for_curl() -> None:
     assert len(CURLS) == 4
-    assert CURLS[0].startswith(f"curl {ADDRESS}/v1/images/generations")
+    assert CURLS[0].startswith(f"curl -f {ADDRESS}/v1/images/generations")
 
 
 def test_an_answer_is_there_again_under_its_id(gateway: Process, folder: Path) -> None:

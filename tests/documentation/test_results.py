@@ -14,7 +14,8 @@ def test_the_table_of_headers_has_every_header_and_no_other() -> None:
 
 
 def test_the_table_of_addresses_has_every_address_of_the_api() -> None:
-    named = {name for first, *_ in rows(page("docs/clients.md"), "## Addresses") for name in quoted(first)}
+    tables = ("docs/clients.md", "## Addresses"), ("docs/administration.md", "## The gateway's own")
+    named = {name for text, begin in tables for first, *_ in rows(page(text), begin) for name in quoted(first)}
     paths = create_app(load(None, {})).openapi()["paths"]
     for path, methods in paths.items():
         short = re.sub(r"\{\w+\}", "{id}", path)

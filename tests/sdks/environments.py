@@ -1,4 +1,4 @@
-"""Where the official SDKs stand that the tests run, and what becomes of a test whose SDK is not there.
+"""Where the official SDKs and other clients stand that the tests run, and what becomes of a test without them.
 
 `make sdks` puts them into .sdk/ (tests/sdks/install.py); the newest Python SDK is the project's own.
 """
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SDKS = ROOT / ".sdk"
-COMPLETE = "IMAGE_GATEWAY_TESTS_COMPLETE"
+COMPLETE = "GATEWAY_TESTS_COMPLETE"
 
 # The generations of the Python SDK that are out there; "3" is the one in the project's own environment.
 PYTHON_SDKS = ("1.109", "2.54", "3")
@@ -54,6 +54,12 @@ def required_python_sdk(generation: str) -> Path:
 def required_node_sdk() -> NodeSDK:
     """As node_sdk, for use within a test, which is left out (in a complete run: fails) without it."""
     return node_sdk() or leave_out("no Node with its SDKs here: run `make sdks` with a network")
+
+
+def required_environment(name: str) -> Path:
+    """The folder .sdk/NAME, for use within a test, which is left out (in a complete run: fails) without it."""
+    folder = SDKS / name
+    return folder if is_ready(folder) else leave_out(f"no {name} here: run `make sdks` with a network")
 
 
 def is_ready(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from tests.sdks.environments import PYTHON_SDKS, required_node_sdk, required_pyt
 
 
 def output(*command: str | Path, cwd: Path | None = None) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, cwd=cwd).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=cwd).stdout.strip()
 
 
 @pytest.mark.parametrize("generation", PYTHON_SDKS)

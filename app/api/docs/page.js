@@ -13,9 +13,10 @@ const leaveOut = (system) => {
     },
   };
 };
-SwaggerUIBundle({
+const show = (document) => SwaggerUIBundle({
   plugins: [leaveOut],
-  url: "openapi.json",
+  /* The page calls the server that it came from, by its name and prefix of the moment: its policy allows no other. */
+  spec: { ...document, servers: [{ url: new URL(".", location.href).href.slice(0, -1) }] },
   dom_id: "#page",
   deepLinking: true,
   displayRequestDuration: true,
@@ -26,3 +27,4 @@ SwaggerUIBundle({
   syntaxHighlight: false,
   validatorUrl: null,
 });
+fetch("openapi.json").then((answer) => answer.json()).then(show);

@@ -6,12 +6,13 @@ The package itself is never imported: its page needs inline scripts, and this on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 # Styles: Swagger UI writes style attributes. Images: its icons are data URLs, a drawn image is a blob.
@@ -23,12 +24,21 @@ _HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosnif
 _FILES = ("swagger-ui-bundle.js", "swagger-ui.css")  # of the package
 
 
-def routes() -> list[Route]:
-    return [Route("/docs", _page, methods=["GET"]), Route("/docs/{name}", _file, methods=["GET"])]
+def routes(start: Callable[[], str]) -> list[Route]:
+    """Return the routes. `start` is the page to which `/` leads browsers."""
+
+    async def root(request: Request) -> Response:
+        """Redirect a browser to a page. Raises HTTPException, 404, for any other client: its message explains this
+        server."""
+        if "text/html" not in request.headers.get("accept", ""):
+            raise HTTPException(404)
+        return RedirectResponse(start())  # relative, so that it works behind a prefix too
+
+    return [Route("/", root), Route("/docs", _page, methods=["GET"]), Route("/docs/{name}", _file, methods=["GET"])]
 
 
 async def _page(_: Request) -> Response:
-    """Addresses in it are relative, so that it works behind a prefix too."""
+    """Return the page. Its addresses are relative, so that it works behind a prefix too."""
     return _own("page.html", "text/html")
 
 

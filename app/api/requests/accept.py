@@ -16,12 +16,14 @@ _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "imag
 def apply_accept(request: ImageRequest, accept: str | None) -> ImageRequest:
     """Return `request` with the answer's form set by its `Accept` header: the best type that can be given decides. A
     stream stays a stream. Raises InvalidRequest if the header and the body contradict each other."""
+    if request.stream or accept is None or "image/" not in accept.lower():
+        return request
     wanted = _wanted(accept)
-    if request.stream or wanted is None:
+    if wanted is None:
         return request
     if wanted not in _FORMATS and wanted != "image/*":
         raise InvalidRequest(
-            f"'Accept: {shortened(wanted)}' cannot be given. Ask for {', '.join(sorted(set(_FORMATS)))}, or for JSON.",
+            f"'Accept: {shortened(wanted)}' cannot be given. Ask for image/png, image/jpeg or image/webp, or for JSON.",
             param="Accept",
             code="unsupported_accept",
         )
@@ -38,7 +40,7 @@ def apply_accept(request: ImageRequest, accept: str | None) -> ImageRequest:
     return replace(request, raw=True, parameters=parameters)
 
 
-def _wanted(accept: str | None) -> str | None:
+def _wanted(accept: str) -> str | None:
     """Return the image type that the header prefers, or None for JSON. If no type can be given, return one of the
     others."""
     types = _types(accept)
@@ -47,10 +49,10 @@ def _wanted(accept: str | None) -> str | None:
     return (best if best in images else None) if best else next(iter(images), None)
 
 
-def _types(accept: str | None) -> list[str]:
+def _types(accept: str) -> list[str]:
     """Return the media types, the best first; equal ones keep the header's order."""
     found: list[tuple[float, str]] = []
-    for item in (accept or "").split(",", _MOST_TYPES)[:_MOST_TYPES]:
+    for item in accept.split(",", _MOST_TYPES)[:_MOST_TYPES]:
         kind, *parameters = [part.strip().lower() for part in item.split(";")]
         if kind and (quality := _quality(parameters)):
             found.append((-quality, kind))

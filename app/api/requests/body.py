@@ -36,17 +36,19 @@ class ClientGone(Exception):
 
 
 class Watched:
-    """Remember, for an ASGI `receive`, whether the body is complete: `drain` then knows what is still to come."""
+    """Remember, for an ASGI `receive`, whether the body is complete: `drain` then knows whether more is to come."""
 
     def __init__(self, receive: Receive, *, complete: bool = False) -> None:
         """`complete`: the request has no body at all."""
         self._receive = receive
         self.complete = complete
+        self.received = 0  # bytes
 
     async def __call__(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self.complete = True
+        self.received += len(message.get("body", b""))
         return message
 
 
@@ -151,7 +153,7 @@ class Body:
     def _too_large(self) -> TooLarge:
         return TooLarge(
             f"The request is larger than {megabytes(self._limit)}, the most that this server takes at once. "
-            "Send fewer or smaller images, or have the setting 'server.max_request_mb' raised.",
+            "Make the images smaller or send fewer, or have the setting 'server.max_request_mb' raised.",
             code="request_too_large",
         )
 

@@ -18,8 +18,9 @@ _LONGEST_PREFIX = 1024  # bytes of a data URL before its comma
 _LONGEST_ADDRESS = 8192
 _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,31}):")
 _ADDRESS = re.compile(rb"[\x21-\x7e]+")
-_LINE_ENDS = b"\r\n\t"  # no spaces: one inside may be what a form made of a "+"
+_LINE_ENDS = b"\r\n\t"  # no spaces: a form may have made one from a "+"
 _SPACES = 8  # bytes of an image for each byte of white space; lines of 76 characters have 28
+_REMEDY = "Send the bytes of the picture in base64, alone or as 'data:image/png;base64,…'"
 _DECIDED = 33  # bytes in which the scheme must have ended
 
 
@@ -52,13 +53,13 @@ class ImageUrl:
             self._decide(self._head, whole=True)
         rest = self._plain(self._carry)
         if len(rest) % 4:
-            raise self._invalid("its base64 text is cut, or lacks the '=' at its end")
+            raise self._invalid(f"its base64 text is cut, or lacks the '=' at its end. {_REMEDY}")
         if not self._take(rest):
             raise self._not_base64()
 
     def finish(self) -> Upload:
         if self._incoming is None:
-            raise self._invalid("it is empty")
+            raise self._invalid(f"it is empty. {_REMEDY}")
         return self._incoming.finish(None, self._name)
 
     def _decide(self, head: bytes, whole: bool = False) -> None:
@@ -71,21 +72,22 @@ class ImageUrl:
             case b"https":
                 self._decide_address(head, whole)
             case other:
-                raise self._invalid(f"the scheme {other.decode()!r} is not taken, only 'data' and 'https' are")
+                reason = f"the scheme {other.decode()!r} is not taken, only 'data' and 'https' are"
+                raise self._invalid(f"{reason}. {_REMEDY}")
 
     def _decide_data(self, head: bytes, whole: bool) -> None:
         prefix, comma, _ = head[: _LONGEST_PREFIX + 1].partition(b",")
         if not comma:
             if whole or len(head) > _LONGEST_PREFIX:
-                raise self._invalid("it is a data URL without a comma")
+                raise self._invalid(f"it is a data URL without a comma. {_REMEDY}")
             return
         if not prefix.lower().endswith(b";base64"):
-            raise self._invalid("it is a data URL that is not base64: it lacks ';base64' before the comma")
+            raise self._invalid(f"it is a data URL that is not base64: it lacks ';base64' before the comma. {_REMEDY}")
         self._begin(head[len(prefix) + 1 :])
 
     def _decide_address(self, head: bytes, whole: bool) -> None:
         if len(head) > _LONGEST_ADDRESS:
-            raise self._invalid(f"the address is longer than {_LONGEST_ADDRESS} bytes")
+            raise self._invalid(f"the address is longer than {_LONGEST_ADDRESS} bytes. {_REMEDY}")
         if whole:
             if not _ADDRESS.fullmatch(head):
                 raise self._invalid("the address holds white space or characters that must be percent-encoded")
@@ -151,8 +153,8 @@ class ImageUrl:
 
     def _not_base64(self) -> InvalidRequest:
         return self._invalid(
-            "it is no base64 text. The standard alphabet is taken ('+' and '/', not '-' and '_'), padded with '=', "
-            "without spaces; alone, or as 'data:image/png;base64,…'"
+            f"it is no base64 text. {_REMEDY}: in the standard alphabet ('+' and '/', not '-' and '_'), padded with "
+            "'=', without spaces. A path cannot be read from here"
         )
 
     def _invalid(self, reason: str) -> InvalidRequest:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,39 +15,41 @@ from app.api.requests.body import TEXT_BYTES, Body, Limits, text_too_large
 from app.api.requests.image_url import ImageUrl
 from app.api.requests.rules import invalid, missing, wrong_type
 from app.api.requests.upload import judge
-from app.api.requests.validation import build, too_many
+from app.api.requests.validation import Build, too_many
 from app.codecs.json_tap import MAX_DEPTH, MOST_STRINGS, JsonTap, JsonTapError, StringBegins, StringEnds
 from app.errors import InvalidRequest, shortened
-from app.images import ImageRequest, Operation, Upload
+from app.images import ImageRequest, Upload
 from app.storage.spool import Uploads
 
 Fetch = Callable[[str, str], Awaitable[Upload]]  # of an address, and the place where it stands
 Path = tuple[str | int, ...]
 
+MOST_FIELDS = 200  # as many as a form has parts: each is looked at by itself
 FETCHING_SECONDS = 600.0  # for all images of a request that are `https:` addresses
 
 _PICTURES = ("images", "mask", "markup")
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON: behind backslashes that stand for themselves
+_ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")  # of NUL, and of half a surrogate pair
 
 
-async def read_generation(body: Body) -> ImageRequest:
-    """Read a generation. Raises ApiError, ClientGone."""
+async def read_generation(body: Body, build: Build) -> ImageRequest:
+    """Read a generation. `build` makes the request of its fields. Raises ApiError, ClientGone."""
     raw = await body.text()
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _refuse_structure(raw)
     fields = _parse(raw)
-    if b"\\u" in raw:
+    if _ESCAPES.search(raw):
         _check_values(fields)
-    return build(Operation.GENERATIONS, fields.items())
+    return build(fields.items())
 
 
-async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch | None) -> ImageRequest:
-    """Read an edit. `fetch` gets the images that are `https:` addresses; None: they are refused. Raises ApiError,
-    ClientGone."""
+async def read_edit(body: Body, limits: Limits, uploads: Uploads, fetch: Fetch | None, build: Build) -> ImageRequest:
+    """Read an edit. `fetch` gets the images that are `https:` addresses; None: they are refused. `build`
+    makes the request of its fields. Raises ApiError, ClientGone."""
     fields, sources = await _read_document(body, limits, uploads)
     _check_values(fields)
     found: dict[str, Upload | str] = {}
     request = build(
-        Operation.EDITS,
         [(name, value) for name, value in fields.items() if name not in _PICTURES],
         check_pictures=lambda: found.update(_pictures(fields, sources, limits, is_remote=fetch is not None)),
     )
@@ -154,11 +157,11 @@ async def _read_document(body: Body, limits: Limits, uploads: Uploads) -> tuple[
                     source += event
             if tap.left_out:
                 raise unparsable(f"it has more than {MOST_STRINGS} strings under 'image_url'")
+            del data  # it is not held while the next piece is waited for
         fields = tap.close()
     except JsonTapError as error:
         raise text_too_large() if str(error).startswith("JSON holds more") else unparsable(str(error)) from error
-    if type(fields) is not dict:
-        raise _not_an_object(fields)
+    fields = _members(fields)
     for path, text in elsewhere.items():
         _put_back(fields, path, text)
     return fields, sources
@@ -212,16 +215,23 @@ def _parse(raw: bytes) -> dict[str, Any]:
         try:
             fields = _STRICT.decode(text)
         except _NotFiniteError:
-            fields = _LENIENT.decode(text)  # to tell which field holds it
-            if type(fields) is dict:
-                _check_values(fields)
+            fields = _LENIENT.decode(text)
+            _check_values(_members(fields))  # to tell which field holds it
     except UnicodeDecodeError as error:
         raise unparsable(f"it is not UTF-8 (byte {error.start})") from error
     except ValueError as error:
         raise unparsable(str(error)) from error
-    if type(fields) is not dict:
-        raise _not_an_object(fields)
-    return fields
+    return _members(fields)
+
+
+def _members(document: Any) -> dict[str, Any]:
+    """Return the fields. Raises InvalidRequest unless `document` is an object of no more than MOST_FIELDS."""
+    if type(document) is not dict:
+        raise _not_an_object(document)
+    if len(document) > MOST_FIELDS:
+        message = f"The request has {len(document)} fields, and at most {MOST_FIELDS} are taken. Leave some out."
+        raise InvalidRequest(message, code="invalid_value")
+    return document
 
 
 def _refuse_structure(raw: bytes) -> None:
@@ -245,16 +255,8 @@ def _check_values(fields: dict[str, Any]) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise _unfit(name, "half of a surrogate pair, which is no text") from error
-        if "\\u0000" in text and _holds_nul([name, value]):
+        if _NUL.search(text):
             raise _unfit(name, "a NUL character, which is no text")
-
-
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any("\0" in key or _holds_nul(item) for key, item in value.items())
-    return isinstance(value, list) and any(map(_holds_nul, value))
 
 
 def _unfit(name: str, what: str) -> InvalidRequest:

@@ -9,12 +9,14 @@ from typing import Any
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartState
 
 from app.api.requests.body import Body, Limits
 from app.api.requests.part_headers import disposition, parameters
 from app.api.requests.rules import invalid, missing, wrong_type
 from app.api.requests.upload import Incoming
-from app.api.requests.validation import build, too_many
+from app.api.requests.validation import RULES, Build, too_many
+from app.codecs.search import contains
 from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation, Upload
 from app.storage.spool import Uploads
@@ -27,16 +29,17 @@ _IMAGES = re.compile(r"images(?:\[[0-9]*\])?")
 _SVG = re.compile(r"svg((?:\[[^\[\]]+\]){1,8})")
 
 
-async def read_form(operation: Operation, body: Body, limits: Limits, uploads: Uploads) -> ImageRequest:
-    """Read a form. Raises ApiError, ClientGone."""
+async def read_form(operation: Operation, body: Body, limits: Limits, uploads: Uploads, build: Build) -> ImageRequest:
+    """Read a form. `build` makes the request of its fields. Raises ApiError, ClientGone."""
     form = _Form(body, limits, uploads, _KINDS[operation])
     try:
         async for data in body:
             form.feed(data)
+            del data  # it is not held while the next piece is waited for
     except FormParserError as error:
         raise _malformed_form(str(error)) from error
     form.close()
-    request = build(operation, form.fields, textual=True, check_pictures=form.check)
+    request = build(form.fields, textual=True, check_pictures=form.check)
     return replace(request, images=form.images(), mask=form.singles.get("mask"), markup=form.singles.get("markup"))
 
 
@@ -53,7 +56,8 @@ class _Part:
 
 
 class _Form:
-    """Collect what the parser finds. `check` raises the first fault of a picture, since other faults come before it."""
+    """Collect the parts that the parser finds. `check` raises the first fault of a picture, since other faults come
+    before it."""
 
     def __init__(self, body: Body, limits: Limits, uploads: Uploads, kinds: tuple[str, ...]) -> None:
         self.fields: list[tuple[str, Any]] = []
@@ -91,8 +95,20 @@ class _Form:
         if not self._begun:
             data = data.lstrip(b"\r\n")
             self._begun = bool(data)
-        if data:
+        incoming = self._part.incoming
+        if incoming is not None and self._is_inside(data):
+            incoming.write(data)
+        elif data:
             self._parser.write(data)
+
+    def _is_inside(self, data: bytes) -> bool:
+        """True if no boundary ends or begins in a piece of a part, so that the parser, which takes longer to see it,
+        need not."""
+        parser = self._parser
+        boundary = parser.boundary  # with the line end before it
+        is_between = parser.state != MultipartState.PART_DATA or parser.index
+        may_begin = b"\r" in data[-len(boundary) :]
+        return not (is_between or may_begin or contains(data, boundary))
 
     def close(self) -> None:
         if not self._complete:
@@ -140,12 +156,13 @@ class _Form:
         if picture and picture[1] not in self._kinds:
             picture = None
         if picture and filename is None:
-            expected = "one of an array of files or file" if picture[1] == "image" else "a file"
-            self._keep(wrong_type(name, expected, ""))
+            self._keep(_no_file(name, picture[1]))
         elif picture:
             self._begin_picture(part, picture[1], picture[2])
         elif filename is None and not _IMAGES.fullmatch(name):
             part.text = bytearray()
+        elif name in RULES:
+            raise _file_for_text(name)
         else:
             self._keep(_unexpected_file(name, self._kinds))
 
@@ -246,6 +263,18 @@ def _boundary(body: Body) -> bytes:
     if len(boundary) > 200:
         raise _malformed_form("the boundary in the header 'Content-Type' is longer than 200 bytes")
     return boundary
+
+
+def _no_file(name: str, kind: str) -> InvalidRequest:
+    """Return the error for text where a file is expected, and its usual cause."""
+    error = wrong_type(name, "one of an array of files or file" if kind == "image" else "a file", "")
+    remedy = f"Send the picture as a file of the form; with curl, an '@' stands before its path: -F {kind}=@{kind}.png"
+    return invalid(name, f"{error.message} {remedy}", "invalid_type")
+
+
+def _file_for_text(name: str) -> InvalidRequest:
+    message = f"Invalid type for {name!r}: expected text, but got a file instead. Send it without a filename"
+    return invalid(name, f"{message}; with curl, text from a file is -F '{name}=<FILE'.", "invalid_type")
 
 
 def _unexpected_file(name: str, kinds: tuple[str, ...]) -> InvalidRequest:

@@ -81,7 +81,7 @@ class Boolean(Rule):
     def parse(self, name: str, text: str) -> bool:
         value = _BOOLEANS.get(text.strip().lower())
         if value is None:
-            raise _unconvertible(name, "a boolean")
+            raise _unconvertible(name, "a boolean", " Write true or false.")
         return value
 
 
@@ -197,10 +197,10 @@ def _within(name: str, value: float, low: float, high: float | None, kind: str) 
     raise invalid(name, message, f"{kind}_{side}")
 
 
-def _unconvertible(name: str, expected: str) -> InvalidRequest:
+def _unconvertible(name: str, expected: str, remedy: str = "") -> InvalidRequest:
     what = expected.replace("an ", "").replace("a ", "")
     return invalid(
         name,
-        f"Invalid type for {name!r}: expected {expected}, but got a string value that is no {what}.",
+        f"Invalid type for {name!r}: expected {expected}, but got a string value that is no {what}.{remedy}",
         "invalid_type",
     )

@@ -66,13 +66,13 @@ def judge(upload: Upload, name: str, limits: Limits) -> None:
         raise invalid_image(name, reason)
     if upload.size and upload.size.pixels > limits.pixels:
         raise invalid_image(
-            name, f"it is {upload.size} pixels, and at most {limits.pixels:,} pixels are taken. Send it scaled down."
+            name, f"it is {upload.size} pixels. Make it smaller: at most {limits.pixels:,} pixels are taken."
         )
 
 
 def too_large(name: str, fault: str) -> TooLarge:
     return TooLarge(
-        f"The image {fault}, the most that this server takes for one image. Send a smaller one, or have the setting "
+        f"The image {fault}, the most that this server takes for one image. Make it smaller, or have the setting "
         "'server.max_upload_mb' raised.",
         param=name,
         code="file_too_large",

@@ -22,6 +22,7 @@ from app.api.requests.rules import (
     invalid,
     missing,
 )
+from app.catalog.money import to_nano
 from app.catalog.parameters import ALIASES
 from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Operation, Size
@@ -31,6 +32,7 @@ _EDGE = Integer(1, MAX_EDGE)
 _GUIDANCE = Number(0, 100)
 _STEPS = Integer(1, 1000)
 MAX_SEED = 2**64 - 1
+MOST_COST = 1_000_000  # of the ledger's currency
 # In a form each value carries its whole name, so a small document can become a very large form.
 MOST_VALUES = 10_000
 MOST_NAMES = 1_048_576  # characters
@@ -67,6 +69,7 @@ RULES: dict[str, Rule] = {
     "stream": Boolean(),
     "partial_images": Integer(0, 3),
     "mask_convention": Choice(("alpha", "white", "black")),
+    "max_cost": Number(0, MOST_COST),
 }
 UNKNOWN = {
     Operation.GENERATIONS: frozenset({"mask_convention"}),
@@ -75,24 +78,35 @@ UNKNOWN = {
 }
 
 
+Build = Callable[..., ImageRequest]  # `build` for an operation
+
+
 def build(
     operation: Operation,
     fields: Iterable[tuple[str, Any]],
     *,
     textual: bool = False,
+    path_model: str | None = None,
+    default_model: Callable[[], str | None] = lambda: None,
     check_pictures: Callable[[], None] | None = None,
 ) -> ImageRequest:
     """Return the request that `fields` make, without its pictures; null counts as absent.
 
-    `textual`: the values come from a form. `check_pictures` is called when its turn has come, and may raise. Raises
-    InvalidRequest.
+    `textual`: the values come from a form. `path_model`: the model that the path names; as at Azure, one in the body
+    does not count then. `default_model` is asked where the caller names no model; None: such a request is refused.
+    `check_pictures` is called when its turn has come, and may raise. Raises InvalidRequest.
     """
     known, extra = _sort_fields(operation, fields)
+    if path_model is not None:
+        known["model"] = path_model
 
     def read(name: str, value: Any) -> Any:
         rule = RULES[name]
         return rule.parse(name, value) if textual else rule.read(name, value)
 
+    # Clients send an empty text for a field that was left empty.
+    if known.get("model", "") == "" and (default := default_model()):
+        known["model"] = default
     if "model" not in known:
         raise missing("model", " GET /v1/models lists the models that can be asked for.")
     model = read("model", known.pop("model"))
@@ -107,6 +121,7 @@ def build(
     stream = values.pop("stream", False)
     partial_images = values.pop("partial_images", 0)
     mask_convention = values.pop("mask_convention", "alpha")
+    max_cost = values.pop("max_cost", None)
     refuse_contradictions(values)
     if extra and operation is not Operation.GENERATIONS:
         _refuse_long_forms(extra)
@@ -123,6 +138,7 @@ def build(
         spelt=spelt,
         extra=tuple((name, _as_json(value)) for name, value in extra),
         mask_convention=mask_convention,
+        max_cost=None if max_cost is None else to_nano(max_cost),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from app.api.responses.bill import Bill
 from app.codecs.base64 import Base64Carry
 from app.errors import ApiError
 from app.events import Done, Event, ImageBegins, ImageData, ImageEnds, ImageLink, Served
@@ -19,13 +20,14 @@ STREAM_NAMES = {
     Operation.VARIATIONS: "image_variation",
 }
 _ENOUGH_FOR_TYPE = 64  # bytes
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _NOT_KNOWN = {"size": "auto", "output_format": "unknown"}  # events, which must say something
 
 
 def compact(value: Any) -> str:
     """Write JSON in UTF-8. Half a surrogate pair, which an upstream's escapes can spell and UTF-8 cannot, becomes
     "?"."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
@@ -40,7 +42,8 @@ class JsonEncoder:
 
     content_type = b"application/json"
 
-    def __init__(self, request: ImageRequest, created: int) -> None:
+    def __init__(self, request: ImageRequest, created: int, bill: Bill | None = None) -> None:
+        self._bill = bill
         self._asked = request.echoed
         self._facts: dict[str, Any] = {}
         self._served: dict[str, Any] = {}
@@ -81,11 +84,15 @@ class JsonEncoder:
 
     def tell(self, served: Served) -> None:
         """Put the facts of the headers at the answer's end, since the headers left without them."""
-        self._served = {"gateway": asdict(served)}
+        self._served = asdict(served)
 
     def _end(self, event: Done) -> bytes:
-        usage = {"usage": event.usage} if event.usage else {}
-        told = {**self._asked, **event.facts, **self._facts, **usage, **self._served}
+        told: dict[str, Any] = {**self._asked, **event.facts, **self._facts}
+        if event.usage:
+            told["usage"] = event.usage
+        if self._served:
+            cost = self._bill.members(self._bill.total()) if self._bill else {}
+            told["gateway"] = self._served | cost
         return ("]" + _members({name: value for name, value in told.items() if value is not None}) + "}").encode()
 
 
@@ -126,7 +133,8 @@ class SseEncoder:
 
     content_type = b"text/event-stream; charset=utf-8"
 
-    def __init__(self, request: ImageRequest, created: int) -> None:
+    def __init__(self, request: ImageRequest, created: int, bill: Bill | None = None) -> None:
+        self._bill = bill
         self._name = STREAM_NAMES[request.operation]
         self._created = created
         self._asked = {"size": str(request.size or "auto"), "quality": "auto", "background": "auto"}
@@ -150,6 +158,10 @@ class SseEncoder:
             case ImageEnds():
                 return self._image_end(event)
         return b""
+
+    def awaits_cost(self, image: ImageEnds) -> bool:
+        """True if the cost of a finished image is not known yet, and the next event may bring it."""
+        return self._bill is not None and self._image.partial is None and self._bill.is_open(self._image.index, image)
 
     def comment(self) -> bytes:
         """Return a comment; nothing inside an event."""
@@ -187,7 +199,8 @@ class SseEncoder:
         if self._image.partial is not None:
             facts |= {"partial_image_index": self._image.partial, "index": self._image.index}
         else:
-            facts |= {"index": self._image.index, **about(event), "gateway": self._served}
+            cost = self._bill.members(self._bill.of_image(self._image.index, event)) if self._bill else {}
+            facts |= {"index": self._image.index, **about(event), "gateway": self._served | cost}
             if event.usage:
                 facts["usage"] = event.usage
         text = self._quote() + _members(facts) + "}\n\n"
@@ -196,7 +209,7 @@ class SseEncoder:
 
 
 def without(asked: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
-    """Leave out of the facts the parameters that the deployment did not honour."""
+    """Return the facts without the parameters that the deployment did not honour."""
     return {name: value for name, value in asked.items() if name not in dropped}
 
 

@@ -56,9 +56,18 @@ async def read(
     limits: Limits = LIMITS,
     uploads: Uploads | None = None,
     fetch: Fetch | None = None,
+    default_model: str | None = None,
 ) -> ImageRequest:
     pieces = [body] if isinstance(body, bytes) else body
-    return await read_request(operation, scope(content_type), receiving(pieces), limits, uploads or Uploads(), fetch)
+    return await read_request(
+        operation,
+        scope(content_type),
+        receiving(pieces),
+        limits,
+        uploads or Uploads(),
+        fetch,
+        lambda: default_model,
+    )
 
 
 async def read_json(operation: Operation, fields: Any, **options: Any) -> ImageRequest:

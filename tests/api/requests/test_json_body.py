@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from app.api.requests.body import ClientGone, Limits
 from app.api.requests.image_url import ImageUrl
+from app.api.requests.json_body import MOST_FIELDS
 from app.api.requests.reading import read_request
 from app.codecs.json_tap import MOST_STRINGS, JsonTap
 from app.errors import ApiError, InvalidRequest, TooLarge, Unavailable
@@ -78,7 +79,7 @@ async def test_both_json_operations_refuse_the_same(operation: Operation, body: 
 
 
 @pytest.mark.parametrize("operation", [Operation.GENERATIONS, Operation.EDITS])
-@pytest.mark.parametrize("text", [r"\ud800", r"\udc00\ud83d", r"a\u0000b"])
+@pytest.mark.parametrize("text", [r"\ud800", r"\udc00\ud83d", r"a\u0000b", r"\\\u0000"])
 async def test_escapes_that_spell_no_text_are_refused_by_their_field(operation: Operation, text: str) -> None:
     body = f'{{"model": "m", "prompt": "{text}", "images": []}}'.encode()
     assert (await refused(body, operation)).param == "prompt"
@@ -123,6 +124,16 @@ async def test_a_document_of_very_many_objects_is_refused_before_they_are_built(
     finally:
         tracemalloc.stop()
     assert fault.status == 400
+
+
+@pytest.mark.parametrize("operation", [Operation.GENERATIONS, Operation.EDITS])
+@pytest.mark.parametrize("number", [1, float("nan")])
+async def test_a_document_of_very_many_fields_is_refused_before_each_is_looked_at(
+    operation: Operation, number: float
+) -> None:
+    fault = await refused({**TEXT, **{f"x{count}": number for count in range(MOST_FIELDS)}}, operation)
+    assert (fault.status, fault.param, fault.code) == (400, None, "invalid_value")
+    assert f"at most {MOST_FIELDS}" in fault.message
 
 
 async def test_brackets_in_text_are_text() -> None:
@@ -229,11 +240,13 @@ def test_where_the_network_cuts_an_edit_makes_no_difference(step: int, padding: 
         ("file:///etc/passwd", "'file' is not taken"),
         ("ftp://example.com/" + "x" * 100, "'ftp' is not taken"),
         ("hello world", "no base64"),
+        ("pictures/fox.png", "A path cannot be read from here"),
     ],
 )
 async def test_an_image_url_that_cannot_be_read_is_refused_with_the_reason(url: str, told: str) -> None:
     fault = await refused(edit({"image_url": url}))
     assert told in fault.message
+    assert "data:image/png;base64,…" in fault.message
     assert (fault.status, fault.param, fault.code) == (400, "images[0].image_url", "invalid_value")
     assert (await refused(edit(PICTURE, mask={"image_url": url}))).param == "mask.image_url"
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.api.requests.body import ClientGone, Limits
 from app.api.requests.reading import read_request
@@ -55,6 +57,27 @@ async def test_several_images_may_be_named_in_any_way(names: list[str]) -> None:
     parts = [(name, "x.png", file) for name, file in zip(names, files, strict=True)]
     request = await read_form(Operation.EDITS, *parts, *TEXT)
     assert [content(upload) for upload in request.images] == files
+
+
+@given(
+    paddings=st.lists(
+        st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--", b"cut", b"\r\n--cu", b"x" * 50])).map(b"".join), min_size=1
+    ),
+    sizes=st.lists(st.integers(1, 90), min_size=1),
+)
+async def test_files_that_nearly_hold_the_boundary_are_read_however_the_form_is_cut(
+    paddings: list[bytes], sizes: list[int]
+) -> None:
+    """Pieces without a boundary go around the library's parser, which must notice nothing of it."""
+    files = [png(padding=padding) for padding in paddings[:16] if b"\r\n--cut" not in padding]
+    whole_form = form(*TEXT, *(("image[]", "x.png", file) for file in files or [png()]))
+    pieces, at = list[bytes](), 0
+    while at < len(whole_form):
+        size = sizes[len(pieces) % len(sizes)]
+        pieces.append(whole_form[at : at + size])
+        at += size
+    request = await read(Operation.EDITS, "multipart/form-data; boundary=cut", pieces)
+    assert [content(upload) for upload in request.images] == (files or [png()])
 
 
 async def test_numbered_images_are_put_in_the_order_of_their_numbers() -> None:
@@ -123,11 +146,20 @@ async def test_a_header_of_too_many_parts_is_refused_before_anything_reads_it_to
 
 @pytest.mark.parametrize("field", ["image", "mask"])
 async def test_a_file_over_the_limit_is_refused_by_its_field_and_the_setting(field: str) -> None:
-    limits = Limits(upload_bytes=1000, request_bytes=100_000)
+    limits = Limits(upload_bytes=1024, request_bytes=100_000)
     parts = [PICTURE] if field == "mask" else []
     with pytest.raises(TooLarge, match=r"server\.max_upload_mb") as caught:
-        await read_form(Operation.EDITS, *TEXT, *parts, (field, "a.png", png(padding=b"x" * 1000)), limits=limits)
+        await read_form(Operation.EDITS, *TEXT, *parts, (field, "a.png", png(padding=b"x" * 1024)), limits=limits)
     assert (caught.value.status, caught.value.param) == (413, field)
+    assert "larger than 0.000976562 MB" in caught.value.message
+    assert "Make it smaller" in caught.value.message
+
+
+async def test_a_file_of_too_many_pixels_is_told_to_be_smaller_with_the_bound() -> None:
+    limits = Limits(upload_bytes=100_000, request_bytes=100_000, pixels=7)
+    with pytest.raises(InvalidRequest, match="Make it smaller: at most 7 pixels") as caught:
+        await read_form(Operation.EDITS, *TEXT, ("image", "a.png", png()), limits=limits)
+    assert (caught.value.param, caught.value.code) == ("image", "invalid_image_file")
 
 
 async def test_a_file_of_exactly_the_limit_is_taken() -> None:
@@ -145,18 +177,27 @@ async def test_a_request_over_the_limit_is_refused_while_it_is_still_sent() -> N
 
 async def test_text_in_the_place_of_a_file_is_told_as_openai_tells_it() -> None:
     fault = await refused(*TEXT, ("image", "<_io.BufferedReader>"))
-    assert fault.message == (
+    assert fault.message.startswith(
         "Invalid type for 'image': expected one of an array of files or file, but got a string instead."
     )
     assert (fault.param, fault.code) == ("image", "invalid_type")
-    assert (await refused(*TEXT, PICTURE, ("mask", "x"))).param == "mask"
+    fault = await refused(*TEXT, PICTURE, ("mask", "x"))
+    assert (fault.param, fault.code) == ("mask", "invalid_type")
     fault = await refused(*TEXT, ("image[]", png(padding=b"\xff" * 2_000_000)))  # a client that names no file
     assert (fault.param, fault.code) == ("image[]", "invalid_type")
+
+
+@pytest.mark.parametrize("name", ["image", "image[]", "mask"])
+async def test_a_path_without_the_sign_that_curl_wants_is_told_so(name: str) -> None:
+    fault = await refused(*TEXT, *([] if name != "mask" else [PICTURE]), (name, "fox.png"))
+    assert "with curl, an '@' stands before its path: -F " in fault.message
+    assert "fox.png" not in fault.message
 
 
 async def test_a_file_in_the_place_of_text_is_told() -> None:
     fault = await refused(("model", "m"), ("prompt", "p.txt", b"a fox"), PICTURE)
     assert fault.param == "prompt"
+    assert "-F 'prompt=<FILE'" in fault.message
     fault = await refused(*TEXT, PICTURE, ("control", "c.png", png()))
     assert (fault.param, fault.code) == ("control", "invalid_type")
     assert "'image', 'image[]' and 'mask'" in fault.message

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from app.api.requests.body import Limits
 from app.errors import InvalidRequest
 from app.images import ImageRequest, Operation, Size
 from app.storage.spool import Uploads
-from tests.api.requests.feeding import CAPTURES, captured, content, png, read, read_json, unknown
+from tests.api.requests.feeding import CAPTURES, captured, content, png, read, read_form, read_json, unknown
 
 pytestmark = pytest.mark.anyio
 # Not: an edit whose picture is four letters of base64, and the variations, which name no model.
@@ -134,6 +135,10 @@ async def test_a_content_type_that_is_not_taken_is_refused_by_name(operation: Op
         await read(operation, content_type, b"{}")
     assert caught.value.code == "unsupported_content_type"
     assert caught.value.status == 400
+    remedy = (
+        "a form with the images as files" if operation is Operation.VARIATIONS else "'Content-Type: application/json'"
+    )
+    assert remedy in caught.value.message.partition("only. Send ")[2]
 
 
 async def test_a_missing_content_type_is_refused_by_naming_the_header() -> None:
@@ -147,6 +152,20 @@ async def test_a_variation_of_an_sdk_that_names_no_model_is_told_where_the_model
     with pytest.raises(InvalidRequest, match="GET /v1/models") as caught:
         await read_captured(name)
     assert (caught.value.param, caught.value.code) == ("model", "missing_required_parameter")
+
+
+@pytest.mark.parametrize("model", [[], [("model", "")]], ids=["absent", "empty"])
+async def test_a_request_of_any_shape_gets_the_default_model(model: list[tuple[str, str]]) -> None:
+    picture = {"image_url": "data:image/png;base64," + base64.b64encode(png()).decode()}
+    fields = {**dict(model), "prompt": "a fox"}
+    parts = (*model, ("prompt", "a fox"), ("image", "fox.png", png()))
+    for request in (
+        await read_json(Operation.GENERATIONS, fields, default_model="m"),
+        await read_json(Operation.EDITS, {**fields, "images": [picture]}, default_model="m"),
+        await read_form(Operation.EDITS, *parts, default_model="m"),
+        await read_form(Operation.VARIATIONS, *parts, default_model="m"),
+    ):
+        assert request.model == "m"
 
 
 async def test_a_picture_of_an_sdks_json_edit_that_is_none_is_refused() -> None:

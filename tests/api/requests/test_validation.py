@@ -54,6 +54,22 @@ def test_model_and_prompt_are_required(name: str) -> None:
     assert refused(**{name: 5}).code == "invalid_type"
 
 
+@pytest.mark.parametrize("stated", [{}, {"model": None}, {"model": ""}])
+def test_a_request_without_a_model_gets_the_default(stated: dict[str, Any]) -> None:
+    assert build(Operation.GENERATIONS, {"prompt": "p", **stated}.items(), default_model=lambda: "m") == read()
+
+
+def test_the_default_is_not_asked_for_where_a_model_is_named() -> None:
+    def asked() -> str:
+        raise AssertionError("asked")
+
+    assert build(Operation.GENERATIONS, BASE.items(), default_model=asked) == read()
+    wrong: Any
+    for wrong in (5, [], False, 0):
+        with pytest.raises(InvalidRequest, match="Invalid type for 'model'"):
+            build(Operation.GENERATIONS, {**BASE, "model": wrong}.items(), default_model=asked)
+
+
 def test_a_missing_model_is_told_where_the_models_are() -> None:
     assert "GET /v1/models" in refused(model=None).message
 

@@ -1,0 +1,1 @@
+"""Generators of clients, unmodified, over the OpenAPI document of a live gateway."""
