@@ -1,19 +1,26 @@
-"""Log lines: one a request, and what operators have to know; JSON, or readable text on a terminal. Holds no prompt, no
-image and no credential unless the configuration says so."""
+"""Log lines: one for each request, and messages for operators; JSON, or readable text on a terminal. Holds no prompt,
+no image and no credential unless the configuration says so."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, TextIO
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal, TextIO
 
 import structlog
 
+from app.catalog.money import to_decimal
 from app.catalog.redaction import without_quotes
-from app.errors import Failure, UpstreamError
+from app.errors import Failure, UpstreamError, shortened
 from app.gateway.attempt import Attempt
 from app.runs.run import Run
 from app.telemetry import connection_errors
+
+LONGEST_REASON = 300  # characters of a provider's words
+_ENCODER = json.JSONEncoder(default=repr)
 
 
 class Log:
@@ -25,35 +32,46 @@ class Log:
         stream: TextIO | None = None,
     ) -> None:
         out = stream or sys.stdout
-        text = format == "text" or (format == "auto" and out.isatty())
-        renderer: Any = (
-            structlog.dev.ConsoleRenderer(colors=out.isatty()) if text else structlog.processors.JSONRenderer()
-        )
-        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        chain = [structlog.processors.add_log_level, stamp, structlog.processors.format_exc_info, renderer]
-        self._log: Any = structlog.wrap_logger(
-            structlog.WriteLogger(out),
-            processors=chain,
-            wrapper_class=structlog.BoundLogger,
-            cache_logger_on_first_use=True,
-        )
+        self._write = structlog.WriteLogger(out).msg
+        self._render = _as_json
+        if format == "text" or (format == "auto" and out.isatty()):
+            self._render = partial(_as_text, structlog.dev.ConsoleRenderer(colors=out.isatty()))
         self._requests = requests
 
     def request(self, line: dict[str, object]) -> None:
         if self._requests:
-            self._log.info("request", **line)
+            self._write(self._render("info", {**line, "event": "request"}))
 
     def crash(self, request_id: str, error: BaseException) -> None:
-        self._log.error("unexpected error", request_id=request_id, exc_info=error)
+        self.error("unexpected error", request_id=request_id, exc_info=error)
 
     def event(self, what: str, **facts: object) -> None:
-        self._log.info(what, **facts)
+        self._write(self._render("info", {**facts, "event": what}))
 
     def warning(self, what: str, **facts: object) -> None:
-        self._log.warning(what, **facts)
+        self._write(self._render("warning", {**facts, "event": what}))
 
     def error(self, what: str, **facts: object) -> None:
-        self._log.error(what, **facts)
+        self._write(self._render("error", {**facts, "event": what}))
+
+
+def _as_json(level: str, line: dict[str, object]) -> str:
+    """Render a line in one step. structlog's bound loggers and its renderer of JSON take three times as long."""
+    line["level"] = level
+    line["timestamp"] = _now()
+    if "exc_info" in line:
+        structlog.processors.format_exc_info(None, level, line)
+    return _ENCODER.encode(line)
+
+
+def _as_text(renderer: structlog.dev.ConsoleRenderer, level: str, line: dict[str, object]) -> str:
+    """Render a line for a terminal."""
+    line |= {"level": level, "timestamp": _now()}
+    return renderer(None, level, structlog.processors.format_exc_info(None, level, line))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 class RunLog:
@@ -66,13 +84,16 @@ class RunLog:
 
     def run_ended(self, run: Run) -> None:
         if run.present:
-            return  # the line of the caller's request tells the rest
+            return  # the line of the caller's request has the rest
         error = run.recording.error
+        account = run.call.account
         facts = {
             "request_id": run.id,
             "key": run.call.key.name,
             "model": run.call.request.model,
             "outcome": run.state.name.lower(),
+            "cost": None if account is None or account.told is None else float(to_decimal(account.told)),
+            "cost_in_doubt": float(to_decimal(account.in_doubt)) if account is not None and account.in_doubt else None,
             "error": None if error is None else error.code or error.type,
         }
         self._log.event("run ended", **{name: value for name, value in facts.items() if value is not None})
@@ -82,8 +103,8 @@ class RunLog:
 
 
 class AttemptLog:
-    """Logs each attempt that failed at its provider, under its run's id. Providers like to quote what they were asked;
-    `prompts`: that may be logged."""
+    """Logs each attempt that failed at its provider, under its run's id. Providers may quote the prompt; `prompts`
+    allows logging it."""
 
     def __init__(self, log: Log, *, prompts: bool) -> None:
         self._log = log
@@ -110,15 +131,18 @@ class AttemptLog:
         }
         said = {name: value for name, value in facts.items() if value is not None}
         if error.failure is Failure.CREDENTIAL:  # the operator has to see to it
-            self._log.error("provider refused the gateway's account", **said)
+            remedy = f"correct `providers.{attempt.deployment.provider.name}.api_key`, or see to the account there"
+            self._log.error("provider refused the gateway's account", **said, remedy=remedy)
         else:
             self._log.warning("attempt failed", **said)
 
     def _reason(self, error: UpstreamError, attempt: Attempt) -> str | None:
-        """The provider's words. None where they may quote a prompt that is not to be logged: a refusal speaks of it,
+        """Return the provider's message. None if it may quote a prompt that must not be logged: a refusal explains it,
         and the prompt of a resumed attempt is not known any more."""
-        if error.failure is Failure.REFUSED or (attempt.is_resumed and not self._prompts):
+        if self._prompts:
+            return shortened(error.message, LONGEST_REASON)
+        if error.failure is Failure.REFUSED or attempt.is_resumed:
             return None
         request = attempt.call.request
-        prompts = () if self._prompts else (request.prompt, request.parameters.get("negative_prompt"))
-        return without_quotes(error.message, prompts)[:300]
+        prompts = (request.prompt, request.parameters.get("negative_prompt"))
+        return shortened(without_quotes(error.message, prompts), LONGEST_REASON)

@@ -4,9 +4,9 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import AsyncGenerator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from app.catalog.deployments import Deployment, Provider
 from app.catalog.fitting import Fitted
 from app.catalog.profiles import Profile
 from app.errors import ApiError, Failure, Unavailable, UpstreamError
-from app.events import Done, Event
+from app.events import Done
 from app.gateway.attempt import Attempt
 from app.gateway.call import Call
 from app.images import ImageRequest, Operation
@@ -24,6 +24,7 @@ from app.runs.run import Run
 from app.storage.recording import Meter, Recording
 from app.storage.spool import Spool, Uploads
 from app.telemetry.logs import AttemptLog, Log, RunLog
+from tests.drawings import finish, into, play
 
 DEPLOYMENT = Deployment(
     Provider("netmind", "openai", "https://host.test", api_key="our-secret", headers={"x-key": "our-header"}),
@@ -35,9 +36,9 @@ REQUEST = ImageRequest(Operation.GENERATIONS, "flux", prompt="a golden cat", par
 
 def fail(log: Log, error: UpstreamError, *, prompts: bool = False, is_resumed: bool = False) -> None:
     """Make an attempt that ends with `error`."""
-    call = Call(REQUEST, Key("a", b""), Uploads(), id="r-1")
+    call = Call(REQUEST, Key("a", "a"), Uploads(), id="r-1")
     observers = [AttemptLog(log, prompts=prompts)]
-    attempt = Attempt(call, Fitted(DEPLOYMENT, REQUEST), 0, 1, lambda: 1.0, observers, is_resumed=is_resumed)
+    attempt = Attempt(call, Fitted(DEPLOYMENT, REQUEST), 0, 1, lambda: 1.0, observers, into([]), is_resumed=is_resumed)
     with pytest.raises(UpstreamError), attempt:
         attempt.exchanges += 1
         raise error
@@ -95,6 +96,7 @@ def test_a_refused_account_stands_out() -> None:
     [line] = logged(out)
     assert (line["level"], line["provider"]) == ("error", "netmind")
     assert line["event"] == "provider refused the gateway's account"
+    assert "`providers.netmind.api_key`" in line["remedy"]
 
 
 def test_the_words_of_a_refusal_may_hold_the_prompt_and_are_not_logged() -> None:
@@ -103,6 +105,8 @@ def test_the_words_of_a_refusal_may_hold_the_prompt_and_are_not_logged() -> None
     fail(log, refusal)
     assert "cat" not in out.getvalue()
     assert logged(out)[0].get("reason") is None
+    fail(log, refusal, prompts=True)
+    assert logged(out)[1]["reason"] == refusal.message
 
 
 def test_what_a_failure_quotes_of_the_prompt_is_logged_only_if_prompts_are() -> None:
@@ -127,8 +131,8 @@ def test_what_a_resumed_attempt_quotes_cannot_be_known_so_its_reason_is_logged_o
 @pytest.mark.parametrize("error", [None, Unavailable("no descriptor is left"), KeyError("a bug")])
 def test_an_attempt_that_its_provider_did_not_fail_is_not_logged(error: Exception | None) -> None:
     log, out = new()
-    call = Call(REQUEST, Key("a", b""), Uploads(), id="r-1")
-    attempt = Attempt(call, Fitted(DEPLOYMENT, REQUEST), 0, 1, lambda: 1.0, [AttemptLog(log, prompts=False)])
+    call = Call(REQUEST, Key("a", "a"), Uploads(), id="r-1")
+    attempt = Attempt(call, Fitted(DEPLOYMENT, REQUEST), 0, 1, lambda: 1.0, [AttemptLog(log, prompts=False)], into([]))
     with suppress(Unavailable, KeyError), attempt:
         if error:
             raise error
@@ -158,7 +162,8 @@ def test_a_cause_is_told_in_words_of_our_own_for_those_of_libraries_quote_passwo
 def test_a_reason_is_short() -> None:
     log, out = new()
     fail(log, UpstreamError(Failure.FAILED, "word " * 500))
-    assert len(logged(out)[0]["reason"]) == 300
+    assert len(logged(out)[0]["reason"]) == 301
+    assert logged(out)[0]["reason"].endswith("…")
 
 
 def test_no_line_about_a_deployment_holds_a_credential() -> None:
@@ -206,22 +211,18 @@ def test_text_that_is_no_terminals_has_no_colours() -> None:
 
 
 def ended_run(log: Log, *, error: ApiError | None = None, present: int = 0, crash: Exception | None = None) -> None:
-    call = Call(REQUEST, Key("a", b""), Uploads(), id="r-1", sent=1)
+    call = Call(REQUEST, Key("a", "a"), Uploads(), id="r-1", sent=1)
     crashed = list[tuple[str, Exception]]()
 
-    async def events() -> AsyncGenerator[Event, None]:
-        if error or crash:
-            raise error or crash or KeyError
-        yield Done()
-
-    async def finish() -> None:
+    async def end() -> None:
         recording = Recording(lambda: Spool(0), Meter(1 << 20), 1 << 20)
         observers = [RunLog(log, lambda *one: crashed.append(one))]
-        run = Run(call, events(), recording, ExitStack(), 0, time.monotonic, observers=observers)
+        draw = partial(play, [error or crash or Done()])
+        run = Run(call, draw, recording, 0, time.monotonic, observers=observers)
         run.present = present
-        await run.finish()
+        await finish(run)
 
-    asyncio.run(finish())
+    asyncio.run(end())
     assert crashed == ([("r-1", crash)] if crash else [])
 
 
