@@ -1,5 +1,5 @@
-"""The faults of a configuration: place, reason and remedy. Knows no setting by name but those that it has advice on,
-and never repeats a value, which may be a secret."""
+"""The faults of a configuration: place, reason and remedy. Knows only the names of settings that it has advice on, and
+never repeats a value, which may be a secret."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ _MISSING = {
     "deployments": "list at least one: `deployments: [{provider: NAME}]`",
     "provider": "name an entry of `providers`",
     "name": "give the key a name, for logs and limits",
+}
+# Shape of the entries of a section, for those that are no mapping.
+_ENTRIES = {
+    "deployments": "write a mapping, like `{provider: NAME}`",
+    "keys": "write a mapping, like `{name: NAME, key: SECRET}`",
+    "models": "write a mapping, like `{deployments: [{provider: NAME}]}`",
+    "providers": "write a mapping, like `{api_key: KEY}`, and a `base_url` where there is no preset",
 }
 _REMEDIES = {
     "int": "write a whole number",
@@ -127,10 +134,12 @@ def _problem_and_remedy(
         return "is empty", _MISSING.get(str(path[-1]), "state at least one, or leave the setting out")
     if kind in ("model_type", "dict_type"):
         message = "should be a mapping"
+        if len(path) > 1 and path[-2] in _ENTRIES:
+            return message, _ENTRIES[str(path[-2])]
     if kind in ("tuple_type", "frozen_set_type"):
         message = "should be a list"
     remedy = next((remedy for prefix, remedy in _REMEDIES.items() if kind.startswith(prefix)), "correct it")
-    return _INPUT.sub("", message), remedy
+    return _INPUT.sub("", message).partition(", unable to ")[0], remedy
 
 
 def _settings_at(annotation: Any, path: Location) -> Collection[str]:

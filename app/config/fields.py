@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from app.config.errors import refusal
 
 SHORTEST_KEY = 16  # characters of a key for callers
+SHORTEST_SECRET = 32  # characters of the secret that everything is derived from
 
 _ORIGIN = re.compile(
     r"\*|null|(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?/?", re.ASCII
@@ -70,6 +71,15 @@ def _long_enough(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def _hard_to_guess(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
+        raise refusal(
+            f"is shorter than {SHORTEST_SECRET} characters, and so can be guessed",
+            "take the output of `openssl rand -hex 32`",
+        )
+    return secret
+
+
 def _digest(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -94,3 +104,4 @@ Secret = Annotated[SecretStr | None, BeforeValidator(_secret)]
 CallerKey = Annotated[Secret, AfterValidator(_long_enough)]
 Digest = Annotated[str | None, BeforeValidator(_digest)]
 HttpHeaders = Annotated[dict[str, str], AfterValidator(_headers)]
+MasterSecret = Annotated[Secret, AfterValidator(_hard_to_guess)]

@@ -1,30 +1,40 @@
 """Read YAML and environment into frozen models, with cross-checks. Knows nothing of their use.
 
-The layers, from the lowest: providers whose key is in the environment (if the file has no providers), the file,
-`IMAGE_GATEWAY_…`, the command line. Mappings are merged, everything else is replaced.
+The layers, from the lowest: the sandbox's names (if nothing has providers), providers whose key is in the environment
+(if the file has no providers), the file, `IMAGE_GATEWAY_…`, the command line. Mappings are merged, everything else is
+replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.config.cross_checks import contradictions
+from app.config.budgets import BudgetSettings, WebhookSettings
+from app.config.cross_checks import OPEN_DOOR, contradictions
 from app.config.errors import NO_ADDRESS, Fault, Located, SettingsError, closest, did_you_mean, translate, write_path
+from app.config.fields import MasterSecret
+from app.config.ledger import DatabaseSettings, LedgerSettings
+from app.config.sandbox_names import SANDBOX_NAMES, sandbox_models
 from app.config.schema import (
+    AliasEntry,
     DataDirectory,
+    DefaultModel,
     FilesSettings,
     KeySettings,
     LoggingSettings,
+    MetricsSettings,
     ModelSettings,
     Name,
+    PagesSettings,
     Preset,
     ProfileSettings,
+    ProjectSettings,
     ProviderName,
     ProviderSettings,
     QueueSettings,
@@ -32,6 +42,7 @@ from app.config.schema import (
     ServerSettings,
 )
 from app.config.sources import Variables, YamlFile, drop_none, merge, preset_data, read_yaml
+from app.images import Operation
 
 PRESETS = ("netmind", "nebula", "nebul", "bfl")  # in the order of the attempts
 
@@ -44,10 +55,20 @@ class Settings(BaseSettings):
     runs: RunsSettings = RunsSettings()
     files: FilesSettings = FilesSettings()
     logging: LoggingSettings = LoggingSettings()
+    pages: PagesSettings = PagesSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    webhook: WebhookSettings = WebhookSettings()
     data_dir: DataDirectory = Path("data")
+    secret: MasterSecret = Field(None, repr=False)
     providers: dict[ProviderName, ProviderSettings] = {}
     models: dict[Name, ModelSettings] = {}
+    aliases: dict[Name, AliasEntry] = {}
+    default_model: DefaultModel | None = None
+    projects: dict[Name, ProjectSettings] = {}
     keys: tuple[KeySettings, ...] = ()
+    budgets: tuple[BudgetSettings, ...] = ()
 
     _presets: dict[str, Preset] = PrivateAttr(default_factory=dict)
 
@@ -60,6 +81,21 @@ class Settings(BaseSettings):
     def sandbox(self) -> bool:
         """True if nothing is configured: the gateway then serves the simulated providers."""
         return not self.providers
+
+    @property
+    def default_models(self) -> Mapping[Operation, str]:
+        """Return the models of requests that name none."""
+        return self.default_model.by_operation if self.default_model else {}
+
+    @property
+    def stated_secret(self) -> str | None:
+        """Return the secret that everything is derived from, if the configuration states it."""
+        return self.secret.get_secret_value() if self.secret else None
+
+    @property
+    def database_url(self) -> str | None:
+        """Return the address of Postgres; None: SQLite in the data directory."""
+        return self.database.url.get_secret_value() if self.database.url else None
 
     def preset_profile(self, provider: str, model: str) -> ProfileSettings | None:
         """Return the preset's profile of one of the provider's models, by the provider's name for it."""
@@ -78,12 +114,14 @@ def load(
     environ: Mapping[str, str],
     overrides: Mapping[str, Any] = MappingProxyType({}),
     dialects: Collection[str] | None = None,
+    has_issued_keys: Callable[[Settings], bool] = lambda _: False,
 ) -> Settings:
     """Load the settings of a file (or of the one that `IMAGE_GATEWAY_CONFIG` names), the environment and the command
     line.
 
     `overrides` is nested like the file; None in it counts as absent. `dialects` are the names that a provider may state
-    as its dialect; None: any. Raises SettingsError.
+    as its dialect; None: any. `has_issued_keys` is asked before an open address is refused: keys in the database close
+    the door too. Raises SettingsError.
     """
     named = config or (Path(environ["IMAGE_GATEWAY_CONFIG"]) if environ.get("IMAGE_GATEWAY_CONFIG") else None)
     file = read_yaml(named, environ) if named else YamlFile()
@@ -93,18 +131,22 @@ def load(
         keys = {name: environ.get(f"{name.upper()}_API_KEY") for name in PRESETS}
         data = merge({"providers": {name: {"api_key": key} for name, key in keys.items() if key}}, data)
     data = merge(data, drop_none(overrides))
+    if not data.get("providers") and not data.get("models"):
+        data = merge(SANDBOX_NAMES, data)
     unresolved = [fault for fault in file.faults if not variables.origin(fault.path)[0]]
     located = [*unresolved, *_unknown_sections(data)]
     presets, unknown = _take_presets(data)
     located += unknown
     _take_models(data, presets)
-    located += contradictions(data, dialects)
+    located += contradictions(data, dialects, _offered(data))
     settings: Settings | None = None
     try:
         settings = Settings(**data)
         settings._presets = presets
     except ValidationError as error:
         located += translate(error, Settings)
+    if settings is not None and any(fault.path == OPEN_DOOR for fault in located) and has_issued_keys(settings):
+        located = [fault for fault in located if fault.path != OPEN_DOOR]
     faults = [*file.repeated, *variables.faults, *_first_per_place(located, variables)]
     if faults or settings is None:
         raise SettingsError(faults)
@@ -159,6 +201,14 @@ def _take_models(data: dict[str, Any], presets: Mapping[str, Preset]) -> None:
         for name in preset.models if preset else ():
             models.setdefault(name, {"deployments": []})["deployments"].append({"provider": provider})
     data["models"] = models
+
+
+def _offered(data: Mapping[str, Any]) -> Collection[str]:
+    """Return the names of the models on offer."""
+    models = data.get("models")
+    if not models and not data.get("providers"):
+        return sandbox_models()
+    return [str(name) for name in models] if isinstance(models, Mapping) else []
 
 
 # --- faults ---

@@ -18,11 +18,13 @@ from pydantic import (
 )
 
 from app.catalog.parameters import PARAMETERS
+from app.catalog.prices import Price
 from app.catalog.profiles import DefaultSize, Profile, Seconds, SizeRule, Spellings, Timeouts
 from app.config.errors import did_you_mean, refusal
 from app.config.fields import Address, CallerKey, Digest, HostName, HttpHeaders, Origin, Secret
+from app.config.prices import read_price
 from app.config.sections import Section, layer_of
-from app.images import ResponseFormat, Size
+from app.images import Operation, ResponseFormat, Size
 
 MEGABYTE = 1024 * 1024
 
@@ -51,6 +53,16 @@ def _parameters(value: Any) -> Any:
     return mapping
 
 
+def read_alias(value: Any) -> Any:
+    """Read a name as the model that an alias leads to."""
+    return {"model": value} if isinstance(value, str) else value
+
+
+def read_default_model(value: Any) -> Any:
+    """Read a name as the model of every operation."""
+    return dict.fromkeys(Operation, value) if isinstance(value, str) else value
+
+
 def _expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
@@ -77,6 +89,7 @@ class ServerSettings(Section):
     json_keepalive_after: NonNegativeFloat | None = None
     drain_seconds: NonNegativeFloat = 30
     remote_images: bool = False
+    list_aliases: bool = True
     allow_anonymous: bool = False
     forwarded_allow_ips: str = "127.0.0.1"
     cors_origins: tuple[Origin, ...] = ()
@@ -122,6 +135,13 @@ class RunsSettings(Section):
         return int(self.disk_mb * MEGABYTE)
 
 
+class MetricsSettings(Section):
+    """`port`: the metrics have a port of their own, which asks for no key."""
+
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int | None = Field(None, ge=0, le=65535)
+
+
 class FilesSettings(Section):
     lifetime_seconds: PositiveFloat = 3600
     public_url: Address | None = None
@@ -130,6 +150,10 @@ class FilesSettings(Section):
     @property
     def max_bytes(self) -> int:
         return int(self.max_mb * MEGABYTE)
+
+
+class PagesSettings(Section):
+    enabled: bool = True
 
 
 class LoggingSettings(Section):
@@ -147,6 +171,7 @@ _READERS: dict[Any, Any] = {
     Seconds: PositiveFloat,
     tuple[Size, ...]: tuple[Annotated[Size, BeforeValidator(_size)], ...],
     DefaultSize: Annotated[DefaultSize, BeforeValidator(_default_size)],
+    Price: Annotated[Price, BeforeValidator(read_price)],
     Spellings: Annotated[dict[str, str] | None, BeforeValidator(_parameters)],
 }
 
@@ -219,15 +244,47 @@ class ModelSettings(Section):
     profile: ProfileSettings = ProfileSettings()
 
 
-class KeySettings(Section):
-    """A virtual key. `models` are globs."""
+class AliasSettings(Section):
+    """A name at the top level that leads to a model. The file may state the model alone."""
+
+    model: Name
+    default_response_format: ResponseFormat | None = None
+
+
+class DefaultModels(Section):
+    """The models of requests that name none. The file may state one for all operations."""
+
+    generations: Name | None = None
+    edits: Name | None = None
+    variations: Name | None = None
+
+    @property
+    def by_operation(self) -> dict[Operation, str]:
+        return {operation: name for operation in Operation if (name := getattr(self, operation))}
+
+
+class LimitSettings(Section):
+    """The limits of a key or a project."""
+
+    requests_per_minute: PositiveInt | None = None
+    images_per_minute: PositiveInt | None = None
+    megapixels_per_minute: PositiveInt | None = None
+    max_concurrency: PositiveInt | None = None
+
+
+class ProjectSettings(LimitSettings):
+    """A project: limits for all of its keys together."""
+
+
+class KeySettings(LimitSettings):
+    """A virtual key. `models` and `operations` are globs."""
 
     name: Name
     key: CallerKey = Field(None, repr=False)
     key_sha256: Digest = Field(None, repr=False)
+    project: Name | None = None
     models: tuple[str, ...] = Field(("*",), min_length=1)
-    requests_per_minute: PositiveInt | None = None
-    max_concurrency: PositiveInt | None = None
+    operations: tuple[str, ...] = Field(("*",), min_length=1)
     default_response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
@@ -243,6 +300,10 @@ class KeySettings(Section):
         if self.key is not None:
             return sha256(self.key.get_secret_value().encode()).digest()
         return bytes.fromhex(self.key_sha256 or "")
+
+
+AliasEntry = Annotated[AliasSettings, BeforeValidator(read_alias)]
+DefaultModel = Annotated[DefaultModels, BeforeValidator(read_default_model)]
 
 
 class Preset(Section):

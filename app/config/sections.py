@@ -46,7 +46,7 @@ class Layer(Section):
 def layer_of(values: type, readers: Mapping[Any, Any]) -> type[Layer]:
     """Return the layer whose settings are the fields of the dataclass `values`, all of them optional.
 
-    `readers` tells how to read a setting, by the annotation of its field or by a part of that. Where it has no entry,
+    `readers` tells how to read a setting, by the annotation of its field or by a part of that. Without an entry,
     pydantic reads the annotation itself, and refuses an empty list.
     """
     kinds = get_type_hints(values, include_extras=True)

@@ -4,6 +4,7 @@ simulation."""
 from __future__ import annotations
 
 from app.config.loading import Settings, load
+from app.config.sandbox_names import GPT_IMAGE_2
 from app.config.schema import DeploymentSettings, ModelSettings, ProfileSettings, SizeSettings
 from app.images import Operation, Size
 
@@ -22,7 +23,7 @@ def with_sandbox(settings: Settings, base_url: str) -> Settings:
     providers = {name: {"base_url": f"{base_url}{path}", "api_key": "sandbox"} for name, path in _PATHS.items()}
     simulated = load(None, {}, {"providers": providers})
     gpt_image_2 = ModelSettings(deployments=(DeploymentSettings(provider="openai"),), profile=_gpt_image_2())
-    return settings.offering(simulated, simulated.models | {"gpt-image-2": gpt_image_2})
+    return settings.offering(simulated, simulated.models | {GPT_IMAGE_2: gpt_image_2})
 
 
 def _gpt_image_2() -> ProfileSettings:

@@ -1,8 +1,9 @@
 """The sources of settings: a YAML file, environment variables, the files of the presets. Alone in reading YAML; knows
-no setting by name."""
+no setting by name but the port."""
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from app.config.errors import Fault, Located, Location, SettingsError, did_you_mean, write_path
+from app.config.errors import Fault, Located, Location, SettingsError, closest, did_you_mean, write_path
 from app.config.interpolation import interpolate
 
 PREFIX = "IMAGE_GATEWAY_"
@@ -21,6 +22,13 @@ PREFIX = "IMAGE_GATEWAY_"
 _MOST_LEVELS = 64  # levels of nesting: the loader would go on to the end of its stack
 _MOST_ALIASED = 100_000  # values that aliases stand for
 _LONG_VALUE = 64  # characters of a text that counts as one value
+
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,9}")
+# Kubernetes sets variables of these names, after the prefix, for a service whose name begins with the gateway's.
+_SERVICE_ADDRESS = re.compile(r"(\w+_)?port=(tcp|udp|sctp)://.*", re.DOTALL)
+_SERVICE = re.compile(r"(\w+_)?(service_host|service_port(_\w+)?|port_[0-9]+_(tcp|udp|sctp)(_\w+)?)")
+
+_REFERENCE_IN_BRACES = re.compile(r"[{\[].*[\s,:\[{]\$\{")  # not in quotes
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -36,7 +44,7 @@ class YamlFile:
 
 
 def read_yaml(path: Path, environ: Mapping[str, str]) -> YamlFile:
-    """Raises SettingsError where there is no data."""
+    """Read a file. Raises SettingsError if it has no data."""
     _check_file(path)
     path = path.expanduser()
     try:
@@ -48,7 +56,7 @@ def read_yaml(path: Path, environ: Mapping[str, str]) -> YamlFile:
     except yaml.MarkedYAMLError as error:  # its text quotes the file, and so perhaps a secret
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise _fault(path, f"{error.problem or error.context or 'no YAML'}{where}", "correct the YAML there") from None
+        raise _fault(path, f"{error.problem or error.context or 'no YAML'}{where}", _mend(text, mark)) from None
     except (yaml.YAMLError, ValueError):
         problem, remedy = "holds bytes or dates that YAML does not allow", "save it as UTF-8 text, dates in quotes"
         raise _fault(path, problem, remedy) from None
@@ -60,6 +68,17 @@ def read_yaml(path: Path, environ: Mapping[str, str]) -> YamlFile:
     # A section whose lines are all commented out is null.
     stated = {str(name): section for name, section in data.items() if section is not None}
     return YamlFile(stated, faults, repeated)
+
+
+def _mend(text: str, mark: Any) -> str:
+    """Return the remedy for YAML that cannot be read at `mark`."""
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if line[: len(line) - len(line.lstrip())].count("\t"):
+        return "indent with spaces; YAML allows no tabs there"
+    if _REFERENCE_IN_BRACES.search(line):
+        return 'put the reference in quotes, "${NAME}", since YAML takes its braces for a mapping'
+    return "correct the YAML there"
 
 
 def _fault(path: Path | str, problem: str, remedy: str) -> SettingsError:
@@ -154,8 +173,8 @@ def _find_repeated(node: Any, path: Location) -> Iterator[Fault]:
 class Variables:
     """Read the variables `IMAGE_GATEWAY_…`, and remember which variable stated a setting.
 
-    A variable without `__` that names no section is ignored: Kubernetes sets IMAGE_GATEWAY_PORT and others for a
-    service of the gateway's name.
+    `IMAGE_GATEWAY_PORT` with a plain number counts as `IMAGE_GATEWAY_SERVER__PORT`. Other variables without `__` that
+    name no section are not read: `find_ignored` names them.
     """
 
     def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
@@ -163,25 +182,26 @@ class Variables:
         self._settings = settings
         self.faults: list[Fault] = []
         self._origins: dict[Location, tuple[str, int]] = {}  # name, and the depth at which its value begins
-        names = [name for name, value in environ.items() if name.upper().startswith(PREFIX) and value]
-        for name in sorted(names, key=len):
-            section, *deeper = name.upper().removeprefix(PREFIX).lower().split("__")
+        for name, path in sorted(_paths(environ), key=lambda pair: len(pair[0])):
+            section, *deeper = path.split("__")
             if section in settings.model_fields:
-                self._add(name, environ[name])
+                self._add(name, path, environ[name])
             elif deeper:
                 remedy = did_you_mean(section, settings.model_fields)
                 self.faults.append(Fault(name, f"no section is called {section!r}", remedy))
+            elif _is_port(path, environ[name]):
+                self._add(name, "server__port", environ[name])
 
-    def _add(self, name: str, value: str) -> None:
+    def _add(self, name: str, path: str, value: str) -> None:
         source = EnvSettingsSource(self._settings, env_prefix=PREFIX, env_nested_delimiter="__")
-        source.env_vars = {name.lower(): value}
+        source.env_vars = {f"{PREFIX.lower()}{path}": value}
         try:
             stated = source()
         except (ValueError, RecursionError):  # its text, and its cause's, hold the value
             self.faults.append(Fault(name, "is no JSON", "write lists and mappings as JSON"))
             return
         self.data = merge(self.data, stated)
-        self._origins |= dict.fromkeys(_leaves(stated, ()), (name, name.count("__") + 1))
+        self._origins |= dict.fromkeys(_leaves(stated, ()), (name, path.count("__") + 1))
 
     def origin(self, path: Location) -> tuple[str | None, Location]:
         """Return the variable that stated the setting at `path`, and the rest of the path within its value."""
@@ -189,7 +209,45 @@ class Variables:
             if path[:end] in self._origins:
                 name, depth = self._origins[path[:end]]
                 return name, path[depth:]
+        for place, (name, depth) in self._origins.items():  # of a mapping, only the leaves are there
+            if depth == len(path) and place[:depth] == path:
+                return name, ()
         return None, path
+
+
+def find_ignored(settings: type[BaseSettings], environ: Mapping[str, str]) -> Iterator[Fault]:
+    """Yield the variables `IMAGE_GATEWAY_…` that state no setting, each with the one that may have been meant, and
+    without those that Kubernetes sets."""
+    known: dict[str, str] = {}
+    for section, info in settings.model_fields.items():
+        known.setdefault(section, section)
+        for setting in getattr(info.annotation, "model_fields", ()):
+            known.setdefault(setting, f"{section}__{setting}")
+            known.setdefault(f"{section}_{setting}", f"{section}__{setting}")
+    for name, path in _paths(environ):
+        value = environ[name]
+        if "__" in path or path in (*settings.model_fields, "config") or _is_port(path, value):
+            continue
+        if _SERVICE.fullmatch(path) or _SERVICE_ADDRESS.fullmatch(f"{path}={value}"):
+            continue
+        if path == "port":
+            remedy = "write a plain number"
+        elif meant := closest(path, known):
+            remedy = f"did you mean {PREFIX}{known[meant].upper()}?"
+        else:
+            remedy = "name a setting, or unset it"
+        yield Fault(name, "is ignored, since it states no setting", remedy)
+
+
+def _paths(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the variables `IMAGE_GATEWAY_…` that are not empty, each with the rest of its name in lower case."""
+    for name, value in environ.items():
+        if name.upper().startswith(PREFIX) and value:
+            yield name, name.upper().removeprefix(PREFIX).lower()
+
+
+def _is_port(path: str, value: str) -> bool:
+    return path == "port" and _PLAIN_NUMBER.fullmatch(value) is not None
 
 
 def _leaves(value: Any, path: Location) -> Iterator[Location]:

@@ -32,13 +32,13 @@ ALL: tuple[Operation, ...] = ("generations", "edits", "variations")
 
 
 def create_world(seconds_per_drawing: float = 0.0, seeds: Iterator[int] | None = None) -> World:
-    """What the doors share; without `seeds`, drawings are numbered from 1."""
+    """Return the world that the doors share; without `seeds`, drawings are numbered from 1."""
     numbers = itertools.count(1) if seeds is None else seeds
     return World(Journal(PROVIDERS), FaultBook(), Gallery(), numbers, seconds_per_drawing)
 
 
 def create_application(world: World, clock: Callable[[], float] = time.time) -> Starlette:
-    """The whole sandbox. `clock`: seconds since 1970, read once for `created`."""
+    """Return the whole sandbox. `clock`: seconds since 1970, read once for `created`."""
     created = int(clock())
     routes = [
         *_doors("/netmind/v1/images", NetMind(created), ALL, world),
@@ -115,7 +115,7 @@ def _controls(world: World) -> list[Route]:
 
 
 def _stand(book: FaultBook, order: object) -> None:
-    """Raises ValueError or Refusal for an order that cannot be followed."""
+    """Let a fault stand. Raises ValueError or Refusal for an order that cannot be followed."""
     if not isinstance(order, dict) or not isinstance(order.get("fault"), str):
         raise ValueError('Expected {"provider": name or null, "fault": "503", "times": number or null}.')
     provider, times = order.get("provider"), order.get("times")

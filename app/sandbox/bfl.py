@@ -31,7 +31,7 @@ PENDING_CALLS = 1  # status calls that say so, at the least
 JOBS_KEPT = 256
 SMALLEST_EDGE = 256  # of an input, in pixels
 DETAILS = {"Moderation Reasons": ["Violence", "Derivative Works Filter"]}
-# What ends a job otherwise than with a picture: the fault to the status.
+# Ends of a job other than with a picture: the fault to the status.
 ENDS = {
     "request_moderated": "Request Moderated",
     "content_moderated": "Content Moderated",
@@ -130,7 +130,7 @@ class Bfl:
         raise NotImplementedError("A submit is answered with a job.")
 
     def error(self, refusal: Refusal) -> dict[str, object]:
-        """FastAPI's shape."""
+        """Return the error in FastAPI's shape."""
         if refusal.status != 422:
             return {"detail": refusal.message}
         place = ["body", refusal.param] if refusal.param else ["body"]
@@ -148,7 +148,7 @@ class _BflDoor(Door):
 
 
 class SubmitDoor(_BflDoor):
-    """Draw at once, and tell of it when the job has ended."""
+    """Draw at once, and report it when the job has ended."""
 
     async def _whole(self, order: Order, origin: str, faults: Faults) -> Answer:
         if "html200" in faults:
@@ -231,7 +231,7 @@ def _pending_calls(fault: Fault | None) -> float:
 
 
 def _told(job: Job | None, incoming: Incoming) -> dict[str, object]:
-    """The answer to one status call, which counts."""
+    """Return the answer to one status call, and count the call."""
     told: dict[str, object] = {
         "id": incoming.query.get("id"),
         "status": "Task not found",

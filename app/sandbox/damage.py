@@ -46,7 +46,7 @@ def exhausted() -> Refusal:
 
 
 def refusal_asked_for(faults: Faults) -> Refusal | None:
-    """The refusal with an HTTP status that the faults ask for, if any."""
+    """Return the refusal with an HTTP status that the faults ask for, if any."""
     if "moderation" in faults:
         return moderated()
     if "quota" in faults:
@@ -61,7 +61,7 @@ def refusal_asked_for(faults: Faults) -> Refusal | None:
 
 
 def error_body(refusal: Refusal, fault: Fault | None, own: Callable[[Refusal], dict[str, object]]) -> tuple[str, bytes]:
-    """Media type and body of a refusal: in the provider's own shape, or in the one that the fault names."""
+    """Return media type and body of a refusal: in the provider's own shape, or in the one that the fault names."""
     shape = None if fault is None else fault.options.get("shape")
     if shape == "html":
         return "text/html", HTML
@@ -86,7 +86,7 @@ def _shaped(refusal: Refusal, shape: str) -> dict[str, object]:
 
 
 def spoiled_picture(data: bytes, faults: Faults) -> bytes:
-    """The picture's bytes, cut off before their end or replaced by a page."""
+    """Return the picture's bytes, cut off before their end or replaced by a page."""
     if "notimage" in faults:
         return HTML
     if "truncated_image" in faults:
@@ -95,7 +95,7 @@ def spoiled_picture(data: bytes, faults: Faults) -> bytes:
 
 
 def spoiled_base64(text: str, faults: Faults, media_type: str) -> str:
-    """The base64 with foreign characters, line breaks or a data-URL prefix."""
+    """Return the base64 with foreign characters, line breaks or a data-URL prefix."""
     if "badbase64" in faults:
         middle = len(text) // 2
         text = f"{text[:middle]}%#!{text[middle:]}"
@@ -105,7 +105,7 @@ def spoiled_base64(text: str, faults: Faults, media_type: str) -> str:
 
 
 def json_text(value: object, faults: Faults, *, one_line: bool = False) -> bytes:
-    """JSON, compact or pretty, with the escapes that other languages' encoders use."""
+    """Return JSON, compact or pretty, with the escapes that other languages' encoders use."""
     if "pretty" in faults and not one_line:
         text = json.dumps(value, ensure_ascii=False, indent=2)
     else:
@@ -120,7 +120,7 @@ def compressed(body: bytes) -> bytes:
 
 
 def gzip_bomb(megabytes: int) -> Iterator[bytes]:
-    """Gzip pieces of a JSON answer that unpacks to this many MiB of base64."""
+    """Yield the gzip pieces of a JSON answer that unpacks to this many MiB of base64."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     yield packer.compress(b'{"created":0,"data":[{"b64_json":"')
     block = b"A" * 1024 * 1024

@@ -26,7 +26,7 @@ BOMB_MEGABYTES = 64
 
 
 class ClientGone(Exception):
-    """The client has left; nobody is there to answer."""
+    """The client has left: there is no connection to answer on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Line:
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def write(self, data: bytes) -> None:
-        """Raises ClientGone."""
+        """Write to the connection. Raises ClientGone."""
         if self._transport is not None and self._transport.is_closing():
             await self._gone()  # until uvicorn knows it too, which would complain of an answer without an end
             raise ClientGone
@@ -114,7 +114,7 @@ class Line:
 
 
 async def deliver(line: Line, answer: Answer, faults: Faults) -> None:
-    """Send the answer as the faults will have it. Raises ClientGone when the connection ended, by whomever."""
+    """Send the answer as the faults will have it. Raises ClientGone when either side has ended the connection."""
     await line.rest(answer.wait + (faults.number("slow") or 0.0))
     if "cut_headers" in faults:
         await line.close()
@@ -162,7 +162,7 @@ async def _write(line: Line, pieces: list[Piece], rate: float | None) -> None:
 
 
 def _halves(answer: Answer) -> tuple[list[Piece], list[Piece]]:
-    """The pieces up to the middle byte, and those after it."""
+    """Return the pieces up to the middle byte, and those after it."""
     left = answer.length // 2
     before: list[Piece] = []
     after: list[Piece] = []

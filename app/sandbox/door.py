@@ -30,7 +30,7 @@ ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "text/
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What all doors share. `seeds` gives one number per drawing that comes without a seed of its own."""
+    """The state that all doors share. `seeds` gives one number per drawing that comes without a seed of its own."""
 
     journal: Journal
     book: FaultBook
@@ -74,7 +74,7 @@ class Door:
             return self._refused(refusal, faults), faults
 
     def _check_credential(self, incoming: Incoming) -> None:
-        """Raises Refusal."""
+        """Check the request's credential. Raises Refusal."""
         scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             message = "You didn't provide an API key in an Authorization header using Bearer auth."
@@ -116,7 +116,7 @@ class Door:
         return Handed(_base64(data, order, faults), None, seconds)
 
     async def _drawn(self, order: Order, faults: Faults) -> list[bytes]:
-        """All pictures of an order, encoded; counted as soon as they are drawn."""
+        """Draw all pictures of an order, and return them encoded. They are counted as soon as they are drawn."""
         seeds = [next(self._world.seeds) if order.seed is None else order.seed + index for index in range(order.n)]
         meaning = MASK_MEANINGS[self._provider.name]
 
@@ -145,7 +145,7 @@ class Door:
         return Answer(200, (("content-type", "text/event-stream"),), tuple(pieces), sized=False)
 
     async def _drawn_in_steps(self, order: Order, faults: Faults) -> list[bytes]:
-        """The partial pictures and, last, the finished one."""
+        """Return the partial pictures and, last, the finished one."""
         seed = next(self._world.seeds)
         meaning, steps = MASK_MEANINGS[self._provider.name], order.partial_images
 
@@ -177,7 +177,7 @@ def json_answer(body: bytes, faults: Faults, wait: float = 0.0) -> Answer:
 
 
 def _event_pieces(event: dict[str, object], pause: float, faults: Faults) -> list[Piece]:
-    """One server-sent event in several pieces, as a real one arrives."""
+    """Return one server-sent event in several pieces, as a real one arrives."""
     data = f"event: {event['type']}\ndata: ".encode() + damage.json_text(event, faults, one_line=True) + b"\n\n"
     step = len(data) // CHUNKS_PER_EVENT + 1
     starts = range(0, len(data), step)

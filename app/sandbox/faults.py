@@ -1,6 +1,6 @@
 """Which faults a request asks for: the grammar, and the book of those that stand until they are used up.
 
-A request is told to fail in three ways:
+There are three ways to make a request fail:
 
     header           x-sandbox-fault: 503:retry_after=7            several separated by ";"
     in the prompt    [[fault:slow:2]] [[fault@nebula:503]] [[fault*2:cut]] [[fault@nebula*2:503:shape=html]]
@@ -94,7 +94,7 @@ class Faults:
         return next((fault for fault in self.items if fault.name == name), None)
 
     def number(self, name: str) -> float | None:
-        """The fault's argument; None when the fault was not asked for."""
+        """Return the fault's argument; None when the fault was not asked for."""
         fault = self.get(name)
         return None if fault is None else float(fault.value)
 
@@ -104,7 +104,7 @@ class Faults:
 
 
 def parse_fault(text: str) -> Fault:
-    """`NAME`, `NAME:ARG`, `NAME:key=value,key=value`. Raises Refusal naming what is known."""
+    """Parse `NAME`, `NAME:ARG`, `NAME:key=value,key=value`. Raises Refusal naming the known faults."""
     name, _, argument = text.strip().partition(":")
     value, options = "", {}
     for piece in filter(None, argument.split(",")):
@@ -122,7 +122,7 @@ def parse_faults(text: str) -> tuple[Fault, ...]:
 
 
 def without_marks(prompt: str) -> str:
-    """The prompt as it is drawn."""
+    """Return the prompt as it is drawn."""
     return " ".join(MARK.sub(" ", prompt).split())
 
 
@@ -152,7 +152,7 @@ class Standing:
 
 
 class FaultBook:
-    """What stands, and how often a prompt's limited faults were taken."""
+    """The standing faults, and how often a prompt's limited faults were taken."""
 
     def __init__(self) -> None:
         self._standing: list[Standing] = []
@@ -167,8 +167,8 @@ class FaultBook:
         self._taken.clear()
 
     def take(self, provider: str, header: str, prompt: str, *, named: bool = False) -> Faults:
-        """The faults of this request, counting it. `named`: only those that name the provider. Raises Refusal for one
-        that is not known."""
+        """Return the faults of this request, and count it. `named`: only those that name the provider. Raises Refusal
+        for one that is not known."""
         of_prompt, standing = self._of_prompt(provider, prompt, named=named), self._of_standing(provider, named=named)
         return Faults((*parse_faults(header), *of_prompt, *standing))
 

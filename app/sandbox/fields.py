@@ -52,7 +52,7 @@ class Fields:
         return name in self._values or name in self._files
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A non-empty text; without a default the field is required."""
+        """Return a non-empty text; without a default the field is required."""
         value = self._values.get(name, default)
         if value is None and name not in self._values:
             raise Refusal(f"Missing required parameter: {name!r}.", param=name, code="missing_required_parameter")
@@ -112,14 +112,14 @@ class Fields:
         return value
 
     def file(self, name: str) -> FilePart:
-        """Exactly one picture under this name."""
+        """Return exactly one picture under this name."""
         files = self.files(name)
         if len(files) > 1:
             raise Refusal(f"Duplicate parameter: {name!r}.", param=name, code="duplicate_parameter")
         return files[0]
 
     def files(self, name: str) -> list[FilePart]:
-        """One picture or more under this name, in order."""
+        """Return one picture or more under this name, in order."""
         files = self._files.get(name, [])
         if not files:
             raise Refusal(f"Missing required parameter: {name!r}.", param=name, code="missing_required_parameter")

@@ -25,7 +25,7 @@ MAX_PART_BYTES = 64 * 1024 * 1024  # text parts; file parts are not limited by t
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a picture's first bytes say about it, without decoding it. Edges in pixels."""
+    """The facts in a picture's first bytes, without decoding it. Edges in pixels."""
 
     format: str
     width: int
@@ -60,12 +60,12 @@ class Incoming:
 
     @property
     def origin(self) -> str:
-        """Where this sandbox is, as the caller addressed it."""
+        """The address of this sandbox, as the caller wrote it."""
         return f"http://{self.headers.get('host', '127.0.0.1')}"
 
 
 def facts_of(data: bytes) -> Facts | None:
-    """None for what Pillow does not recognise as a picture."""
+    """Return a picture's facts; None if Pillow does not recognise it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""What the sandbox remembers: drawings made, the last requests seen, the last pictures handed out. All bounded.
+"""The sandbox's memory: drawings made, the last requests seen, the last pictures handed out. All bounded.
 
 Knows nothing of providers but their names.
 """
@@ -33,7 +33,7 @@ class Journal:
         self._requests.append({"provider": provider, **entry})
 
     def last(self, count: int) -> list[dict[str, object]]:
-        """The newest `count` requests, oldest first."""
+        """Return the newest `count` requests, oldest first."""
         return list(self._requests)[-count:] if count > 0 else []
 
     def clear(self) -> None:
@@ -49,7 +49,7 @@ class Gallery:
         self._next = 1
 
     def hang(self, data: bytes, ending: str, media_type: str) -> str:
-        """Keep a picture; its name."""
+        """Keep a picture. Returns its name."""
         name = f"{self._next}.{ending}"
         self._next += 1
         self._pictures[name] = (media_type, data)
@@ -62,7 +62,7 @@ class Gallery:
 
 
 def described(incoming: Incoming) -> dict[str, object]:
-    """A request as the journal shows it: files and long texts by length and digest instead of content."""
+    """Return a request as the journal shows it: files and long texts by length and digest instead of content."""
     form = None
     if incoming.fields is not None:
         form = [

@@ -71,7 +71,7 @@ class Nebul:
 
 
 def catalogue() -> dict[str, object]:
-    """The answer of `/model/info`."""
+    """Return the answer of `/model/info`."""
     info = {"mode": "image_generation", "model_type": "image", "huggingface_id": KONTEXT}
     return {"data": [{"model_name": KONTEXT, "model_info": info}]}
 

@@ -18,7 +18,7 @@ from app.sandbox.order import Handed, Operation, Order, Refusal, check_edges, fl
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the guide's table ticks for a model; `pictures` are the required base64 fields."""
+    """A model as the guide's table describes it; `pictures` are the required base64 fields."""
 
     parameters: tuple[str, ...]
     pictures: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class NebulaBlock:
 
 
 def catalogue() -> dict[str, object]:
-    """The answer of the model list."""
+    """Return the answer of the model list."""
     models = [
         {"model_name": name, "model_alias": name.rpartition("/")[2], "model_type": "Image", "price": "0"}
         for name in MODELS

@@ -95,7 +95,7 @@ class OpenAI:
 
 
 def catalogue(created: int) -> dict[str, object]:
-    """The answer of `/models`."""
+    """Return the answer of `/models`."""
     return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": created, "owned_by": "system"}]}
 
 

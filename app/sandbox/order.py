@@ -1,4 +1,4 @@
-"""What a provider was asked to draw, and how it refuses.
+"""An order to draw, and its refusal.
 
 Knows nothing of HTTP bodies, of drawing or of any one provider.
 """
@@ -94,13 +94,13 @@ class Provider(Protocol):
 
 
 def openai_error(refusal: Refusal) -> dict[str, object]:
-    """The envelope of OpenAI, all four keys."""
+    """Return the envelope of OpenAI, with all four keys."""
     inner = {"message": refusal.message, "type": refusal.kind, "param": refusal.param, "code": refusal.code}
     return {"error": inner}
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`WIDTHxHEIGHT` in pixels. Raises Refusal for any other spelling and for edges out of 16..LARGEST_EDGE."""
+    """Parse `WIDTHxHEIGHT` in pixels. Raises Refusal for any other spelling and for edges out of 16..LARGEST_EDGE."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
         raise Refusal(
@@ -114,7 +114,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_edges(width: int, height: int, *, param: str, multiple_of: int = 1) -> None:
-    """Raises Refusal for edges that are too small, too large or not a multiple of `multiple_of`."""
+    """Check the edges. Raises Refusal for those that are too small, too large or not a multiple of `multiple_of`."""
     if not all(16 <= edge <= LARGEST_EDGE for edge in (width, height)):
         raise Refusal(
             f"Invalid size {width}x{height}: each edge must be 16 to {LARGEST_EDGE} pixels.",
@@ -130,5 +130,5 @@ def check_edges(width: int, height: int, *, param: str, multiple_of: int = 1) ->
 
 
 def floor_to(edge: int, multiple: int) -> int:
-    """The largest multiple that fits into `edge` pixels, at least one of them, within LARGEST_EDGE."""
+    """Return the largest multiple that fits into `edge` pixels, at least one of them, within LARGEST_EDGE."""
     return max(multiple, min(edge, LARGEST_EDGE) // multiple * multiple)

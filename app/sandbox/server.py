@@ -1,7 +1,7 @@
 """The sandbox on a real socket, inside of the running loop: started in a moment, stopped in a moment.
 
 Knows nothing of providers. Uvicorn's HTTP protocol is used without uvicorn's server, which would install signal
-handlers, configure logging for the whole process and wait for connections when it is told to stop.
+handlers, configure logging for the whole process and wait for connections when it stops.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Sandbox:
         for connection in list(self._state.connections):
             if isinstance(connection, HttpToolsProtocol):
                 connection.transport.abort()
-        # Whoever waits on a broken connection wakes up by itself; a drawing ends within moments.
+        # A task that waits on a broken connection wakes up by itself; a drawing ends within moments.
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
         self._server = None
 

@@ -17,6 +17,8 @@ from app.catalog.profiles import Profile, SizeRule, Timeouts
 from app.config.errors import Fault, SettingsError
 from app.config.loading import Settings, load
 from app.config.schema import ProfileSettings
+from app.config.sources import find_ignored
+from app.images import Operation
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.yaml"
@@ -158,9 +160,52 @@ def test_a_whole_section_in_json_lies_below_its_single_settings() -> None:
     assert (load(None, environ).server.port, load(None, environ).server.host) == (2, "::1")
 
 
-def test_variables_that_kubernetes_sets_for_a_service_of_this_name_are_ignored() -> None:
-    environ = {"IMAGE_GATEWAY_PORT": "tcp://10.0.0.1:8000", "IMAGE_GATEWAY_SERVICE_HOST": "10.0.0.1"}
+def test_a_plain_number_is_the_port_unless_the_setting_itself_says_another() -> None:
+    assert load(None, {"IMAGE_GATEWAY_PORT": "9000"}).server.port == 9000
+    environ = {"IMAGE_GATEWAY_PORT": "9000", "IMAGE_GATEWAY_SERVER__PORT": "9001"}
+    assert load(None, environ).server.port == 9001
+    assert load(None, environ, {"server": {"port": 9002}}).server.port == 9002
+    assert ignored(environ) == {}
+
+
+def test_variables_that_kubernetes_sets_for_a_service_of_this_name_are_ignored_without_a_word() -> None:
+    environ = {
+        "IMAGE_GATEWAY_PORT": "tcp://10.0.0.1:8000",
+        "IMAGE_GATEWAY_SERVICE_HOST": "10.0.0.1",
+        "IMAGE_GATEWAY_SERVICE_PORT": "8000",
+        "IMAGE_GATEWAY_SERVICE_PORT_HTTP": "8000",
+        "IMAGE_GATEWAY_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "IMAGE_GATEWAY_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "IMAGE_GATEWAY_PORT_8000_TCP_PORT": "8000",
+        "IMAGE_GATEWAY_PORT_8000_TCP_PROTO": "tcp",
+        "IMAGE_GATEWAY_CACHE_PORT": "udp://10.0.0.2:53",
+        "IMAGE_GATEWAY_CACHE_SERVICE_HOST": "10.0.0.2",
+    }
     assert load(None, environ).server.port == 8000
+    assert ignored(environ) == {}
+
+
+@pytest.mark.parametrize(
+    ("variable", "remedy"),
+    [
+        ("IMAGE_GATEWAY_HOST", "did you mean IMAGE_GATEWAY_SERVER__HOST?"),
+        ("IMAGE_GATEWAY_SERVER_PORT", "did you mean IMAGE_GATEWAY_SERVER__PORT?"),
+        ("image_gateway_datadir", "did you mean IMAGE_GATEWAY_DATA_DIR?"),
+        ("IMAGE_GATEWAY_KEY", "did you mean IMAGE_GATEWAY_KEYS?"),
+        ("IMAGE_GATEWAY_PORT", "write a plain number"),
+        ("IMAGE_GATEWAY_WHATEVER", "name a setting, or unset it"),
+    ],
+)
+def test_another_variable_that_states_no_setting_is_named_with_the_setting_that_was_meant(
+    variable: str, remedy: str
+) -> None:
+    environ = {variable: "hidden", "IMAGE_GATEWAY_CONFIG": "a.yaml", "IMAGE_GATEWAY_DATA_DIR": "a", "OTHER": "b"}
+    assert ignored(environ) == {variable: remedy}
+    assert load(None, {variable: "hidden"}).sandbox
+
+
+def ignored(environ: dict[str, str]) -> dict[str, str]:
+    return {fault.path: fault.remedy for fault in find_ignored(Settings, environ)}
 
 
 def test_the_process_environment_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,13 +338,62 @@ def test_profiles_read_sizes_and_parameters_in_every_form(read: Any) -> None:
     assert (second.default_size, second.parameters) == ("input", {"size": "size", "seed": "seed"})
 
 
+# --- names of models ---
+
+
+def test_each_alias_of_a_circle_is_at_fault(faults: Any) -> None:
+    found = faults(MODEL + "aliases: {a: b, b: c, c: d, d: b}")
+    assert [fault.path for fault in found] == ["aliases.b", "aliases.c", "aliases.d"]
+
+
+def test_an_alias_may_be_stated_by_its_model_alone(read: Any) -> None:
+    settings = read(MODEL + "aliases: {a: m, b: {model: m, default_response_format: url}}\n")
+    assert {name: (entry.model, entry.default_response_format) for name, entry in settings.aliases.items()} == {
+        "a": ("m", None),
+        "b": ("m", "url"),
+    }
+
+
+def test_aliases_work_over_the_presets_models() -> None:
+    environ = {"NEBUL_API_KEY": "k", "IMAGE_GATEWAY_ALIASES": '{"gpt-image-1": "black-forest-labs/FLUX.1-Kontext-dev"}'}
+    assert list(load(None, environ).aliases) == ["gpt-image-1"]
+    with pytest.raises(SettingsError, match=r"^IMAGE_GATEWAY_ALIASES\.gpt-image-1: no model is called 'x'; known"):
+        load(None, environ | {"IMAGE_GATEWAY_ALIASES": '{"gpt-image-1": "x"}'})
+
+
+@pytest.mark.parametrize("stated", ["m", "a", "d-2"])
+def test_one_default_model_counts_for_every_operation(read: Any, stated: str) -> None:
+    names = MODEL + "aliases: {a: m, 'd-*': m}\n"
+    assert read(f"{names}default_model: {stated}").default_models == dict.fromkeys(Operation, stated)
+    assert read(names, {"IMAGE_GATEWAY_DEFAULT_MODEL": stated}).default_models == dict.fromkeys(Operation, stated)
+
+
+def test_a_default_model_may_be_stated_by_operation(read: Any) -> None:
+    assert read(MODEL).default_models == {}
+    assert read(MODEL + "default_model: {edits: m}").default_models == {Operation.EDITS: "m"}
+    variables = {"IMAGE_GATEWAY_DEFAULT_MODEL__VARIATIONS": "m"}
+    assert read(MODEL, variables).default_models == {Operation.VARIATIONS: "m"}
+
+
+def test_names_in_the_sandbox_are_added_to_its_own(read: Any) -> None:
+    settings = read("aliases: {mine: gpt-image-2, dall-e-3: gpt-image-1}\ndefault_model: {edits: mine}\n")
+    assert settings.sandbox
+    assert {"gpt-image-1", "dall-e-2", "mine"} <= settings.aliases.keys()
+    assert (settings.aliases["dall-e-3"].model, settings.default_models[Operation.EDITS]) == ("gpt-image-1", "mine")
+    assert settings.default_models.keys() == set(Operation)
+
+
+def test_a_real_configuration_has_no_names_of_the_sandbox(read: Any) -> None:
+    assert (read(MODEL).aliases, read(MODEL).default_model) == ({}, None)
+
+
 # --- faults ---
 
 A64 = "a" * 64
 FAULTS = [
     ("server: {prot: 1}", "server.prot", "no setting is called 'prot' here", "did you mean 'port'?"),
     ("sever: {port: 1}", "sever", "no section is called 'sever'", "did you mean 'server'?"),
-    ("1: 2", "1", "no section is called '1'", "known: 'data_dir', 'files', 'keys', 'logging'"),
+    ("1: 2", "1", "no section is called '1'", "known: 'aliases', 'budgets', 'data_dir', 'database'"),
     ("server: {port: many}", "server.port", "should be a valid integer", "write a whole number"),
     ("server: {port: 70000}", "server.port", "should be less than or equal to 65535", "choose a smaller number"),
     ("server: {max_upload_mb: 0}", "server.max_upload_mb", "greater than 0", "choose a larger number"),
@@ -414,6 +508,22 @@ FAULTS = [
         "no provider is called 'nebula'",
         "add it under `providers`",
     ),
+    (MODEL + "aliases: {a: M}", "aliases.a", "no model is called 'M'", "did you mean 'm'?"),
+    (MODEL + "aliases: {a: {model: other}}", "aliases.a.model", "no model is called 'other'", "known: 'm'"),
+    (HOST + "aliases: {a: m}", "aliases.a", "no model is called 'm'", "there is none yet"),
+    (MODEL + "aliases: {'d-*': m, a: d-2}", "aliases.a", "no model is called 'd-2'", "known: 'm'"),
+    (MODEL + "aliases: {a: a}", "aliases.a", "leads back to itself", "name a model"),
+    (MODEL + "aliases: {a: b, b: {model: b}}", "aliases.b.model", "leads back to itself", "name a model"),
+    (MODEL + "aliases: {m: m}", "aliases.m", "'m' is taken by models.m", "choose another alias"),
+    (MODEL + "aliases: {a: {}}", "aliases.a.model", "is missing", "state it"),
+    (MODEL + "aliases: {a: 3}", "aliases.a", "should be a mapping", "write a mapping"),
+    (MODEL + "aliases: {a: {model: m, default: url}}", "aliases.a.default", "no setting is called 'default'", "known"),
+    (MODEL + "aliases: {a: {model: m, default_response_format: link}}", "aliases.a.default_response_format", "", "one"),
+    (MODEL + "aliases: [m]", "aliases", "should be a mapping", "write a mapping"),
+    (MODEL + "default_model: n", "default_model", "no model is called 'n'", "known: 'm'"),
+    (MODEL + "default_model: {edits: n}", "default_model.edits", "no model is called 'n'", "known: 'm'"),
+    (MODEL + "default_model: {edit: m}", "default_model.edit", "no setting is called 'edit'", "mean 'edits'?"),
+    (MODEL + "default_model: [m]", "default_model", "should be a mapping", "write a mapping"),
     (HOST + "models: {m: {}}", "models.m.deployments", "is missing", "list at least one"),
     (HOST + "models: {m: {deployments: []}}", "models.m.deployments", "is empty", "list at least one"),
     (
@@ -519,6 +629,47 @@ FAULTS = [
         "is the same key as keys[0]",
         "give each its own",
     ),
+    (
+        f"keys: [{{name: a, key: {LONG}, project: desing}}]",
+        "keys[0].project",
+        "no project is called 'desing'",
+        "add it",
+    ),
+    (
+        f"projects: {{design: {{}}}}\nkeys: [{{name: a, key: {LONG}, project: desing}}]",
+        "keys[0].project",
+        "no project is called 'desing'",
+        "did you mean 'design'?",
+    ),
+    (
+        f"keys: [{{name: a, key: {LONG}, images_per_minute: 0}}]",
+        "keys[0].images_per_minute",
+        "greater than 0",
+        "larger",
+    ),
+    ("projects: {a: {images: 1}}", "projects.a.images", "no setting is called 'images' here", "images_per_minute"),
+    ("budgets: [{window: month}]", "budgets[0].amount", "is missing", "state it"),
+    ("budgets: [{amount: 0}]", "budgets[0].amount", "is no amount that a budget can have", "above 0"),
+    ("budgets: [{amount: true}]", "budgets[0].amount", "is no amount of money", "write a number"),
+    ("budgets: [{amount: .nan}]", "budgets[0].amount", "is no amount", "write a number"),
+    ("budgets: [{amount: lots}]", "budgets[0].amount", "is no amount of money", "write a number"),
+    ("budgets: [{amount: 1, window: year}]", "budgets[0].window", "'day', 'week', 'month' or 'total'", "choose one"),
+    ("budgets: [{amount: 1, timezone: Mars}]", "budgets[0].timezone", "'Mars' is no time zone", "Europe/Prague"),
+    ("budgets: [{amount: 1, thresholds: [0]}]", "budgets[0].thresholds", "is no percentage", "from 1 to 1000"),
+    ("budgets: [{amount: 1, project: a}]", "budgets[0].project", "no project is called 'a'", "add it under `projects`"),
+    ("budgets: [{amount: 1, key: a}]", "budgets[0].key", "no key is called 'a'", "add it under `keys`"),
+    (
+        f"projects: {{p: {{}}}}\nkeys: [{{name: k, key: {LONG}}}]\nbudgets: [{{amount: 1, project: p, key: k}}]",
+        "budgets[0]",
+        "names a project and a key",
+        "state one of them",
+    ),
+    ("budgets: [{amount: 1}, {amount: 2}]", "budgets[1]", "counts the same as budgets[0]", "state one of them"),
+    ("secret: too-short-to-be-one", "secret", "shorter than 32 characters", "openssl rand -hex 32"),
+    ("webhook: {url: 'https://hooks.test'}", "webhook", "has a `url` and no `secret`", "24 characters"),
+    ("webhook: {secret: short}", "webhook.secret", "shorter than 24 characters", "openssl rand"),
+    ("webhook: {secret: 'whsec_!!!!!!!!!!!!!!!!!!!!!!!!'}", "webhook.secret", "is not base64", "write base64"),
+    ("webhook: {url: 'ftp://hooks.test'}", "webhook.url", "is no http:// or https:// address", "https://"),
     ("keys: [{name: a, key: a-secret-of-15c}]", "keys[0].key", "shorter than 16 characters", "openssl rand"),
     ("keys: [{name: a, key: '${CI:-short}'}]", "keys[0].key", "shorter than 16 characters", "openssl rand"),
     ("keys: [{name: a, key: '${GONE}'}]", "keys[0].key", "variable 'GONE' is not set", "${GONE:-default}"),
@@ -552,6 +703,13 @@ FAULTS = [
     ("server: {host: '${GONE'}", "server.host", "begins no reference", "$${"),
     (HOST + "server: {host: 0.0.0.0}", "server.host", "'0.0.0.0' is not a loopback address", "add `keys`"),
     (HOST + "server: {host: example.com}", "server.host", "is not a loopback address", "allow_anonymous"),
+    (
+        HOST + "server: {port: 9000}\nmetrics: {port: 9000}",
+        "metrics.port",
+        "is the gateway's own port",
+        "choose another",
+    ),
+    (HOST + "metrics: {port: 8000}", "metrics.port", "is the gateway's own port", "choose another"),
 ]
 
 
@@ -593,6 +751,7 @@ def test_all_faults_are_told_at_once(faults: Any) -> None:
     ("variable", "value", "path", "problem", "remedy"),
     [
         ("IMAGE_GATEWAY_SERVER__PORT", "x", "IMAGE_GATEWAY_SERVER__PORT", "valid integer", "whole number"),
+        ("IMAGE_GATEWAY_PORT", "99999", "IMAGE_GATEWAY_PORT", "65535", "smaller number"),
         ("IMAGE_GATEWAY_SERVER__PROT", "1", "IMAGE_GATEWAY_SERVER__PROT", "called 'prot'", "did you mean 'port'?"),
         ("IMAGE_GATEWAY_SERVR__PORT", "1", "IMAGE_GATEWAY_SERVR__PORT", "section is called 'servr'", "mean 'server'?"),
         ("IMAGE_GATEWAY_KEYS", "hidden", "IMAGE_GATEWAY_KEYS", "is no JSON", "as JSON"),
@@ -610,6 +769,8 @@ def test_all_faults_are_told_at_once(faults: Any) -> None:
             "shorter than",
             "openssl",
         ),
+        ("IMAGE_GATEWAY_KEYS", '{"name": "a"}', "IMAGE_GATEWAY_KEYS", "should be a list", "write a list"),
+        ("IMAGE_GATEWAY_PROVIDERS__NEBULA", "hidden", "IMAGE_GATEWAY_PROVIDERS__NEBULA", "a mapping", "api_key: KEY"),
         ("IMAGE_GATEWAY_SERVER", '{"port": "x"}', "IMAGE_GATEWAY_SERVER.port", "valid integer", "whole number"),
     ],
 )
@@ -622,6 +783,46 @@ def test_a_fault_in_the_environment_names_the_variable(
     assert fault.path == path
     assert problem in fault.problem
     assert remedy in fault.remedy
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "path", "remedy"),
+    [
+        ("providers: {nebula: hidden}", "providers.nebula", "write a mapping, like `{api_key: KEY}`"),
+        ("models: {flux: nebula}", "models.flux", "write a mapping, like `{deployments: [{provider: NAME}]}`"),
+        (
+            "models: {flux: {deployments: [nebula]}}",
+            "models.flux.deployments[0]",
+            "write a mapping, like `{provider: NAME}`",
+        ),
+        ("keys: [hidden]", "keys[0]", "write a mapping, like `{name: NAME, key: SECRET}`"),
+    ],
+)
+def test_an_entry_that_is_no_mapping_comes_with_the_shape_that_it_should_have(
+    read: Any, content: str, path: str, remedy: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(content)
+    [fault] = caught.value.faults
+    assert (fault.path, fault.problem) == (path, "should be a mapping")
+    assert fault.remedy.startswith(remedy)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("server:\n\tport: 1", "indent with spaces"),
+        ("providers:\n  nebula: {api_key: ${NAME}}", 'put the reference in quotes, "${NAME}"'),
+        ("keys: [{name: a, key: ${NAME}}]", "put the reference in quotes"),
+        ("server: {port: 1, host: '${NAME}'\nmodels: }", "correct the YAML there"),
+    ],
+)
+def test_yaml_that_cannot_be_read_comes_with_a_remedy(read: Any, content: str, remedy: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(content, {"NAME": "hidden"})
+    assert remedy in caught.value.faults[0].remedy
     assert "hidden" not in str(caught.value)
 
 
@@ -742,6 +943,21 @@ def test_a_file_that_may_not_be_read_is_told_with_the_remedy(
 # --- callers that may enter ---
 
 
+def test_an_open_address_needs_no_stated_keys_if_some_were_issued(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(HOST + "server: {host: 0.0.0.0}", encoding="utf-8")
+    asked: list[Settings] = []
+
+    def yes(settings: Settings) -> bool:
+        asked.append(settings)
+        return True
+
+    assert load(path, {}, has_issued_keys=yes).server.host == "0.0.0.0"
+    assert len(asked) == 1
+    load(path, {}, {"server": {"host": "127.0.0.1"}}, has_issued_keys=yes)
+    assert len(asked) == 1  # where nothing depends on it, the database is not asked
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1"])
 def test_a_loopback_address_needs_no_keys(read: Any, host: str) -> None:
     assert read(HOST, server={"host": host}).server.host == host
@@ -818,7 +1034,7 @@ def test_the_example_loads_and_holds_every_setting() -> None:
 
 def test_the_example_states_the_defaults() -> None:
     settings, plain = load(EXAMPLE, EXAMPLE_ENVIRON), Settings()
-    for section in ("server", "queue", "runs", "files", "logging", "data_dir"):
+    for section in ("server", "queue", "runs", "files", "logging", "database", "ledger", "webhook", "data_dir"):
         assert getattr(settings, section) == getattr(plain, section), section
     mine = settings.providers["mine"]
     for name in ("preset", "dialect", "models_path", "headers", "max_concurrency", "retries", "retry_timeouts", "urls"):
@@ -835,3 +1051,10 @@ def test_the_example_states_the_assumptions_for_an_openai_shaped_host() -> None:
         assert getattr(stated, name) == getattr(assumed, name), name
     assert stated.size is not None
     assert SizeRule(**stated.size.model_dump()) == SizeRule()
+
+
+@pytest.mark.parametrize("password", ["s3cr#et", "s3cr/et", "s3cr?et", "s3c[ret"])
+def test_the_url_of_a_database_that_cannot_be_read_is_not_quoted(faults: Any, password: str) -> None:
+    [fault] = faults(f"database: {{url: 'postgresql://gateway:{password}@db.example.com/gateway'}}")
+    assert (fault.path, fault.problem) == ("database.url", "cannot be read")
+    assert "s3c" not in str(fault)

@@ -4,6 +4,7 @@ import pytest
 
 from app.config import loading
 from app.config.loading import PRESETS, load
+from app.config.sandbox_names import sandbox_models
 from app.config.simulated import with_sandbox
 
 
@@ -25,3 +26,9 @@ def test_a_preset_without_a_simulation_is_left_out(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(loading, "PRESETS", ("another", *PRESETS))
     settings = with_sandbox(load(None, {}), "http://127.0.0.1:9")
     assert list(settings.providers) == ["netmind", "nebula", "nebul", "bfl", "openai"]
+
+
+def test_the_names_of_the_sandbox_are_those_of_its_models() -> None:
+    settings = with_sandbox(load(None, {}), "http://127.0.0.1:9")
+    assert set(sandbox_models()) == settings.models.keys()
+    assert {alias.model for alias in settings.aliases.values()} <= settings.models.keys()

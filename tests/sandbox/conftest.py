@@ -22,5 +22,5 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"authorization": "Bearer sk-test", "accept-encoding": "identity"}
-    async with httpx.AsyncClient(base_url=sandbox.base_url, headers=headers, timeout=10, trust_env=False) as running:
+    async with httpx.AsyncClient(base_url=sandbox.base_url, headers=headers, timeout=60, trust_env=False) as running:
         yield running

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from app.sandbox import drawing
 from app.sandbox.order import MaskMeaning, Refusal
@@ -65,6 +65,34 @@ def test_what_a_mask_keeps_is_kept_to_the_pixel() -> None:
     after = drawing.edited("hat", [before], drawing.repaint_region(white_mask(), "white", (64, 64)))
     assert after.crop((32, 0, 64, 64)).tobytes() == before.crop((32, 0, 64, 64)).tobytes()
     assert len(after.crop((0, 0, 32, 64)).getcolors() or ()) == 1
+
+
+def letters(image: Image.Image) -> Image.Image:
+    """White where the picture is white."""
+    return image.convert("L").point([0] * 240 + [255] * 16)
+
+
+def test_the_prompt_is_written_on_an_edit() -> None:
+    before = Image.new("RGB", (256, 256), (128, 128, 128))
+    box = letters(drawing.edited("WWWW", [before], None)).getbbox()
+    assert box is not None and box[1] > 200, "at the bottom"
+    assert letters(drawing.edited("", [before], None)).getbbox() is None
+
+
+def test_the_prompt_is_written_within_the_part_that_is_repainted() -> None:
+    before, region = Image.new("RGB", (512, 512), (128, 128, 128)), Image.new("L", (512, 512), 0)
+    ImageDraw.Draw(region).ellipse((80, 40, 400, 360), fill=255)
+    written, blank = (drawing.edited(prompt, [before], region) for prompt in ("WWWW", ""))
+    box = letters(written).getbbox()
+    assert box is not None and box[1] > 200 and box[3] < 360, "in the lower half of the region"
+    outside = ImageOps.invert(region)
+    for image in (written, blank):
+        assert ImageChops.multiply(ImageChops.difference(image, before).convert("L"), outside).getbbox() is None
+
+
+def test_a_small_edit_is_left_without_the_prompt() -> None:
+    before = Image.new("RGB", (256, 63), (128, 128, 128))
+    assert letters(drawing.edited("WWWW", [before], None)).getbbox() is None
 
 
 @pytest.mark.parametrize("hue", range(0, 256, 16))
