@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, State
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import models
 from app.api.docs import openapi
+from app.api.estimate import EstimateEndpoint
 from app.api.files import FileEndpoint
 from app.api.images import ImageEndpoint
-from app.api.layers import Envelope, Frame
+from app.api.layers import Envelope, Frame, RequestObserver, Tracing
+from app.api.management import routes as management
+from app.api.metrics import PATH, MetricsEndpoint
+from app.api.organization import routes as organization
+from app.api.paths import ESTIMATE, Paths
 from app.api.responses.sending import HEADERS_FOR_BROWSERS
-from app.api.runs import RunEndpoint
+from app.api.runs import RunCancelEndpoint, RunEndpoint, RunStatusEndpoint
 from app.api.web_pages import PageGuard
 from app.config.loading import Settings
 from app.errors import ApiError, InvalidRequest, NotFound, shortened
 from app.images import Operation
+from app.pages import routes as pages
 from app.telemetry.logs import Log
-from app.wiring import Runtime, make_runtime, new_log, open_resources
+from app.wiring import Runtime, adopt, make_runtime, new_log, open_resources
+
+# For clients that take this server for one of OpenAI's whole API, and for addresses with a step too much.
+PURPOSE = (
+    "This server draws images and does nothing else: POST /v1/images/generations, /v1/images/edits or "
+    "/v1/images/variations; GET /v1/models, /v1/models/{id} or /v1/images/runs/{id}. /docs describes them."
+)
 
 
 def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
@@ -35,53 +49,117 @@ def create_app(settings: Settings, log: Log | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings, log, lambda call, jobs: runtime().gateway.resume(call, jobs)) as resources:
+        async with open_resources(settings, log, lambda *job: runtime().gateway.resume(*job)) as resources:
+            await adopt(resources, settings)
             app.state.runtime = make_runtime(resources, settings)
             resources.retention.take_up()
             yield
             del app.state.runtime
 
-    app = FastAPI(
+    def observer() -> RequestObserver | None:
+        return runtime().resources.requests if hasattr(app.state, "runtime") else None
+
+    def tracing() -> Tracing | None:
+        return runtime().resources.traces if hasattr(app.state, "runtime") else None
+
+    layers = [
+        Middleware(
+            Frame,
+            journal=log,
+            new_id=lambda: f"req_{os.urandom(16).hex()}",
+            logs_client=settings.logging.client,
+            observer=observer,
+            tracing=tracing,
+        ),
+        Middleware(Paths),
+        *_cors(settings, log),
+        Middleware(Envelope, journal=log),
+        Middleware(PageGuard, rules=lambda: None if runtime().keyring.is_closed else runtime().page_rules),
+    ]
+    app = Application(
         title="Image Gateway",
+        middleware=layers,
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # no setting says where it would go
     )
-    app.state.draining = False
 
     def runtime() -> Runtime:
-        present: Runtime = app.state.runtime
-        return present
+        return app.state.runtime
 
     for operation in Operation:
-        endpoint = ImageEndpoint(operation, runtime)
-        # Both paths, since a redirect from one to the other would trust the Host header.
-        for path in (f"/v1/images/{operation}", f"/v1/images/{operation}/"):
-            app.router.routes.append(Route(path, endpoint, methods=["POST"]))
-    runs = Route("/v1/images/runs/{run:path}", RunEndpoint(runtime), methods=["GET"])
-    runs.methods = {"GET"}  # Starlette adds HEAD, which would take the answer and leave it
-    app.router.routes.append(runs)
+        path, endpoint = f"/v1/images/{operation}", ImageEndpoint(operation, runtime)
+        app.router.routes.append(Route(path, endpoint, methods=["POST"]))
+        app.drawing[path] = _wrap(endpoint, layers)
+        app.router.routes.append(Route(f"{path}/{ESTIMATE}", EstimateEndpoint(operation, runtime), methods=["POST"]))
+    app.router.routes.extend(_runs(runtime))
     app.router.routes.append(Route("/files/{name}", FileEndpoint(runtime), methods=["GET"]))
+    app.router.routes.append(Route(PATH, MetricsEndpoint(runtime), methods=["GET"]))
     app.include_router(models.router(runtime))
+    app.router.routes.extend(_administration(runtime))
+    app.router.routes.extend(pages.routes(lambda: runtime().settings.pages.enabled))
     _add_health(app)
     _add_errors(app)
-    app.add_middleware(PageGuard, rules=lambda: runtime().page_rules)
-    app.add_middleware(Envelope, journal=log)
-    if settings.server.cors_origins:
-        app.add_middleware(
-            Cors,
-            allow_origins=list(settings.server.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=HEADERS_FOR_BROWSERS,
-        )
-        app.add_middleware(Envelope, journal=log)
-    app.add_middleware(
-        Frame, journal=log, new_id=lambda: f"req_{os.urandom(16).hex()}", logs_client=settings.logging.client
+    openapi.describe(
+        app, lambda: runtime().public_url, lambda: "playground" if runtime().settings.pages.enabled else "docs"
     )
-    openapi.describe(app)
+    return app
+
+
+def _runs(runtime: Callable[[], Runtime]) -> list[Route]:
+    path = "/v1/images/runs/{run:path}"  # an id may hold slashes
+    routes = [
+        Route(f"{path}/status", RunStatusEndpoint(runtime), methods=["GET"]),
+        Route(f"{path}/cancel", RunCancelEndpoint(runtime), methods=["POST"]),
+        Route(path, RunEndpoint(runtime), methods=["GET"]),
+    ]
+    for each in routes:
+        each.methods = (each.methods or set()) - {"HEAD"}  # Starlette adds it; it would take the answer and leave it
+    return routes
+
+
+def _administration(runtime: Callable[[], Runtime]) -> list[Route]:
+    return [
+        route
+        for routes in (organization.routes, management.routes)
+        for route in routes(lambda: runtime().administration)
+    ]
+
+
+class Present(State):
+    """The application's present state, in plain attributes: they are read several times a request, and Starlette's own
+    state looks for each in a dictionary, in Python."""
+
+    runtime: Runtime
+    draining: bool = False
+
+    def __setattr__(self, key: Any, value: Any) -> None:
+        object.__setattr__(self, key, value)
+
+    def __delattr__(self, key: Any) -> None:
+        object.__delattr__(self, key)
+
+
+class Application(FastAPI):
+    """FastAPI, with a shorter way to the image endpoints: they are found by their path, and get none of the layers that
+    FastAPI adds for endpoints of its own kind (a stack of exits, two handlers of exceptions, a limit of bodies,
+    telemetry). Its router has them too: it refuses other methods and describes them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.state: Present = Present()
+        self.drawing: dict[str, ASGIApp] = {}  # path → endpoint, in all layers of our own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self.drawing.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        await (endpoint or super().__call__)(scope, receive, send)
+
+
+def _wrap(app: ASGIApp, layers: Sequence[Middleware]) -> ASGIApp:
+    """Return `app` inside of the layers, of which the first is the outermost."""
+    for layer, args, kwargs in reversed(layers):
+        app = layer(app, *args, **kwargs)
     return app
 
 
@@ -91,9 +169,24 @@ def replace_settings(app: FastAPI, settings: Settings) -> None:
     app.state.runtime = make_runtime(before.resources, settings, before)
 
 
+def _cors(settings: Settings, log: Log) -> list[Middleware]:
+    """Return the layers for pages of other origins, if there are any."""
+    if not settings.server.cors_origins:
+        return []
+    cors = Middleware(
+        Cors,
+        allow_origins=list(settings.server.cors_origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=HEADERS_FOR_BROWSERS,
+    )
+    return [Middleware(Envelope, journal=log), cors]
+
+
 class Cors(CORSMiddleware):
     def preflight_response(self, request_headers: Headers) -> Response:
-        """A refused preflight wears the envelope too."""
+        """Return the answer to a preflight. Raises InvalidRequest for a refused one, so that it wears the envelope
+        too."""
         response = super().preflight_response(request_headers)
         if response.status_code >= 400:
             raise InvalidRequest(
@@ -121,9 +214,7 @@ def _add_errors(app: FastAPI) -> None:
         path, kind = shortened(request.scope["path"], 128), "invalid_request_error"
         allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # Starlette's is in any order
         if error.status_code == 404:
-            raise NotFound(
-                f"There is nothing at {request.method} {path}. The API is described at /docs.", code="not_found"
-            )
+            raise NotFound(f"There is nothing at {request.method} {path}. {PURPOSE}", code="not_found")
         if error.status_code == 405:
             message = f"{request.method} is not allowed at {path}. Use {allowed or 'another method'}."
             headers = {"allow": allowed} if allowed else {}
