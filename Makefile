@@ -2,29 +2,31 @@
 # ARGS is handed on: make run ARGS="--port 9000", make test ARGS="-x -k failover".
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow lint types format check sdks lock clean
+.PHONY: help run test slow lint types format check bench sdks lock clean
 
 help:
 	@echo "make run      the gateway (without a configuration: the sandbox on http://127.0.0.1:8000)"
 	@echo "make test     the tests            make slow    the tests that take long"
 	@echo "make lint     ruff                 make types   mypy"
 	@echo "make format   ruff, in place       make check   all of these"
-	@echo "make sdks     the official SDKs that the tests run beside their own (make test does it too)"
+	@echo "make bench    the gateway's CPU seconds, beside the figures of scripts/bench.json; ARGS=--save keeps the new ones"
+	@echo "make sdks     the SDKs and clients that tests run beside the project's own (make test and slow do it too)"
 	@echo "make lock     the lock files anew; ARGS=--upgrade takes the newest versions"
 	@echo "make clean    removes what the above have made"
 
 run: .venv/.ready
 	@.venv/bin/image-gateway serve $(ARGS)
 
-# One process a core, at most four, and all tests of a file in one process. ARGS="-n 0": one process for everything.
+# Two processes a core (tests/conftest.py), at most eight, and all tests of a file in one process.
+# ARGS="-n 0": one process for everything. The tests are compiled once, also where the environment has Python keep nothing.
 # Where the network is missing, the SDKs' tests say why they are left out; a complete run does not let them.
 test: .venv/.ready
-	@.venv/bin/python -m tests.sdks.install || test -z "$$IMAGE_GATEWAY_TESTS_COMPLETE"
-	@.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@.venv/bin/python -m tests.sdks.install tests/sdks || test -z "$$GATEWAY_TESTS_COMPLETE"
+	@PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 slow: .venv/.ready
-	@.venv/bin/python -m tests.sdks.install || test -z "$$IMAGE_GATEWAY_TESTS_COMPLETE"
-	@.venv/bin/pytest -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
+	@.venv/bin/python -m tests.sdks.install tests/sdks tests/generators tests/clients tests/pages || test -z "$$GATEWAY_TESTS_COMPLETE"
+	@PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
 
 lint: .venv/.ready
 	@.venv/bin/ruff check .
@@ -39,8 +41,11 @@ format: .venv/.ready
 
 check: lint types test slow
 
+bench: .venv/.ready
+	@.venv/bin/python scripts/bench.py $(ARGS)
+
 sdks: .venv/.ready
-	@.venv/bin/python -m tests.sdks.install
+	@.venv/bin/python -m tests.sdks.install tests/sdks tests/generators tests/clients tests/pages
 
 lock: .tools/.ready
 	@.tools/bin/python scripts/lock.py $(ARGS)

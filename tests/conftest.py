@@ -12,7 +12,7 @@ from hypothesis import settings
 # Machines that run tests are busy: how long one example takes says nothing about the code.
 settings.register_profile("busy", deadline=None)
 settings.register_profile("long", settings.get_profile("busy"), max_examples=100_000, print_blob=True)
-EXAMPLES = "IMAGE_GATEWAY_FUZZ_EXAMPLES"  # how many each property gets in the profile "long"
+EXAMPLES = "GATEWAY_FUZZ_EXAMPLES"  # how many each property gets in the profile "long"
 settings.load_profile("long" if os.environ.get(EXAMPLES) else "busy")
 
 
@@ -27,10 +27,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             test._hypothesis_internal_use_settings = settings(own, max_examples=int(os.environ[EXAMPLES]))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return two processes a core: about half of the tests' time is waiting."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_sessionstart() -> None:
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Thousands of tests are many objects, which stay: nobody need look through them again and again."""
+    """Collect garbage from here on, but not among the tests: they are many objects, which stay."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

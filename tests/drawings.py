@@ -1,21 +1,23 @@
 """Runs whose drawing a test holds in its hands. Knows no provider and no HTTP."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from app.access.keyring import Key
+from app.dialects import Exchange
 from app.errors import ApiError
-from app.events import Event, ImageBegins, ImageData, ImageEnds, Served
+from app.events import Event, ImageBegins, ImageData, ImageEnds, Served, Sink
 from app.gateway.call import Call
+from app.gateway.inspection import Inspector
 from app.images import ImageRequest, Operation, Upload
 from app.runs.run import Run
-from app.storage.recording import Meter, Recording
+from app.storage.recording import Meter, Reader, Recording
 from app.storage.spool import Spool, Uploads
 
-A, B = Key("a", b""), Key("b", b"")
+A, B = Key("a", "a"), Key("b", "b")
 # What is drawn: an event, the end by an error, a moment to wait for, or what is done at that point.
 Step = Event | BaseException | asyncio.Event | Callable[[], None]
 PICTURE: tuple[Event, ...] = (Served("p", "m", 1), ImageBegins(0), ImageData(b"aGVsbG8="), ImageEnds())
@@ -53,7 +55,7 @@ class Drawing:
     meter: Meter
     uploads: Uploads
     observer: Observer
-    closed: list[str] = field(default_factory=list)  # in the order of closing
+    closed: list[str]  # "drawing", once its work has ended
 
 
 def wanted(prompt: str = "a fox", **fields: Any) -> ImageRequest:
@@ -80,25 +82,22 @@ def drawing(
 ) -> Drawing:
     meter, uploads = meter or Meter(1 << 30), uploads or Uploads()
     call = Call(request or wanted(), key, uploads, sent=sent, id=id)
-    resources = ExitStack()
+    closed = list[str]()
     recording = Recording(spool, meter, 1 << 20)
-    events, observer = _events(steps, lambda: drawn.closed), Observer()
+    observer = Observer()
     run = Run(
         call,
-        events,
+        partial(_draw, steps, closed),
         recording,
-        resources,
         1_700_000_000,
         clock or Clock(),
         idempotency_key=idempotency_key,
         observers=(observer,),
     )
-    drawn = Drawing(run, meter, uploads, observer)
-    resources.callback(drawn.closed.append, "resources")
-    return drawn
+    return Drawing(run, meter, uploads, observer, closed)
 
 
-async def _events(steps: tuple[Step, ...], closed: Callable[[], list[str]]) -> AsyncGenerator[Event, None]:
+async def _draw(steps: tuple[Step, ...], closed: list[str], sink: Sink) -> None:
     try:
         for step in steps:
             if isinstance(step, asyncio.Event):
@@ -108,9 +107,28 @@ async def _events(steps: tuple[Step, ...], closed: Callable[[], list[str]]) -> A
             elif callable(step):
                 step()
             else:
-                yield step
+                await sink(step)
     finally:
-        closed().append("events")
+        closed.append("drawing")
+
+
+def into(events: list[Event], also: Sink | None = None) -> Sink:
+    """Return a sink that collects what it is pushed. `also` gets it, too."""
+
+    async def push(event: Event) -> None:
+        events.append(event)
+        if also is not None:
+            await also(event)
+
+    return push
+
+
+async def play(events: Iterable[Event | BaseException], sink: Sink) -> None:
+    """Push the events. An exception among them is raised."""
+    for event in events:
+        if isinstance(event, BaseException):
+            raise event
+        await sink(event)
 
 
 def are_closed(request: ImageRequest) -> bool:
@@ -123,8 +141,29 @@ def are_closed(request: ImageRequest) -> bool:
     return False
 
 
+def look(inspect: Inspector, events: Iterable[Event | Exchange]) -> list[Event]:
+    """Return the events that are told."""
+    looked = (inspect(event) for event in events if not isinstance(event, Exchange))
+    return [told for told in looked if told is not None]
+
+
 async def read(run: Run) -> list[Event]:
-    return [event async for event in run.follow()]
+    """Return all events. Starts a run that was not started."""
+    run.start()
+    return await all_of(run.reader())
+
+
+async def finish(run: Run) -> None:
+    """Wait for the end. Starts a run that was not started."""
+    run.start()
+    await run.wait_until_over()
+
+
+async def all_of(reader: Reader) -> list[Event]:
+    events: list[Event] = []
+    while found := await reader.read():
+        events += found
+    return events
 
 
 def unpaid() -> ApiError:

@@ -34,7 +34,8 @@ MACHINE_BOUND = re.compile(
 )
 
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-tools.lock")
-SDK_LOCKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/sdks").glob("*.lock"))
+TEST_LOCKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("*/*.lock"))
+NPM_LOCKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("*/*/package-lock.json"))
 VAGUE = {"common", "handler", "handlers", "helper", "helpers", "manager", "misc", "service", "util", "utils"}
 
 
@@ -96,7 +97,7 @@ def test_no_committed_file_names_a_package_registry_or_a_path_of_somebodys_machi
     assert found == []
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, *SDK_LOCKS])
+@pytest.mark.parametrize("lock", [*LOCKS, *TEST_LOCKS])
 def test_every_entry_of_a_lock_file_is_one_exact_version_with_hashes(lock: str) -> None:
     content = entries(lock)
     assert content
@@ -106,13 +107,14 @@ def test_every_entry_of_a_lock_file_is_one_exact_version_with_hashes(lock: str) 
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", value) for value in hashes), f"{lock}: {pin!r}"
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, *SDK_LOCKS, "tests/sdks/node/package-lock.json"])
+@pytest.mark.parametrize("lock", [*LOCKS, *TEST_LOCKS, *NPM_LOCKS])
 def test_no_lock_file_holds_an_address(lock: str) -> None:
     assert re.findall(r"\w+://\S+|--(?:find-links|index-url|extra-index-url)", (ROOT / lock).read_text()) == []
 
 
-def test_every_npm_package_is_locked_by_its_digest() -> None:
-    lock = yaml.safe_load((ROOT / "tests/sdks/node/package-lock.json").read_text())
+@pytest.mark.parametrize("file", NPM_LOCKS)
+def test_every_npm_package_is_locked_by_its_digest(file: str) -> None:
+    lock = yaml.safe_load((ROOT / file).read_text())
     packages = {path: package for path, package in lock["packages"].items() if path}
     assert packages
     assert [path for path, package in packages.items() if not package.get("integrity")] == []
@@ -152,7 +154,7 @@ def test_the_makefile_has_the_commands_that_people_and_ci_rely_on() -> None:
 
 def test_ci_leaves_nothing_out_and_ends_with_the_tests() -> None:
     script = (ROOT / ".ci/run").read_text()
-    assert "export IMAGE_GATEWAY_TESTS_COMPLETE=1" in script
+    assert "export GATEWAY_TESTS_COMPLETE=1" in script
     made = [
         word for line in re.findall(r"^make (.*)$", script, re.MULTILINE) for word in line.split() if word[0] != "-"
     ]

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.live.servers import Config, Process, provider
 from tests.live.wire import Reply, events, line, request
+from tests.waiting import PATIENCE, until
 
 SCHNELL = "black-forest-labs/FLUX.1-schnell"
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
@@ -108,24 +109,32 @@ def fault(*faults: str) -> str:
 
 
 async def call(
-    port: int, fields: Config | bytes, path: str = GENERATIONS, *, key: str | None = None, n: int = 1, **headers: str
+    port: int,
+    fields: Config | bytes,
+    path: str = GENERATIONS,
+    *,
+    key: str | None = None,
+    n: int = 1,
+    patience: float = PATIENCE,
+    **headers: str,
 ) -> Outcome:
     """JSON, or a form as it is (with its `content_type`)."""
     if key:
         headers["authorization"] = f"Bearer {key}"
     body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
     began = time.monotonic()
+    asked = request("POST", path, body, **{"content_type": "application/json", **headers})
     try:
-        reply = await answered(port, request("POST", path, body, **{"content_type": "application/json", **headers}))
+        reply = await answered(port, asked, patience)
     except (OSError, EOFError):
         return Outcome(None, began=began, ended=time.monotonic())
     n = fields.get("n", n) if isinstance(fields, dict) else n
     return Outcome(reply.status, *judged(reply, n), reply, began, time.monotonic())
 
 
-async def answered(port: int, asked: bytes) -> Reply:
+async def answered(port: int, asked: bytes, patience: float = PATIENCE) -> Reply:
     """The whole answer, or what there is of it. Raises OSError or EOFError if there is none."""
-    async with line(port) as opened:
+    async with line(port, patience=patience) as opened:
         await opened.send(asked)
         reply, pieces = await opened.head(), []
         with contextlib.suppress(EOFError):
@@ -157,18 +166,9 @@ async def ready(port: int) -> int | None:
         return None
 
 
-async def patiently(happened: Callable[[], Any], what: Callable[[], object], seconds: float = 15) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            while not happened():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"it did not come to that: {what()}") from None
-
-
-async def gone(process: Process, seconds: float = 30) -> int:
+async def gone(process: Process) -> int:
     """The exit code of a gateway that is ending, without holding up the loop."""
-    await patiently(lambda: process.process.poll() is not None, process.printed, seconds)
+    await until(lambda: process.process.poll() is not None, process.printed)
     code: int = process.process.returncode
     return code
 

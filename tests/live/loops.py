@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import uvloop
 
+from tests.waiting import PATIENCE
+
 T = TypeVar("T")
 
 
@@ -21,12 +23,14 @@ def bound() -> socket.socket:
     return listener
 
 
+_dead: list[socket.socket] = []
+
+
 def dead_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port at which nothing listens, and which no other server gets."""
+    _dead.append(bound())
+    port: int = _dead[-1].getsockname()[1]
+    return port
 
 
 @contextmanager
@@ -56,9 +60,9 @@ def in_thread(make: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    started.wait(10)
+    started.wait(PATIENCE)
     try:
         yield ready[0]
     finally:
         loop.call_soon_threadsafe(over.set)
-        thread.join(10)
+        thread.join(PATIENCE)

@@ -29,8 +29,12 @@ def mask(size: tuple[int, int] = (64, 64)) -> bytes:
 
 def heavy(length: int) -> bytes:
     """A PNG of about so many bytes, for which no decoder needs memory: the weight is in a chunk that is passed over."""
+    return laden(os.urandom(max(0, length - len(encoded()) - 12)))
+
+
+def laden(noise: bytes) -> bytes:
+    """A PNG with this in a chunk that is passed over."""
     small = encoded()
-    noise = os.urandom(max(0, length - len(small) - 12))
     chunk = struct.pack(">I", len(noise)) + b"noIs" + noise + struct.pack(">I", zlib.crc32(b"noIs" + noise))
     return small[:33] + chunk + small[33:]
 

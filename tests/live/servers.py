@@ -23,6 +23,7 @@ from app.main import create_app
 from app.server.protocol import Protocol
 from app.telemetry.logs import Log
 from tests.live.loops import bound
+from tests.waiting import PATIENCE
 
 Config = dict[str, Any]
 
@@ -80,7 +81,7 @@ class Gateway:
 
     async def request_lines(self, count: int = 1) -> list[dict[str, Any]]:
         """The log lines of finished requests, once there are `count`: they are written after the last byte has left."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while len(found := [line for line in self.lines() if line["event"] == "request"]) < count:
                 await asyncio.sleep(0.005)
         return found
@@ -131,8 +132,8 @@ class Process:
         assert process.stderr is not None
         self._reader = threading.Thread(target=self._read, args=(process.stderr,), daemon=True)
         self._reader.start()
-        if not self._listens.wait(60) or not self.said or "http://" not in self.said[0]:
-            process.kill()
+        if not self._listens.wait(PATIENCE) or not self.said or "http://" not in self.said[0]:
+            self.stop()
             raise AssertionError(f"the gateway does not listen: {''.join(self.said)}")
         self.url = self.said[0].partition(" at ")[2].partition("/v1")[0]
         self.port = int(self.url.rpartition(":")[2])
@@ -145,7 +146,7 @@ class Process:
 
     def lines(self, request_id: str, count: int = 0) -> list[dict[str, Any]]:
         """The log lines of the requests with this id; waits until there are `count`."""
-        until = time.monotonic() + 5
+        until = time.monotonic() + PATIENCE
         while True:
             found = [json.loads(line) for line in self._out.read_text().splitlines()]
             found = [line for line in found if line.get("request_id") == request_id and line["event"] == "request"]
@@ -155,6 +156,13 @@ class Process:
 
     def printed(self) -> str:
         return self._out.read_text() + "".join(self.said)
+
+    def command(self) -> str:
+        """The command that the first lines on stderr tell to try."""
+        until = time.monotonic() + PATIENCE
+        while not (found := [said for said in self.said if said.startswith("Try: ")]) and time.monotonic() < until:
+            time.sleep(0.01)
+        return found[0].removeprefix("Try: ")
 
     def memory(self, name: str = "VmHWM") -> int:
         """Bytes, from /proc: `VmHWM` is the most that was resident at any time."""
@@ -170,7 +178,7 @@ class Process:
     def stop(self) -> int:
         self.process.terminate()
         try:
-            return self.process.wait(10)
+            return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait(5)
@@ -181,9 +189,13 @@ class Process:
 
 
 @contextmanager
-def process(config: Config | None, folder: Path, **environment: str) -> Iterator[Process]:
-    """`image-gateway serve`; without a configuration it serves its sandbox."""
-    command = [sys.executable, "-W", "error", "-c", "from app.commands.cli import main; main()", "serve", "--port", "0"]
+def process(
+    config: Config | None, folder: Path, *, first: str = "", notice: float = 0.01, **environment: str
+) -> Iterator[Process]:
+    """`image-gateway serve`; without a configuration it serves its sandbox. `first` is a statement that its Python runs
+    before. `notice`: seconds for load balancers, which only some tests play."""
+    code = f"{first}\nimport app.process\napp.process.NOTICE_SECONDS = {notice}\nfrom app.__main__ import main; main()"
+    command = [sys.executable, "-W", "error", "-c", code, "serve", "--port", "0"]
     if config is not None:
         command += ["--config", str(written(config, folder))]
     out = folder / "stdout"

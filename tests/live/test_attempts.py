@@ -13,6 +13,7 @@ from tests.live.pictures import encoded, heavy, text
 from tests.live.scripted import End, Scripted, answer, head, image_json, refusal
 from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by
 from tests.live.wire import Reply, generate, line, post, request
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -28,12 +29,6 @@ def scripted(upstream: Scripted, *names: str, **of_the_model: Any) -> Config:
 
 def failed_attempts(gateway: Gateway) -> list[dict[str, Any]]:
     return [line for line in gateway.lines() if line["event"] == "attempt failed"]
-
-
-async def until(happened: Any) -> None:
-    async with asyncio.timeout(5):
-        while not happened():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_run_that_another_caller_drives_is_logged_under_its_own_id(start: Start, upstream: Scripted) -> None:

@@ -41,6 +41,11 @@ IDS = [
     "stabilityai/stable-diffusion-3.5-large",
     "stabilityai/stable-diffusion-xl-base-1.0",
 ]
+ALIASES = {
+    **dict.fromkeys(("gpt-image-1", "gpt-image-1.5", "gpt-image-1-mini"), "gpt-image-2"),
+    "dall-e-2": "black-forest-labs/FLUX.1-Kontext-dev",
+    "dall-e-3": "black-forest-labs/FLUX.1-schnell",
+}
 SMALLEST = {"Bytedance/seedream-3-0-t2i-250415": "512x512", "flux-pro-1.1": "256x256", "flux-dev": "256x256"}
 WITHOUT_SIZES = {"flux-pro-1.1-ultra", "flux-kontext-pro", "flux-kontext-max"}  # of those that generate
 OPERATIONS = ["edits", "generations", "variations"]
@@ -85,7 +90,8 @@ def operation_of(can: dict[str, Any]) -> str:
 
 async def test_all_models_are_listed_with_the_same_words_as_alone(gateway: Gateway) -> None:
     listed = (await get(gateway.port, "/v1/models")).json()
-    assert sorted(model["id"] for model in listed["data"]) == sorted(IDS)
+    assert sorted(model["id"] for model in listed["data"]) == sorted((*IDS, *ALIASES))
+    assert {model["id"]: model["capabilities"]["alias_of"] for model in listed["data"]} == ALIASES | dict.fromkeys(IDS)
     for model in listed["data"]:
         assert (await get(gateway.port, f"/v1/models/{model['id']}")).json() == model
 
@@ -218,10 +224,12 @@ async def test_what_the_configuration_says_is_told(start: Start) -> None:
     }
     models = {"flux": served_by("a", aliases=["flux-dev"], profile=profile), "open": served_by("a")}
     gateway = await start({"providers": {"a": provider("http://127.0.0.1:9/v1")}, "models": models})
-    told = await capabilities(gateway, "flux-dev")
+    told = await capabilities(gateway, "flux")
+    assert await capabilities(gateway, "flux-dev") == {**told, "aliases": ["flux"], "alias_of": "flux"}
     assert told == {
         "operations": ["generations"],
         "sizes": ["64x64", "128x64"],
+        "size_rules": [{"sizes": ["64x64", "128x64"]}],
         "max_n": 10,
         "output_formats": ["png", "jpeg", "webp"],
         "mask": False,
@@ -233,6 +241,7 @@ async def test_what_the_configuration_says_is_told(start: Start) -> None:
         "price_per_image": 0.04,
         "typical_seconds": 7,
         "aliases": ["flux-dev"],
+        "alias_of": None,
         "deployments": ["a/flux"],
     }
     assert (await capabilities(gateway, "open"))["parameters"] is None

@@ -2,6 +2,7 @@
 says so, or a broken connection; and nothing is drawn twice."""
 
 import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -30,7 +31,9 @@ from tests.live.crowds import (
     working_seconds,
 )
 from tests.live.loops import in_thread
-from tests.live.servers import Config, Process, process
+from tests.live.pictures import encoded
+from tests.live.scripted import Scripted, answer, image_json
+from tests.live.servers import Config, Process, process, provider, served_by
 from tests.live.wire import line, request
 
 pytestmark = pytest.mark.anyio
@@ -294,12 +297,12 @@ async def test_whatever_it_has_answered_a_gateway_that_is_not_asked_does_nothing
 
 
 @asynccontextmanager
-async def patient(sandbox: Sandbox, folder: Path) -> AsyncIterator[Process]:
-    """White space after 0.2 s."""
+async def patient(sandbox: Sandbox, folder: Path, after: float = 0.2, **providers: Config) -> AsyncIterator[Process]:
+    """White space after so many seconds. Each provider has a model of its name."""
     config: Config = {
-        "providers": {"openai": simulated(sandbox.base_url, retries=0)},
-        "models": {"flux": drawn_by("openai")},
-        "server": {"json_keepalive_after": 0.2, "keepalive_seconds": 0.1},
+        "providers": {"openai": simulated(sandbox.base_url, retries=0), **providers},
+        "models": {"flux": drawn_by("openai"), **{name: served_by(name) for name in providers}},
+        "server": {"json_keepalive_after": after, "keepalive_seconds": 0.1},
     }
     with process(config, folder) as gateway:
         try:
@@ -324,27 +327,32 @@ except openai.APIError as error:
 
 async def asked_by_the_sdk(gateway: Process, prompt: str) -> Any:
     command = [sys.executable, "-c", SDK, gateway.url, prompt]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-async def test_white_space_keeps_the_line_alive_and_json_is_json_all_the_same(sandbox: Sandbox, tmp_path: Path) -> None:
-    async with patient(sandbox, tmp_path) as gateway:
+async def test_white_space_keeps_the_line_alive_and_json_is_json_all_the_same(
+    sandbox: Sandbox, upstream: Scripted, tmp_path: Path
+) -> None:
+    async with patient(sandbox, tmp_path, after=1, slow=provider(f"{upstream.base_url}/slow/v1")) as gateway:
+        drawn = asyncio.Event()
+        upstream.at("slow", drawn, answer(image_json(base64.b64encode(encoded()).decode())))
         async with line(gateway.port) as opened:
-            body, began = json.dumps(asking(fault("slow:1"))).encode(), time.monotonic()
+            body, began = json.dumps(asking(model="slow")).encode(), time.monotonic()
             await opened.send(request("POST", GENERATIONS, body, content_type="application/json"))
             assert (await opened.head()).status == 200
-            pieces = [await opened.piece()]
+            pieces = [await opened.piece() for _ in range(3)]
+            drawn.set()
             while piece := await opened.piece():
                 pieces.append(piece)
             took = time.monotonic() - began
         spaces = [piece for piece in pieces if piece == b" "]
-        assert 2 <= len(spaces) <= took / 0.1, pieces[:12]  # a tenth of a second is `keepalive_seconds`
+        assert 3 <= len(spaces) <= took / 0.1, pieces[:12]  # a tenth of a second is `keepalive_seconds`
         assert pieces[: len(spaces)] == spaces  # all of it before the answer
         document = json.loads(b"".join(pieces))
         assert document["data"][0]["b64_json"]
-        assert document["gateway"]["provider"] == "openai"
+        assert document["gateway"]["provider"] == "slow"
         # Who is quick, or fails quickly, has a status of its own.
         assert (await call(gateway.port, asking(fault("400")))).status == 400
 

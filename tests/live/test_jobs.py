@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,8 +14,9 @@ import pytest
 from app.sandbox.server import Sandbox
 from tests.live.loops import in_thread
 from tests.live.servers import Config, Process, process, sandbox_providers
-from tests.live.test_runs import GENERATIONS, asking, drawings, only, run_of, until
+from tests.live.test_runs import GENERATIONS, asking, drawings, only, run_of
 from tests.live.wire import Reply, ask, post, request
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +31,13 @@ def fields(**more: Any) -> dict[str, Any]:
 
 def config(sandbox: Sandbox) -> Config:
     return {"providers": {"bfl": sandbox_providers(sandbox.base_url)["bfl"]}, "models": MODELS}
+
+
+def book(folder: Path) -> list[Any]:
+    """The drawings that the ledger has; the preset states the price."""
+    sql = "select state, outcome, cost_nano, in_doubt_nano, held_nano, images from drawing order by id"
+    with closing(sqlite3.connect(folder / "data" / "gateway.db")) as db:
+        return db.execute(sql).fetchall()
 
 
 def noted(folder: Path) -> bool:
@@ -67,6 +77,8 @@ def test_the_image_of_a_job_outlives_a_killed_process(tmp_path: Path, named: boo
             images = [only(reply) for reply in asyncio.run(come_back())]
         assert len(set(images)) == 1
         assert drawings(sandbox) == 1
+        assert book(tmp_path)[0] == ("settled", "delivered", 30_000_000, 0, 0, 1)
+        assert [row[1] for row in book(tmp_path)[1:]] == ["joined"] * named  # the first one got what was owed
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
@@ -79,3 +91,4 @@ def test_a_caller_that_wanted_a_link_gets_one_after_the_restart(tmp_path: Path, 
             image = asyncio.run(ask(second.port, request("GET", f"{link.path}?{link.query}")))
         assert (image.status, image.header("content-type")) == (200, "image/jpeg")
         assert drawings(sandbox) == 1
+        assert book(tmp_path) == [("settled", "delivered", 30_000_000, 0, 0, 1)]

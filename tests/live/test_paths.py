@@ -35,7 +35,6 @@ async def get(gateway: Gateway, path: str, method: str = "GET", **headers: str) 
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/v1",
         "/v1/",
         "/v1/nope",
@@ -43,15 +42,25 @@ async def get(gateway: Gateway, path: str, method: str = "GET", **headers: str) 
         "/v1/images/nope",
         "/v1/images/generations/more",
         "/v1/v1/images/generations",
-        "/images/generations",
-        "/openai/deployments/x/images/generations?api-version=1",
+        "/v2/images/generations",
+        "/v1/openai/images/generations",
+        "/openai/deployments/images/generations?api-version=1",
+        "/openai/deployments/x/images/generations/more",
+        "/openai/deployments/x/models",
+        "/v1/images/../images/generations",
+        "/v1/images/%2e%2e/models",
+        "/files/../v1/models",
+        "//files/x.png",
+        "/files//x.png",
+        "//healthz",
+        "//docs",
         "/favicon.ico",
         "/v1/images%2Fgenerations%00",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_path_that_is_not_there_is_a_404_in_the_envelope(start: Start, path: str, method: str) -> None:
-    reply = await get(await start(config()), path, method)
+async def test_a_path_that_is_not_there_is_a_404_in_the_envelope(shared: Start, path: str, method: str) -> None:
+    reply = await get(await shared(config()), path, method)
     assert reply.status == 404
     error = reply.error()
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, "not_found")
@@ -80,8 +89,8 @@ async def test_a_long_path_is_shortened_in_the_answer_and_in_the_log(
 
 
 @pytest.mark.parametrize("host", ["[", "a" * 9_000, "h/?", "h:x"])
-async def test_an_odd_host_is_refused_without_keys(start: Start, host: str) -> None:
-    gateway = await start(config())
+async def test_an_odd_host_is_refused_without_keys(shared: Start, host: str) -> None:
+    gateway = await shared(config())
     raw = f"GET /nope HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
     reply = await ask(gateway.port, raw)
     assert (reply.status, reply.error()["code"]) == (403, "host_not_allowed")
@@ -105,9 +114,9 @@ async def test_an_odd_host_is_refused_without_keys(start: Start, host: str) -> N
     ],
 )
 async def test_a_method_that_is_not_allowed_is_a_405_in_the_envelope(
-    start: Start, method: str, path: str, allowed: str
+    shared: Start, method: str, path: str, allowed: str
 ) -> None:
-    reply = await get(await start(config()), path, method)
+    reply = await get(await shared(config()), path, method)
     assert reply.status == 405
     assert reply.error()["code"] == "method_not_allowed"
     told = (reply.header("allow") or "").split(", ")
@@ -128,8 +137,8 @@ async def test_a_method_that_is_not_allowed_is_a_405_in_the_envelope(
         ("/v1/images/runs/a", 405),
     ],
 )
-async def test_an_answer_to_head_has_no_body_and_a_request_id(start: Start, path: str, status: int) -> None:
-    gateway = await start(config())
+async def test_an_answer_to_head_has_no_body_and_a_request_id(shared: Start, path: str, status: int) -> None:
+    gateway = await shared(config())
     async with line(gateway.port) as opened:
         await opened.send(request("HEAD", path), request("GET", "/healthz"))
         reply = await opened.reply()
@@ -138,12 +147,79 @@ async def test_an_answer_to_head_has_no_body_and_a_request_id(start: Start, path
         assert reply.status == status
 
 
-async def test_a_trailing_slash_leads_to_the_endpoint_and_nothing_is_redirected(start: Start) -> None:
-    gateway = await start(config())
+@pytest.mark.parametrize(
+    "prefix", ["", "/v1", "//v1/", "/v1//", "/openai", "/openai/v1", "/openai//v1/", "/openai/deployments/any%2Fmodel"]
+)
+@pytest.mark.parametrize("slashes", ["", "/", "//"])
+async def test_every_spelling_of_a_path_leads_to_its_endpoint_without_a_redirect(
+    shared: Start, prefix: str, slashes: str
+) -> None:
+    gateway = await shared(config())
     for operation in ("generations", "edits", "variations"):
-        reply = await post(gateway.port, f"/v1/images/{operation}/", {})
-        assert reply.status == 400, operation
-        assert reply.header("location") is None
+        path = f"{prefix}/images/{operation}{slashes}?api-version=2025-04-01-preview"
+        reply = await post(gateway.port, path, {})
+        assert (reply.status, reply.error()["param"]) == (400, "prompt" if "any" in prefix else "model") or (
+            operation == "variations" and reply.error()["code"] == "unsupported_content_type"
+        )
+        refused = await get(gateway, path)
+        assert (refused.status, refused.header("allow")) == (405, "POST")
+    if "deployments" not in prefix:
+        listed = await get(gateway, f"{prefix}/models{slashes}?api-version=1")
+        assert config()["models"].keys() <= {model["id"] for model in listed.json()["data"]}
+        found = await get(gateway, f"{prefix}/models/black-forest-labs%2FFLUX.1-schnell{slashes}")
+        assert found.json()["id"] == "black-forest-labs/FLUX.1-schnell"
+        run = await get(gateway, f"{prefix}/images/runs/a")
+        assert (run.status, run.error()["code"]) == (404, "run_not_found")
+
+
+@pytest.mark.parametrize("model", ["flux", "art/flux:fast", "black-forest-labs%2FFLUX.1-schnell"])
+@pytest.mark.parametrize("said", [{}, {"model": "gone"}, {"model": 1}])
+async def test_the_model_of_an_azure_path_goes_over_the_one_in_the_body(
+    start: Start, sandbox: Sandbox, model: str, said: Config
+) -> None:
+    gateway = await start(config(sandbox))
+    path = f"/openai/deployments/{model}/images/generations?api-version=1"
+    reply = await post(gateway.port, path, {"prompt": "a fox", "size": "64x64", **said})
+    assert reply.status == 200
+    [logged] = await gateway.request_lines()
+    assert logged["path"] == path.partition("?")[0].replace("%2F", "/")  # as the caller spells it
+    assert logged["model"] == model.replace("%2F", "/")
+
+
+async def test_an_azure_path_with_an_unknown_model_is_refused_as_such(shared: Start) -> None:
+    reply = await post((await shared(config())).port, "/openai/deployments/../images/generations", {"prompt": "a fox"})
+    assert (reply.status, reply.error()["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/responses", "/embeddings", "/completions", "/audio/speech"])
+@pytest.mark.parametrize("prefix", ["", "/v1", "/openai/deployments/flux", "/openai/v1"])
+async def test_a_client_of_another_api_reads_what_this_server_is_for(shared: Start, prefix: str, path: str) -> None:
+    reply = await post((await shared(config())).port, prefix + path, {"model": "flux"})
+    assert (reply.status, reply.error()["code"]) == (404, "not_found")
+    message = reply.error()["message"]
+    assert f"There is nothing at POST {prefix}{path}." in message
+    for endpoint in ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations", "/v1/models", "/docs"):
+        assert endpoint in message
+
+
+async def test_a_page_of_another_site_reaches_no_endpoint_by_another_spelling(shared: Start) -> None:
+    gateway = await shared(config())
+    for path in ("/images/generations", "//v1//images/generations", "/openai/deployments/flux/images/generations"):
+        reply = await post(gateway.port, path, {}, origin="https://evil.example")
+        assert (reply.status, reply.error()["code"]) == (403, "origin_not_allowed"), path
+
+
+async def test_a_browser_at_the_root_is_led_to_the_page_and_a_program_is_told_what_there_is(shared: Start) -> None:
+    gateway = await shared(config())
+    browser = await get(gateway, "/", accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert (browser.status, browser.header("location")) == (307, "playground")
+    program = await get(gateway, "/", accept="*/*")
+    assert (program.status, program.error()["code"]) == (404, "not_found")
+    assert "POST /v1/images/generations" in program.error()["message"]
+
+
+async def test_only_the_endpoints_have_other_spellings(shared: Start) -> None:
+    gateway = await shared(config())
     for path in ("/healthz/", "/docs/", "/v1/images/runs"):
         reply = await get(gateway, path)
         assert (reply.status, reply.error()["code"]) == (404, "not_found"), path
@@ -151,22 +227,23 @@ async def test_a_trailing_slash_leads_to_the_endpoint_and_nothing_is_redirected(
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-async def test_health_is_told(start: Start, path: str) -> None:
-    reply = await get(await start(config()), path)
+async def test_health_is_told(shared: Start, path: str) -> None:
+    reply = await get(await shared(config()), path)
     assert (reply.status, reply.header("content-type")) == (200, "application/json")
 
 
 # --- models ---
 
 
-async def test_models_are_listed_with_what_they_can_do(start: Start) -> None:
-    reply = await get(await start(config()), "/v1/models")
+async def test_models_are_listed_with_what_they_can_do(shared: Start) -> None:
+    reply = await get(await shared(config()), "/v1/models")
     document = reply.json()
     assert document["object"] == "list"
     assert [model["id"] for model in document["data"]] == [
         "flux",
         "black-forest-labs/FLUX.1-schnell",
         "odd a:b@c",
+        "art/flux:fast",
     ]
     for model in document["data"]:
         assert model["object"] == "model"
@@ -182,22 +259,22 @@ async def test_models_are_listed_with_what_they_can_do(start: Start) -> None:
         ("black-forest-labs/FLUX.1-schnell", "black-forest-labs/FLUX.1-schnell"),
         ("black-forest-labs%2FFLUX.1-schnell", "black-forest-labs/FLUX.1-schnell"),
         ("black-forest-labs%2fFLUX%2E1-schnell", "black-forest-labs/FLUX.1-schnell"),
-        ("art%2Fflux:fast", "flux"),
-        ("art/flux%3Afast", "flux"),
+        ("art%2Fflux:fast", "art/flux:fast"),
+        ("art/flux%3Afast", "art/flux:fast"),
         ("odd%20a:b@c", "odd a:b@c"),
         ("black-forest-labs%252FFLUX.1-schnell", None),  # escaped twice: another id
-        ("black-forest-labs/FLUX.1-schnell/", None),
+        ("black-forest-labs/FLUX.1-schnell/", "black-forest-labs/FLUX.1-schnell"),
+        ("/flux", "flux"),
         ("black-forest-labs//FLUX.1-schnell", None),
         ("FLUX", None),
         ("nope/nope", None),
         ("%C3%A9%3Fx%23y", None),
-        ("", None),  # Node's models.retrieve('')
     ],
 )
 async def test_a_model_is_found_by_its_id_with_slashes_raw_or_encoded(
-    start: Start, path: str, found: str | None
+    shared: Start, path: str, found: str | None
 ) -> None:
-    reply = await get(await start(config()), f"/v1/models/{path}")
+    reply = await get(await shared(config()), f"/v1/models/{path}")
     if found:
         assert (reply.status, reply.json()["id"]) == (200, found)
     else:
@@ -216,8 +293,8 @@ KEYS: list[Config] = [
     "said",
     ["Bearer secret-key-123456", "bearer secret-key-123456", "BEARER  secret-key-123456", "Bearer secret-key-123456 "],
 )
-async def test_a_key_is_taken_however_the_scheme_is_written(start: Start, said: str) -> None:
-    assert (await get(await start(config(keys=KEYS)), "/v1/models", authorization=said)).status == 200
+async def test_a_key_is_taken_however_the_scheme_is_written(shared: Start, said: str) -> None:
+    assert (await get(await shared(config(keys=KEYS)), "/v1/models", authorization=said)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -248,14 +325,14 @@ async def test_without_a_key_that_is_known_nothing_is_told(
     assert "secret-key-123456" not in gateway.log.getvalue()
 
 
-async def test_health_needs_no_key(start: Start) -> None:
-    assert (await get(await start(config(keys=KEYS)), "/healthz")).status == 200
+async def test_health_needs_no_key(shared: Start) -> None:
+    assert (await get(await shared(config(keys=KEYS)), "/healthz")).status == 200
 
 
 async def test_a_model_outside_of_a_keys_list_does_not_exist_for_it(start: Start, sandbox: Sandbox) -> None:
     gateway, key = await start(config(sandbox, keys=KEYS)), "Bearer art-key-of-a-caller"
     listed = await get(gateway, "/v1/models", authorization=key)
-    assert [model["id"] for model in listed.json()["data"]] == ["flux"]  # by its alias
+    assert [model["id"] for model in listed.json()["data"]] == ["flux", "art/flux:fast"]  # by its alias
     assert (await get(gateway, "/v1/models/odd%20a:b@c", authorization=key)).error()["code"] == "model_not_found"
     body = {"model": "odd a:b@c", "prompt": "a fox"}
     hidden = await post(gateway.port, "/v1/images/generations", body, authorization=key)
@@ -281,9 +358,9 @@ async def test_a_keys_rate_is_a_429_with_the_time_to_wait(start: Start, sandbox:
     assert sandbox.world.journal.drawings["netmind"] == 2
 
 
-async def test_headers_that_only_openai_understands_are_taken_without_a_word(start: Start) -> None:
+async def test_headers_that_only_openai_understands_are_taken_without_a_word(shared: Start) -> None:
     reply = await get(
-        await start(config()), "/v1/models", openai_organization="org-x", openai_project="p", x_stainless_lang="python"
+        await shared(config()), "/v1/models", openai_organization="org-x", openai_project="p", x_stainless_lang="python"
     )
     assert reply.status == 200
 
@@ -300,8 +377,8 @@ async def test_a_callers_request_id_is_taken_over(start: Start, said: str) -> No
 
 
 @pytest.mark.parametrize("said", ["", "a b", "a" * 129, 'x"y', "é", "a,b", "<script>"])
-async def test_a_request_id_that_is_not_safe_to_repeat_is_replaced(start: Start, said: str) -> None:
-    reply = await get(await start(config()), "/v1/models", x_request_id=said)
+async def test_a_request_id_that_is_not_safe_to_repeat_is_replaced(shared: Start, said: str) -> None:
+    reply = await get(await shared(config()), "/v1/models", x_request_id=said)
     assert re.fullmatch(r"req_[0-9a-f]{32}", reply.header("x-request-id") or "")
 
 
@@ -311,8 +388,8 @@ async def test_every_answer_tells_how_long_it_took(start: Start, sandbox: Sandbo
         assert (reply.header("openai-processing-ms") or "").isdigit()
 
 
-async def test_every_request_has_an_id_of_its_own(start: Start) -> None:
-    gateway = await start(config())
+async def test_every_request_has_an_id_of_its_own(shared: Start) -> None:
+    gateway = await shared(config())
     ids = {(await get(gateway, "/healthz")).header("x-request-id") for _ in range(5)}
     assert len(ids) == 5
 
@@ -327,8 +404,8 @@ PREFLIGHT = {
 }
 
 
-async def test_a_preflight_of_an_allowed_origin_lets_the_sdks_headers_through(start: Start) -> None:
-    gateway = await start(config(server={"cors_origins": [ORIGIN]}))
+async def test_a_preflight_of_an_allowed_origin_lets_the_sdks_headers_through(shared: Start) -> None:
+    gateway = await shared(config(server={"cors_origins": [ORIGIN]}))
     reply = await get(gateway, "/v1/images/generations", "OPTIONS", **PREFLIGHT)
     assert reply.status == 200
     assert reply.header("access-control-allow-origin") == ORIGIN
@@ -352,8 +429,8 @@ async def test_an_allowed_origin_may_read_answers_errors_and_the_gateways_header
         assert "x-gateway-provider" in exposed
 
 
-async def test_a_foreign_origin_is_let_through_nowhere(start: Start) -> None:
-    gateway = await start(config(server={"cors_origins": [ORIGIN]}))
+async def test_a_foreign_origin_is_let_through_nowhere(shared: Start) -> None:
+    gateway = await shared(config(server={"cors_origins": [ORIGIN]}))
     preflight = await get(gateway, "/v1/models", "OPTIONS", **{**PREFLIGHT, "origin": "https://evil.example"})
     assert preflight.status >= 400
     assert preflight.header("access-control-allow-origin") is None
@@ -362,8 +439,8 @@ async def test_a_foreign_origin_is_let_through_nowhere(start: Start) -> None:
     ) is None
 
 
-async def test_without_a_setting_no_origin_is_let_through(start: Start) -> None:
-    gateway = await start(config())
+async def test_without_a_setting_no_origin_is_let_through(shared: Start) -> None:
+    gateway = await shared(config())
     reply = await get(gateway, "/v1/models", origin=ORIGIN)
     assert reply.header("access-control-allow-origin") is None
     assert (await get(gateway, "/v1/models", "OPTIONS", **PREFLIGHT)).status == 403
@@ -420,8 +497,8 @@ async def test_the_gateways_own_pages_and_listed_ones_may_draw(start: Start, san
         assert reply.status == 200, reply.body[:500]
 
 
-async def test_probes_links_and_the_documentation_are_open_to_any_name(start: Start) -> None:
-    gateway = await start(config())
+async def test_probes_links_and_the_documentation_are_open_to_any_name(shared: Start) -> None:
+    gateway = await shared(config())
     for path, status in (
         ("/healthz", 200),
         ("/readyz", 200),
@@ -435,8 +512,8 @@ async def test_probes_links_and_the_documentation_are_open_to_any_name(start: St
         assert b"_not_allowed" not in reply.body  # a link without its signature is refused as such
 
 
-async def test_with_keys_any_page_and_any_name_may_try(start: Start) -> None:
-    gateway = await start(config(keys=KEYS))
+async def test_with_keys_any_page_and_any_name_may_try(shared: Start) -> None:
+    gateway = await shared(config(keys=KEYS))
     whole = request(
         "GET", "/v1/models", origin=EVIL, sec_fetch_site="cross-site", authorization=f"Bearer {KEYS[0]['key']}"
     )

@@ -12,6 +12,7 @@ from app.server import protocol
 from tests.live.conftest import Start
 from tests.live.servers import Config, sandbox_providers
 from tests.live.wire import Reply, line
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -96,9 +97,7 @@ async def test_a_client_that_takes_nothing_is_let_go(
     gateway = await start(serving(sandbox))
     writer = await flooding(gateway.port)
     try:
-        async with asyncio.timeout(10):
-            while gateway.connections:
-                await asyncio.sleep(0.02)
+        await until(lambda: not gateway.connections)
     finally:
         writer.transport.abort()
 

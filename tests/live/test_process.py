@@ -3,21 +3,24 @@
 import asyncio
 import json
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.loops import in_thread
+from tests.live.loops import bound, in_thread
 from tests.live.pictures import encoded, heavy, opened, text
 from tests.live.scripted import Scripted, answer, image_json
 from tests.live.servers import Process, process, provider, served_by
 from tests.live.wire import Reply, edit, generate, line, post, request
+from tests.waiting import PATIENCE, until
 
 MEGABYTE = 1024 * 1024
 SMALL = answer(image_json(text(encoded())), connection="close")
@@ -44,8 +47,10 @@ def gateway(upstream: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def test_without_a_configuration_it_serves_pictures_and_says_where(tmp_path: Path) -> None:
     with process(None, tmp_path) as running:
-        assert running.said[0].startswith(f"Image Gateway listens at {running.url}/v1 and serves simulated providers")
-        with urllib.request.urlopen(f"{running.url}/v1/models", timeout=5) as models:
+        assert running.said[0].startswith(
+            f"Image Gateway listens at {running.url}/v1 and serves the sandbox (simulated providers"
+        )
+        with urllib.request.urlopen(f"{running.url}/v1/models", timeout=PATIENCE) as models:
             model = json.load(models)["data"][0]["id"]
         body = {"model": model, "prompt": "an unmistakable prompt", "size": "64x64"}
         asked = urllib.request.Request(
@@ -53,13 +58,55 @@ def test_without_a_configuration_it_serves_pictures_and_says_where(tmp_path: Pat
             json.dumps(body).encode(),
             {"content-type": "application/json", "x-request-id": "the-first"},
         )
-        with urllib.request.urlopen(asked, timeout=5) as answered:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answered:
             assert opened(json.load(answered)["data"][0]["b64_json"]).size == (64, 64)
         [told] = running.lines("the-first", count=1)
         assert (told["status"], told["model"], told["images"]) == (200, model, 1)
         assert "unmistakable" not in running.printed()
         assert running.stop() in (0, -signal.SIGTERM)
         assert "Traceback" not in running.printed()
+
+
+def test_a_configuration_of_keys_alone_serves_the_sandbox_and_is_not_called_none(tmp_path: Path) -> None:
+    with process({"keys": [{"name": "team", "key": "a-key-of-a-caller"}]}, tmp_path) as running:
+        assert "serves the sandbox (simulated providers, since no `providers` are configured)" in running.said[0]
+        assert "Authorization: Bearer YOUR_KEY" in shlex.split(running.command())
+
+
+def test_the_first_lines_name_a_model_that_needs_no_picture(tmp_path: Path) -> None:
+    models = {"fill": served_by("a", profile={"operations": ["edits"]}), 'it\'s "flux"': served_by("a")}
+    config = {"providers": {"a": provider("http://127.0.0.1:9")}, "models": models}
+    with process(config, tmp_path) as running:
+        command = shlex.split(running.command())
+        assert json.loads(command[command.index("-d") + 1])["model"] == 'it\'s "flux"'
+
+
+def test_a_port_that_is_taken_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with closing(bound()) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = serve(tmp_path, "--port", str(port))
+    assert done.returncode
+    assert f"Cannot listen at 127.0.0.1:{port}: another program listens there." in done.stderr
+    assert "--port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "said"), [("192.0.2.1", "this machine has no such address"), ("::g", "its name is not known here")]
+)
+def test_an_address_that_is_not_this_machines_is_named_with_the_remedy(tmp_path: Path, host: str, said: str) -> None:
+    done = serve(tmp_path, "--host", host, "--port", "0")
+    assert done.returncode
+    assert f"Cannot listen at {host if '.' in host else f'[{host}]'}:0: {said}" in done.stderr
+    assert "--host" in done.stderr
+
+
+def serve(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "app", "serve", *options]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,19 +121,7 @@ def test_without_a_configuration_it_serves_pictures_and_says_where(tmp_path: Pat
 def test_a_configuration_that_is_wrong_is_refused_with_the_place(tmp_path: Path, config: str, said: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(config)
-    command = [
-        sys.executable,
-        "-c",
-        "from app.commands.cli import main; main()",
-        "serve",
-        "--config",
-        str(file),
-        "--port",
-        "0",
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=False, cwd=Path(__file__).parents[2]
-    )
+    done = serve(tmp_path, "--config", str(file), "--port", "0")
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -210,9 +245,7 @@ async def test_without_descriptors_new_callers_are_told_and_others_still_get_the
             body = json.dumps({"model": "openai", "prompt": "a red fox"}).encode()
             await early.send(request("POST", "/v1/images/generations", body, content_type="application/json"))
             assert (await early.reply()).status == 200
-            async with asyncio.timeout(20):
-                while "hardly any descriptor is left" not in gateway.printed():
-                    await asyncio.sleep(0.1)
+            await until(lambda: "hardly any descriptor is left" in gateway.printed())
         finally:
             resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, before)
             for _, writer in crowd:

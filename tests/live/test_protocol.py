@@ -16,6 +16,7 @@ from tests.live.pictures import encoded, heavy, opened, text
 from tests.live.scripted import End, Scripted, Step, answer, event, head, image_json
 from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by
 from tests.live.wire import Reply, ask, events, form, line, request
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -183,9 +184,7 @@ async def test_thousands_of_offers_at_once_are_answered_one_by_one(start: Start,
 async def test_a_websocket_is_declined_where_a_library_for_it_is_installed(start: Start, sandbox: Sandbox) -> None:
     gateway = await start(drawing(sandbox))
     async with line(gateway.port) as caller:
-        async with asyncio.timeout(5):
-            while not gateway.connections:
-                await asyncio.sleep(0.01)
+        await until(lambda: gateway.connections)
         [connection] = gateway.state.connections
         connection.ws_protocol_class = object  # type: ignore[union-attr]
         await caller.send(request("GET", "/v1/models", None, **OFFERS[1]))

@@ -20,7 +20,6 @@ from tests.live.crowds import (
     fault,
     get,
     logged,
-    patiently,
     simulated,
     tally,
     together,
@@ -29,6 +28,7 @@ from tests.live.loops import in_thread
 from tests.live.scripted import Scripted, answer
 from tests.live.servers import Config, Process, process, provider, served_by, written
 from tests.live.wire import ask, request
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ async def reloaded(gateway: Process, config: Config, folder: Path, told: str = A
     before = len(logged(gateway, told))
     written(config, folder)
     gateway.process.send_signal(signal.SIGHUP)
-    await patiently(lambda: len(logged(gateway, told)) > before, gateway.printed)
+    await until(lambda: len(logged(gateway, told)) > before, gateway.printed)
     return logged(gateway, told)[-1]
 
 
@@ -116,7 +116,7 @@ async def test_what_is_under_way_ends_as_it_began(sandbox: Sandbox, tmp_path: Pa
     async with serving(configured(sandbox, "old", keys=[key("guest")]), tmp_path) as gateway:
         bodies = [asking(fault("slow:1.5"), "old", stream=number % 2 == 0, n=1) for number in range(6)]
         callers = [asyncio.create_task(call(gateway.port, body, key=guest)) for body in bodies]
-        await patiently(lambda: sandbox.world.journal.drawings["openai"] == 6, gateway.printed)
+        await until(lambda: sandbox.world.journal.drawings["openai"] == 6, gateway.printed)
         after = {
             "providers": {"other": simulated(sandbox.base_url, "nebula")},
             "models": {"new": {"deployments": [{"provider": "other", "model": "black-forest-labs/FLUX.1-schnell"}]}},
@@ -161,7 +161,7 @@ async def test_a_broken_file_is_refused_by_its_fault_and_the_old_one_stays(
     async with serving(config, tmp_path) as gateway:
         (tmp_path / "gateway.yaml").write_text(broken)
         gateway.process.send_signal(signal.SIGHUP)
-        await patiently(lambda: logged(gateway, REFUSED), gateway.printed)
+        await until(lambda: logged(gateway, REFUSED), gateway.printed)
         assert named in logged(gateway, REFUSED)[-1]["faults"]
         assert (await call(gateway.port, asking())).kind == "images"
         assert await models(gateway) == {"flux"}
@@ -199,10 +199,10 @@ async def test_a_file_that_is_gone_for_a_while_changes_nothing(sandbox: Sandbox,
     async with serving(configured(sandbox), tmp_path) as gateway:
         (tmp_path / "gateway.yaml").unlink()
         gateway.process.send_signal(signal.SIGHUP)
-        await patiently(lambda: logged(gateway, REFUSED), gateway.printed)
+        await until(lambda: logged(gateway, REFUSED), gateway.printed)
         assert (await call(gateway.port, asking())).kind == "images"
         written(configured(sandbox, "flux", "more"), tmp_path)
-        await patiently(lambda: logged(gateway, APPLIED), gateway.printed)  # noticed without a signal
+        await until(lambda: logged(gateway, APPLIED), gateway.printed)  # noticed without a signal
         assert await models(gateway) == {"flux", "more"}
 
 
@@ -212,7 +212,7 @@ async def test_a_file_that_is_put_in_its_place_by_renaming_is_noticed(sandbox: S
         (tmp_path / "new").mkdir()
         file = written({"data_dir": str(tmp_path / "data"), **configured(sandbox, "flux", "more")}, tmp_path / "new")
         file.replace(tmp_path / "gateway.yaml")
-        await patiently(lambda: logged(gateway, APPLIED), gateway.printed)
+        await until(lambda: logged(gateway, APPLIED), gateway.printed)
         assert await models(gateway) == {"flux", "more"}
 
 
@@ -226,7 +226,7 @@ async def test_a_file_that_is_still_being_written_is_not_applied(sandbox: Sandbo
             await asyncio.sleep(0.075)
             assert (await call(gateway.port, asking())).status == 401
         written(configured(sandbox, "flux", "more", keys=[key("design")]), tmp_path)
-        await patiently(lambda: logged(gateway, APPLIED), gateway.printed)
+        await until(lambda: logged(gateway, APPLIED), gateway.printed)
         assert [line["models"] for line in logged(gateway, APPLIED)] == [2]
 
 
@@ -244,7 +244,7 @@ async def test_a_mounted_configuration_is_noticed_when_its_links_are_changed(san
             assert await models(gateway) == {"flux"}
             (tmp_path / "..new").symlink_to("..2")
             (tmp_path / "..new").replace(tmp_path / "..data")
-            await patiently(lambda: logged(gateway, APPLIED), gateway.printed)
+            await until(lambda: logged(gateway, APPLIED), gateway.printed)
             assert await models(gateway) == {"flux", "more"}
         finally:
             gateway.process.kill()

@@ -33,6 +33,7 @@ from tests.live.servers import Config, provider, sandbox_providers, served_by
 from tests.live.wire import Reply, ask, edit, events, generate, post, request
 from tests.live.wire import form as wire_form
 from tests.pixels import encoded
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -133,7 +134,7 @@ async def test_a_link_expires(start: Start, sandbox: Sandbox) -> None:
     config: Config = {"providers": sandbox_providers(sandbox.base_url), "models": models()}
     gateway = await start({**config, "files": {"lifetime_seconds": 1}})
     url = (await draw(gateway.port, response_format="url")).json()["data"][0]["url"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while (reply := await fetch(gateway.port, url)).status == 200:
             await asyncio.sleep(0.05)
     assert reply.status in (403, 404)

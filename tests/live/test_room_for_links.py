@@ -11,8 +11,8 @@ from tests.live.conftest import Start
 from tests.live.pictures import heavy, text
 from tests.live.scripted import Scripted, Step, answer, image_json
 from tests.live.servers import Gateway, provider, served_by
-from tests.live.test_leaving import until
 from tests.live.wire import Reply, ask, generate, line, request
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 PICTURE = text(heavy(491_000))

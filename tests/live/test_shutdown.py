@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.live.crowds import (
     get,
     gone,
     judged,
-    patiently,
     ready,
     simulated,
     tally,
@@ -30,6 +28,7 @@ from tests.live.crowds import (
 )
 from tests.live.servers import Config, Process, process
 from tests.live.wire import line, request
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +43,7 @@ def configured(sandbox: Sandbox, **server: Any) -> Config:
 
 async def drawing(sandbox: Sandbox, count: int) -> None:
     """Until so many pictures were drawn upstream, which the faults then hold back."""
-    await patiently(lambda: sandbox.world.journal.drawings["openai"] >= count, lambda: sandbox.world.journal.drawings)
+    await until(lambda: sandbox.world.journal.drawings["openai"] >= count, lambda: sandbox.world.journal.drawings)
 
 
 def terminate(gateway: Process) -> None:
@@ -60,29 +59,26 @@ async def seen_from_outside(gateway: Process) -> list[int | None]:
     return seen
 
 
+@pytest.mark.slow
 async def test_told_to_end_it_finishes_what_is_drawn_and_is_unready_before_it_stops_listening(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    with process(configured(sandbox), tmp_path) as gateway:
+    with process(configured(sandbox), tmp_path, notice=4) as gateway:
         streams = [number % 2 == 0 for number in range(20)]
         callers = [
-            asyncio.create_task(call(gateway.port, asking(fault("slow:2.5"), stream=stream))) for stream in streams
+            asyncio.create_task(call(gateway.port, asking(fault("slow:5"), stream=stream))) for stream in streams
         ]
         await drawing(sandbox, 20)
         terminate(gateway)
-        began = time.monotonic()
         watching = asyncio.create_task(seen_from_outside(gateway))
-        await patiently(lambda: sandbox.world.journal.drawings["openai"] >= 20, lambda: "")
-        late = await call(gateway.port, asking("who comes within the second of notice"))
+        await until(lambda: sandbox.world.journal.drawings["openai"] >= 20)
+        late = await call(gateway.port, asking("who comes within the time of notice"))
         seen = await watching
         assert late.kind == "images"
         assert 503 in seen, seen  # load balancers could see it
-        assert seen.index(503) <= 2, seen  # at once
         assert set(seen[seen.index(503) :]) == {503, None}
-        assert len(seen) > 5
         assert tally(await together(callers)) == {"200 images": 20}
         assert await gone(gateway) in (0, -signal.SIGTERM)
-        assert time.monotonic() - began < 12
         assert sandbox.world.journal.drawings["openai"] == 21
         assert_said_nothing_odd(gateway)
 
@@ -91,24 +87,23 @@ async def test_told_to_end_it_finishes_what_is_drawn_and_is_unready_before_it_st
 async def test_what_is_not_drawn_in_time_is_refused_and_never_looks_like_an_answer(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    server = {"drain_seconds": 0.5, "keepalive_seconds": 0.2, "json_keepalive_after": 1.0}
+    server = {"drain_seconds": 0.5, "keepalive_seconds": 0.2, "json_keepalive_after": 5.0}
     config = configured(sandbox, **server)
-    with process(config, tmp_path) as gateway:
+    with process(config, tmp_path, notice=2) as gateway:
         port, slow = gateway.port, fault("slow:30")
         early = [asyncio.create_task(call(port, asking(slow))) for _ in range(4)]  # white space was sent to them
         streams = [asyncio.create_task(call(port, asking(slow, stream=True))) for _ in range(4)]
         await drawing(sandbox, 8)
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(6.5)
         terminate(gateway)
-        await asyncio.sleep(0.7)
+        while await ready(port) != 503:
+            await asyncio.sleep(0.02)
         late = [asyncio.create_task(call(port, asking(slow))) for _ in range(4)]
-        began = time.monotonic()
         assert tally(await together(late)) == {"503 shutting_down": 4}
         assert tally(await together(streams)) == {"200 shutting_down": 4}
         assert tally(await together(early)) == {"200 broken": 4}
         assert {(await each).header("x-should-retry") for each in late} == {"false"}  # they may be paid for
         assert await gone(gateway) in (0, -signal.SIGTERM)
-        assert time.monotonic() - began < 8
         assert_said_nothing_odd(gateway)
 
 
@@ -141,7 +136,7 @@ async def test_who_never_stops_sending_or_never_reads_does_not_hold_up_the_end(
             await receiving.send(request("POST", GENERATIONS, body, content_type="application/json"))
             assert (await receiving.head()).status == 200
             terminate(gateway)
-            assert await gone(gateway, 12) in (0, -signal.SIGTERM)
+            assert await gone(gateway) in (0, -signal.SIGTERM)
         assert_said_nothing_odd(gateway)
 
 
@@ -156,7 +151,7 @@ async def test_what_nobody_fetched_is_there_after_a_restart(
         leaving = asyncio.create_task(call(gateway.port, body, x_request_id="the-lost-one"))
         await drawing(sandbox, 1)
         leaving.cancel()
-        await patiently(lambda: list((tmp_path / "data" / "runs").glob("*.run")), gateway.printed)
+        await until(lambda: list((tmp_path / "data" / "runs").glob("*.run")), gateway.printed)
         gateway.process.send_signal(end)
         await gone(gateway)
     with process(config, tmp_path) as gateway:
@@ -201,7 +196,7 @@ async def test_a_rolling_restart_fails_nobody(sandbox: Sandbox, tmp_path: Path) 
 
     def begin(folder: Path) -> Any:
         folder.mkdir(exist_ok=True)
-        manager = process(config, folder)
+        manager = process(config, folder, notice=1)
         return manager, manager.__enter__()
 
     running = {folder: await asyncio.to_thread(begin, folder) for folder in folders}
@@ -217,7 +212,7 @@ async def test_a_rolling_restart_fails_nobody(sandbox: Sandbox, tmp_path: Path) 
             manager.__exit__(None, None, None)
             running[folder] = await asyncio.to_thread(begin, folder)
             balanced.ports[folder.name] = running[folder][1].port
-            await patiently(lambda: len(balanced.ready) == 2, lambda: balanced.ready)
+            await until(lambda: len(balanced.ready) == 2, lambda: balanced.ready)
         rolled.set()
         await together(workers)
     finally:

@@ -31,7 +31,6 @@ from tests.live.crowds import (
     holdings,
     judged,
     logged,
-    patiently,
     simulated,
 )
 from tests.live.house import GPT_IMAGE_2
@@ -39,6 +38,7 @@ from tests.live.loops import in_thread
 from tests.live.pictures import heavy
 from tests.live.servers import Config, Process, process
 from tests.live.wire import form, line, request
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -137,9 +137,9 @@ class Caller:
         return head, fields.get("n", 1)
 
 
-async def at_rest(gateway: Process, wanted: Callable[[Holdings], bool], seconds: float = 45) -> Holdings:
+async def at_rest(gateway: Process, wanted: Callable[[Holdings], bool]) -> Holdings:
     """Idle connections to providers are closed after a few seconds, those for downloads after up to thirty."""
-    await patiently(lambda: wanted(holdings(gateway)), lambda: (holdings(gateway), open_files(gateway)), seconds)
+    await until(lambda: wanted(holdings(gateway)), lambda: (holdings(gateway), open_files(gateway)))
     return holdings(gateway)
 
 
@@ -186,7 +186,7 @@ async def test_a_minute_of_everything_leaves_nothing_behind(tmp_path: Path) -> N
 
         data = tmp_path / "data"
         assert not kept(data, "spool")
-        await patiently(lambda: not kept(data, "runs"), lambda: kept(data, "runs"))
+        await until(lambda: not kept(data, "runs"), lambda: kept(data, "runs"))
         assert len(kept(data, "files")) >= len(ledger.links) > 0
         link = ledger.links[-1]
         assert (await get(gateway.port, link[link.index("/files") :])).status == 200
@@ -235,7 +235,7 @@ async def test_a_thousand_who_leave_at_any_stage_leave_nothing_behind(tmp_path: 
         after = await at_rest(gateway, lambda now: now.sockets <= first.sockets and now.files <= files)
         assert after.memory - first.memory < 96 * MEGABYTE, (first, after)
         data = tmp_path / "data"
-        await patiently(lambda: not kept(data, "runs"), lambda: kept(data, "runs"))
+        await until(lambda: not kept(data, "runs"), lambda: kept(data, "runs"))
         assert not kept(data, "spool")
         assert not kept(data, "files")
         # Every place is free again: what is asked now is drawn at once, as many as there are places.

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -33,7 +32,7 @@ def drawing(sandbox: Sandbox, **sections: Any) -> Config:
 
 
 async def scripted(start: Start, upstream: Scripted, *steps: Step, **server: Any) -> Gateway:
-    providers = {"a": provider(upstream.at("a", *steps), timeout={"read": 5})}
+    providers = {"a": provider(upstream.at("a", *steps), timeout={"read": 600})}  # no test bears that
     return await start({"providers": providers, "models": {"flux": served_by("a")}, "server": server})
 
 
@@ -212,9 +211,7 @@ async def test_an_upstream_that_has_sent_all_images_has_delivered_whatever_follo
 ) -> None:
     n = asked.get("n", 1)
     steps = (CHUNKED, chunk(event("image_generation.partial_image", b64_json=PNG)), chunk(COMPLETED * n), *after)
-    began = time.monotonic()
     reply = await generate((await scripted(start, upstream, *steps)).port, **asked)
-    assert time.monotonic() - began < 3  # silence is borne for 5 s
     assert (reply.status, reply.complete) == (200, True)
     if "stream" in asked:
         assert [name for name, _ in events(reply.body)][-1] == "image_generation.completed"
@@ -227,9 +224,7 @@ async def test_an_upstream_that_has_sent_all_images_has_delivered_whatever_follo
 async def test_an_upstream_that_is_done_before_all_images_is_not_waited_for(start: Start, upstream: Scripted) -> None:
     done = chunk(COMPLETED + b"data: [DONE]\n\n")
     gateway = await scripted(start, upstream, CHUNKED, done, End.HANG)
-    began = time.monotonic()
     assert len((await generate(gateway.port, n=2)).json()["data"]) == 2
-    assert time.monotonic() - began < 3
     assert len(upstream.received("a")) == 2
 
 
@@ -246,22 +241,23 @@ async def test_the_connection_of_a_stream_that_ends_a_moment_after_its_image_is_
 
 
 async def test_comments_keep_the_line_alive_and_stand_only_between_events(start: Start, upstream: Scripted) -> None:
-    half = len(COMPLETED) // 2
+    half, comment = len(COMPLETED) // 2, b": keep-alive\n\n"
     partial = event("image_generation.partial_image", partial_image_index=0, b64_json=PNG)
     begin = head(200, "text/event-stream", connection="close")
-    steps = (0.15, begin, partial, 0.15, COMPLETED[:half], 0.15, COMPLETED[half:], End.CLOSE)
+    begun, drawn = asyncio.Event(), asyncio.Event()
+    steps = (begun, begin, partial, drawn, COMPLETED[:half], 0.15, COMPLETED[half:], End.CLOSE)
     gateway = await scripted(start, upstream, *steps, keepalive_seconds=0.04)
     async with line(gateway.port) as opened:
         await opened.send(generation(stream=True, partial_images=1))
-        began = time.monotonic()
         assert_stream_head(await opened.head())
-        assert await opened.piece() == b": keep-alive\n\n"
-        assert time.monotonic() - began < 0.14
-        body = b": keep-alive\n\n" + b"".join([piece async for piece in pieces(opened)])
+        assert [await opened.piece() for _ in range(3)] == [comment] * 3
+        begun.set()
+        body = b""
+        while body.partition(b"}\n\n")[2].count(comment) < 2:
+            body += await opened.piece()
+        drawn.set()
+        body += b"".join([piece async for piece in pieces(opened)])
     assert [name for name, _ in events(body)] == ["image_generation.partial_image", "image_generation.completed"]
-    before, between = body.partition(b"event: ")[0], body.partition(b"}\n\n")[2].partition(b"event: ")[0]
-    assert before.count(b": keep-alive\n\n") >= 2
-    assert between.count(b": keep-alive\n\n") >= 2
     assert body.endswith(b"}\n\n")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import h11
 
-PATIENCE = 10  # seconds, for one thing to happen
+from tests.waiting import PATIENCE
 
 
 @dataclass(slots=True)
@@ -45,9 +45,10 @@ class Reply:
 class Line:
     """One connection to the gateway."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float = PATIENCE) -> None:
         self._reader = reader
         self._writer = writer
+        self._patience = patience
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
 
     async def send(self, *pieces: bytes) -> None:
@@ -89,12 +90,10 @@ class Line:
         return reply
 
     async def is_closed(self) -> bool:
-        """Whether the gateway closes the connection within a moment."""
+        """Return true once the gateway has closed the connection, and false if it says more."""
         try:
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(self._patience):
                 return not await self._reader.read(1)
-        except TimeoutError:
-            return False
         except ConnectionError:
             return True
 
@@ -109,7 +108,7 @@ class Line:
         self._http.send(h11.EndOfMessage())
 
     async def _next(self) -> Any:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self._patience):
             while True:
                 try:
                     event = self._http.next_event()
@@ -126,10 +125,10 @@ class Line:
 
 
 @asynccontextmanager
-async def line(port: int, limit: int = 65_536) -> AsyncIterator[Line]:
+async def line(port: int, limit: int = 65_536, patience: float = PATIENCE) -> AsyncIterator[Line]:
     """`limit`: how much is read ahead before the gateway has to wait."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
-    opened = Line(reader, writer)
+    opened = Line(reader, writer, patience)
     try:
         yield opened
     finally:
