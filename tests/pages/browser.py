@@ -89,6 +89,19 @@ def visiting(browser: Browser, url: str, path: str = "/playground", **context: A
         assert complaints.unexpected() == []
 
 
+def settle(page: Page) -> None:
+    """Wait until the page has shown what it knows: what it does after it has shown something is done then, too."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))")
+
+
+def press_key(page: Page, *keys: str) -> None:
+    """As a person does, who looks before the next key."""
+    for key in keys:
+        settle(page)
+        page.keyboard.press(key)
+    settle(page)
+
+
 def barriers(page: Page) -> list[str]:
     """What axe finds that is serious or critical, with the elements that it is about. Axe is put into the page by the
     protocol of the browser's tools, which the page's policy does not bind."""

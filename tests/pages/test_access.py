@@ -16,7 +16,7 @@ from app.sandbox.server import Sandbox
 from tests.live.house import House, at, file_of, models, plain
 from tests.live.loops import bound, in_thread
 from tests.live.servers import Gateway, sandbox_providers, serving
-from tests.pages.browser import Visit, barriers, stored, visiting
+from tests.pages.browser import Visit, barriers, press_key, stored, visiting
 from tests.pages.studio import add_file, cards, choose_model, do, draw, kept, wait_for_pictures
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_a_key_is_asked_for_and_a_wrong_one_is_told_beside_the_field(browser: Br
         cards(page).locator(".card-open").click()
         page.get_by_role("button", name="Copy as code").click()
         assert KEY not in page.content()
-        page.keyboard.press("Escape")
+        press_key(page, "Escape")
         second = visit.another_tab()
         second.goto(gateway.url + "/playground")
         expect(second.get_by_label("Key", exact=True)).to_be_visible()  # it was for the first tab alone
@@ -154,7 +154,7 @@ def test_markup_stays_text_wherever_it_stands(browser: Browser, tmp_path: Path) 
         for language in ("curl", "Python", "Node"):
             page.get_by_role("radio", name=language).check()
         expect(page.locator(".picture-prompt")).to_have_text(MARKUP)
-        page.keyboard.press("Escape")
+        press_key(page, "Escape")
         page.get_by_label("Search prompts and models").fill(MARKUP)
         draw(page, f"{MARKUP} [[fault:400:shape=message]]")
         expect(page.locator(".run .error")).to_be_visible()

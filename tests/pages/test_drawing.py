@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Request, expect
 
 from tests.live.house import House
-from tests.pages.browser import Visit, barriers, visiting
+from tests.pages.browser import Visit, barriers, press_key, visiting
 from tests.pages.studio import cards, choose_model, do, draw, draw_button, drawn, kept, wait_for_pictures, write
 
 pytestmark = pytest.mark.slow
@@ -37,29 +37,29 @@ def test_a_prompt_becomes_a_picture_that_stays_in_the_gallery(visit: Visit, gate
 def test_everything_can_be_done_by_keys_alone(visit: Visit) -> None:
     page = visit.page
     expect(page.locator(".panel")).to_be_visible()
-    page.keyboard.press("/")
+    press_key(page, "/")
     page.keyboard.type("by keys")
-    page.keyboard.press("Tab")
+    press_key(page, "Tab")
     page.keyboard.type("schnell")
     expect(page.get_by_label("Model", exact=True)).to_have_value("schnell")
-    page.keyboard.press("Tab")  # compare
-    page.keyboard.press("Tab")  # the sizes
-    page.keyboard.press("ArrowRight")
+    press_key(page, "Tab")  # compare
+    press_key(page, "Tab")  # the sizes
+    press_key(page, "ArrowRight")
     expect(page.get_by_role("radio", name="1:1")).to_be_checked()
-    page.keyboard.press("Control+Enter")
+    press_key(page, "Control+Enter")
     wait_for_pictures(page, 1)
-    page.keyboard.press("Escape")
+    press_key(page, "Escape")
     page.locator("#gallery-title").focus()
-    page.keyboard.press("?")
+    press_key(page, "?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
-    page.keyboard.press("Escape")
+    press_key(page, "Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.locator(".card-open").focus()
-    page.keyboard.press("Enter")
+    press_key(page, "Enter")
     expect(page.get_by_role("dialog", name="schnell")).to_be_visible()
-    page.keyboard.press("f")
+    press_key(page, "f")
     expect(page.get_by_role("button", name="No favourite any more")).to_have_count(2)
-    page.keyboard.press("Escape")
+    press_key(page, "Escape")
     expect(page.locator(".card-open")).to_be_focused()
 
 
@@ -154,7 +154,9 @@ def test_models_are_compared_side_by_side_with_one_seed(visit: Visit) -> None:
     }
     page.get_by_role("button", name="Compare", exact=True).click()
     slider = page.get_by_label("Where the right picture begins")
-    slider.press("ArrowRight")
+    slider.focus()
+    expect(slider).to_be_focused()
+    press_key(page, "ArrowRight")
     expect(slider).to_have_value("51")
     page.get_by_role("radio", name="Difference").check()
     expect(page.get_by_text("of the pixels differ")).to_be_visible()
@@ -301,14 +303,13 @@ def test_a_variation_and_an_edit_of_several_pictures(visit: Visit, gateway: Hous
     for colour, name in (("red", "red.png"), ("green", "green.png"), ("blue", "blue.png")):
         add_file(page, file_of(plain((96, 64), colour)), name)
     page.locator(".input").nth(2).focus()
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")
+    press_key(page, "ArrowLeft", "ArrowLeft")
     expect(page.locator(".input").first).to_be_focused()
     expect(page.locator(".input").first).to_have_attribute("aria-label", re.compile(r"Picture 1 of 3: blue\.png"))
     page.locator(".input").nth(0).drag_to(page.locator(".input").nth(1))
     expect(page.locator(".input").first).to_have_attribute("aria-label", re.compile(r"red\.png"))
     page.locator(".input").nth(2).focus()
-    page.keyboard.press("Delete")
+    press_key(page, "Delete")
     draw(page, "in order")
     wait_for_pictures(page, 1)
     assert [each["name"] for each in kept(page)[0]["request"]["inputs"]] == ["red.png", "blue.png"]

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.live.house import House
-from tests.pages.browser import Visit, barriers
+from tests.pages.browser import Visit, barriers, press_key
 from tests.pages.studio import cards, choose_model, draw, kept, wait_for_pictures
 
 pytestmark = pytest.mark.slow
@@ -176,9 +176,11 @@ def test_a_prompt_is_copied_where_the_clipboards_interface_is_missing(visit: Vis
     open_first(page)
     page.get_by_role("button", name="Copy prompt").click()
     expect(page.get_by_text("Copied", exact=True)).to_be_visible()
-    page.keyboard.press("Escape")
+    press_key(page, "Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     page.locator("#prompt").fill("")
-    page.locator("#prompt").press("Control+v")
+    page.locator("#prompt").focus()
+    press_key(page, "Control+v")
     expect(page.locator("#prompt")).to_have_value("copied the old way")
     open_first(page)
     page.get_by_role("button", name="Copy picture").click()

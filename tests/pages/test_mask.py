@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.live.house import GREY, House, assert_repainted, file_of, near, plain
-from tests.pages.browser import Visit
+from tests.pages.browser import Visit, press_key, settle
 from tests.pages.studio import add_file, choose_model, do, draw, kept, picture, wait_for_pictures, write
 
 pytestmark = pytest.mark.slow
@@ -24,6 +24,7 @@ def open_painter(page: Page, model: str = "fill", size: tuple[int, int] = SIZE) 
     add_file(page, file_of(plain(size)))
     page.get_by_role("button", name="Paint a mask").click()
     expect(page.locator(".painter canvas")).to_be_visible()
+    settle(page)
 
 
 def use_mask(page: Page) -> None:
@@ -75,14 +76,13 @@ def test_a_rectangle_is_painted_erased_inverted_undone_and_redone_by_keys_and_nu
     whole, hole = box(10, 10, 40, 30), box(20, 20, 10, 10)
     assert painted(exported(page)) == whole - hole
     page.locator(".dialog-body").focus()
-    page.keyboard.press("i")
+    press_key(page, "i")
     assert painted(exported(page)) == box(0, 0, *SIZE) - (whole - hole)
     page.locator(".dialog-body").focus()
-    page.keyboard.press("Control+z")
-    page.keyboard.press("Control+z")
+    press_key(page, "Control+z", "Control+z")
     assert painted(exported(page)) == whole
     page.locator(".dialog-body").focus()
-    page.keyboard.press("Control+Shift+z")
+    press_key(page, "Control+Shift+z")
     assert painted(exported(page)) == whole - hole
     page.get_by_role("button", name="Clear").click()
     assert painted(exported(page)) == set()
@@ -115,12 +115,12 @@ def test_the_brush_paints_what_the_pointer_passes_at_any_zoom_and_the_eraser_tak
         distance = math.hypot(x + 0.5 - nearest, y + 0.5 - 60)
         assert ((x, y) in found) == (distance <= 10) or abs(distance - 10) < 1.5, (x, y, distance)
     page.locator(".dialog-body").focus()
-    page.keyboard.press("e")
+    press_key(page, "e")
     expect(page.get_by_role("radio", name="Eraser")).to_be_checked()
     stroke((85, 60), (86, 60))
     assert (85, 60) not in painted(exported(page))
     page.locator(".dialog-body").focus()
-    page.keyboard.press("r")
+    press_key(page, "r")
     stroke((150, 20), (170, 40))
     assert {(151, 21), (169, 39)} <= painted(exported(page))
     before = painted(exported(page))
@@ -132,9 +132,9 @@ def test_the_brush_paints_what_the_pointer_passes_at_any_zoom_and_the_eraser_tak
     page.get_by_role("button", name="Fit").click()
     page.locator(".dialog-body").focus()
     size = page.get_by_label("Brush size")
-    page.keyboard.press("]")
+    press_key(page, "]")
     expect(size).to_have_value("24")
-    page.keyboard.press("[")
+    press_key(page, "[")
     expect(size).to_have_value("20")
 
 
@@ -170,7 +170,7 @@ def test_the_mask_survives_another_prompt_and_a_reload_with_its_steps(visit: Vis
     page.get_by_role("button", name="Change the mask").click()
     page.get_by_role("button", name="Undo").click()
     assert painted(exported(page)) == box(0, 0, 96, 128)
-    page.keyboard.press("Escape")
+    press_key(page, "Escape")
     page.get_by_role("button", name="Remove the mask").click()
     expect(page.get_by_role("button", name="Paint a mask")).to_be_visible()
 

@@ -1,6 +1,6 @@
 /** The parts that both pages are made of. Each takes plain properties; other attributes are handed on. */
 
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon } from "./icons.js";
 import { note } from "./live.js";
 import { text } from "./strings.js";
@@ -85,7 +85,7 @@ export function Segmented({ label, value, options, onInput, isLabelShown = false
 export function Dialog({ title, onClose, children, actions, class: extra = "", ...rest }) {
   const ref = useRef(null);
   const id = useId();
-  useEffect(() => {
+  useLayoutEffect(() => { // at once: a key that is pressed before it is open would go to what lies beneath
     const dialog = ref.current;
     const before = document.activeElement;
     dialog.showModal();

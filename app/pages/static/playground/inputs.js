@@ -1,7 +1,7 @@
 /** Pictures to work on: dropped, pasted, chosen or taken from the gallery; in an order that mouse and arrow keys change. */
 
 import { Button } from "../base/components.js";
-import { html, useEffect, useRef, useState } from "../base/html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../base/html.js";
 import { Icon } from "../base/icons.js";
 import { announce, note } from "../base/live.js";
 import { files, newId } from "./database.js";
@@ -34,7 +34,7 @@ const picturesOf = (list) => [...(list ?? [])].filter((file) => file.type.starts
 /** Take pictures that are dropped or pasted anywhere on the page. */
 export function useDropAndPaste(most, onTaken) {
   const [isOver, setOver] = useState(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const take = (event, list) => {
       const found = picturesOf(list);
       if (!found.length || document.querySelector("dialog[open]")) return;

@@ -1,7 +1,7 @@
 /** The playground: the form at one side, what it draws and has drawn at the other. */
 
 import { Button, Dialog, ErrorBox, Loading, TopBar } from "../base/components.js";
-import { html, render, useEffect, useState } from "../base/html.js";
+import { html, render, useEffect, useLayoutEffect, useState } from "../base/html.js";
 import { KeyForm } from "../base/key-form.js";
 import { LiveRegions } from "../base/live.js";
 import { Questions } from "../base/question.js";
@@ -19,7 +19,7 @@ import { words } from "./strings.js";
 function Page() {
   const { models, needsKey, refusal, error } = useStore(app);
   const [isHelping, setHelping] = useState(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const onKey = (event) => {
       if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
       const to = { "/": "prompt", g: "gallery-title" }[event.key];

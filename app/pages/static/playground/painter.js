@@ -1,7 +1,7 @@
 /** The mask painter: a picture, what is painted over it, and tools for the pointer, for fingers and for keys. */
 
 import { Button, Dialog, Field, Loading, Segmented, TextField } from "../base/components.js";
-import { html, useEffect, useRef, useState } from "../base/html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../base/html.js";
 import { announce, note } from "../base/live.js";
 import { files } from "./database.js";
 import { decode, save } from "./images.js";
@@ -71,7 +71,7 @@ function Board({ image, mask, onDone, onClose }) {
     paint(canvas.current, image, mask, view.current, now.current);
   }
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const observer = new ResizeObserver(fit); // the picture stays where it belongs when the window changes
     observer.observe(canvas.current);
     const stop = listen({ canvas: canvas.current, mask, view, now, zoom, step, draw: (preview) => paint(canvas.current, image, mask, view.current, now.current, preview) });
