@@ -119,7 +119,7 @@ class Connections:
         response = Response(connection, protocol)
         try:
             if times.total is not None:
-                response.deadline = asyncio.get_running_loop().call_later(times.total, response.expire)
+                response.deadline.timer = asyncio.get_running_loop().call_later(times.total, response.expire)
             protocol.set_response_params(
                 read_until_eof=True, auto_decompress=False, read_timeout=times.sock_read, read_bufsize=READ_BUFFER
             )
@@ -145,6 +145,19 @@ class _NothingSent(aiohttp.ClientConnectionError):
     """The connection was lost before anything was written."""
 
 
+class _Deadline:
+    """What an answer's end cancels. To know the answer itself would make a cycle, which keeps its pieces."""
+
+    __slots__ = ("timer",)
+
+    def __init__(self) -> None:
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+
 class Response:
     """An answer that `Connections.send` began to read, as far as it is like aiohttp's own."""
 
@@ -157,7 +170,7 @@ class Response:
         self._protocol = protocol
         self.connection = connection
         self.content = EMPTY_PAYLOAD
-        self.deadline: asyncio.TimerHandle | None = None
+        self.deadline = _Deadline()
         self.writing: asyncio.Task[None] | None = None  # of the rest of the request
 
     async def begin(self) -> None:
@@ -175,11 +188,15 @@ class Response:
             if left >= LONG_BODY:
                 begun = self.content.read_nowait()
                 self.content = SizedBody(self._protocol, transport, begun, left)
-        if self.deadline is not None:
-            self.content.on_eof(self.deadline.cancel)  # a method of its own would make a cycle, which keeps the pieces
+        self.content.on_eof(self.deadline.cancel)
 
     def expire(self) -> None:
-        """Fail whatever waits for the rest of the answer: its time is up."""
+        """Fail whatever waits for the rest of the answer: its time is up. The time in which the provider waited for the
+        reader is not counted."""
+        more = self.content.take_pause() if isinstance(self.content, SizedBody) else 0.0
+        if more > 0:
+            self.deadline.timer = asyncio.get_running_loop().call_later(more, self.expire)
+            return
         error = aiohttp.SocketTimeoutError("the answer was not complete in time")
         self._protocol.set_exception(error)
         self.content.set_exception(error)
@@ -191,12 +208,12 @@ class Response:
         if not is_written or self._count_unsent():
             self.close()
             return
-        self._stop_timer()
+        self.deadline.cancel()
         self._protocol.set_parser(None, None)
         self.connection.release()
 
     def close(self) -> None:
-        self._stop_timer()
+        self.deadline.cancel()
         if self.writing is not None:
             self.writing.cancel()
         if self._protocol.transport is not None and self._count_unsent():
@@ -207,10 +224,6 @@ class Response:
         """Return the bytes of the request that wait for the socket."""
         transport = self._protocol.transport
         return 0 if transport is None else transport.get_write_buffer_size()
-
-    def _stop_timer(self) -> None:
-        if self.deadline is not None:
-            self.deadline.cancel()
 
 
 async def _write(pieces: Iterator[bytes], protocol: ResponseHandler) -> None:
@@ -236,7 +249,7 @@ class SizedBody:
     each piece, and the reader pause the socket at each, since a piece fills it. It has the interface of aiohttp's
     parsers of WebSockets, and the part of its reader's that is needed here.
 
-    If the reader is behind by more than a piece, the socket is paused.
+    The socket is paused while the reader is behind by a large piece or by two: what is not read waits in the kernel.
     """
 
     def __init__(self, handler: ResponseHandler, transport: asyncio.Transport, begun: bytes, left: int) -> None:
@@ -246,6 +259,9 @@ class SizedBody:
         self._left = left
         self._pieces = deque((begun,) if begun else ())
         self._error: BaseException | None = None
+        self._loop = asyncio.get_running_loop()
+        self._paused_since: float | None = None  # the loop's time
+        self._seconds_paused = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self._when_over: Callable[[], None] = _do_nothing
         handler.set_parser(self, None)
@@ -258,9 +274,11 @@ class SizedBody:
                 raise self._error
             if not self._left:
                 return b""
-            if not self._transport.is_reading():
+            if self._paused_since is not None:
+                self._seconds_paused += self._loop.time() - self._paused_since
+                self._paused_since = None
                 self._transport.resume_reading()
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -289,10 +307,19 @@ class SizedBody:
             self._left -= len(data)
             if not self._left:
                 self._when_over()
-            elif len(self._pieces) > 1:
+            elif self._paused_since is None and (len(data) > READ_BUFFER or len(self._pieces) > 1):
+                self._paused_since = self._loop.time()
                 self._transport.pause_reading()
             self._wake()
         return False, b""
+
+    def take_pause(self) -> float:
+        """Return for how many seconds the socket was paused since the last call."""
+        seconds, self._seconds_paused = self._seconds_paused, 0.0
+        if self._paused_since is not None:
+            now = self._loop.time()
+            seconds, self._paused_since = seconds + now - self._paused_since, now
+        return seconds
 
     def feed_eof(self) -> None:
         """Note that the connection is lost."""

@@ -28,7 +28,7 @@ from app.upstream.transport import AiohttpTransport
 from tests.dialects.asking import Memory
 from tests.live.loops import dead_port
 from tests.live.scripted import End, Scripted, answer, head
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -480,6 +480,32 @@ async def test_a_whole_body_stays_whole_when_the_connection_ends_before_it_is_re
         begun.set()
         await until(lambda: not server.connections)
         assert b"".join([*pieces, *[piece async for piece in found.pieces]]) == LONG
+
+
+async def test_the_time_for_an_answer_does_not_run_while_its_own_reader_lets_it_wait(
+    server: Scripted, upstream: Upstream
+) -> None:
+    long = bytes(64 << 20)  # more than sockets hold
+    deployment = deployed(server.at("a", answer(long)), Timeouts(total=2))
+    async with upstream.send(request(), deployment) as found:
+        await anext(found.pieces)
+        await asyncio.sleep(2.5)
+        assert sum([len(piece) async for piece in found.pieces]) > len(long) / 2
+
+
+async def test_the_time_for_an_answer_runs_on_after_its_own_reader_let_it_wait(
+    server: Scripted, upstream: Upstream
+) -> None:
+    some = answer(LONG)[: len(LONG) // 2]
+    deployment = deployed(server.at("a", some, End.HANG), Timeouts(total=0.5))
+    with pytest.raises(UpstreamError) as caught:
+        async with upstream.send(request(), deployment) as found:
+            await anext(found.pieces)
+            await asyncio.sleep(0.7)
+            async with asyncio.timeout(PATIENCE):
+                async for _ in found.pieces:
+                    pass
+    assert caught.value.timed_out
 
 
 async def test_the_time_for_an_answer_does_not_run_on_when_it_has_come(server: Scripted, upstream: Upstream) -> None:
