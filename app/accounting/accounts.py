@@ -267,7 +267,7 @@ class DrawingAccount:
         settlement = Settlement(
             self.drawing_id,
             self.accounts.now(),
-            _outcome(error, attempts, in_doubt),
+            _outcome(error, attempts, in_doubt, self.n),
             self.cost,
             in_doubt,
             "reported" if "reported" in sources else "price" if "price" in sources else "none",
@@ -359,11 +359,14 @@ def _quality(attempt: Attempt) -> str | None:
     return said if isinstance(said, str) else quality_of(attempt.fitted)
 
 
-def _outcome(error: ApiError | None, attempts: list[Attempt], in_doubt: int) -> drawings.Outcome:
+def _outcome(error: ApiError | None, attempts: list[Attempt], in_doubt: int, n: int) -> drawings.Outcome:
     if error is None:
         return drawings.Outcome.DELIVERED
-    if in_doubt or error.perhaps_paid:
+    drawn = sum(attempt.images for attempt in attempts if attempt.outcome is Outcome.DELIVERED)
+    if in_doubt or (error.perhaps_paid and drawn < n):
         return drawings.Outcome.PERHAPS_PAID
-    if any(attempt.outcome is Outcome.REFUSED for attempt in attempts):
+    if drawn < n and any(attempt.outcome is Outcome.REFUSED for attempt in attempts):
         return drawings.Outcome.REFUSED
+    if drawn:
+        return drawings.Outcome.UNDELIVERED
     return drawings.Outcome.FAILED if attempts else drawings.Outcome.CANCELLED

@@ -42,7 +42,7 @@ class Outcome(StrEnum):
     """How a drawing ended, in the words of the metrics."""
 
     DELIVERED = "delivered"
-    UNDELIVERED = "undelivered"
+    UNDELIVERED = "undelivered"  # drawn and paid for, at least some of it; the request failed nevertheless
     REFUSED = "refused"
     FAILED = "failed"
     PERHAPS_PAID = "perhaps_paid"

@@ -131,7 +131,15 @@ async def test_a_failure_of_the_gateway_behind_whole_images_leaves_nothing_in_do
     drawing = Drawing(2)
     await drawing.attempt(2, 2)
     end = await drawing.end(ApiError("no room for them").paid())
-    assert (end.cost, end.in_doubt) == (2 * PRICE, 0)
+    assert (end.cost, end.in_doubt, end.outcome) == (2 * PRICE, 0, Outcome.UNDELIVERED)
+
+
+async def test_parts_that_were_drawn_beside_one_that_failed_did_not_fail_unpaid() -> None:
+    drawing = Drawing(2)
+    await drawing.attempt(1, 1)
+    await drawing.attempt(1, 0, UpstreamError(Failure.UNAVAILABLE, "not now"))
+    end = await drawing.end(UpstreamFailed("not now"))
+    assert (end.cost, end.in_doubt, end.outcome) == (PRICE, 0, Outcome.UNDELIVERED)
 
 
 async def test_a_lost_answer_is_in_doubt_for_all_that_it_may_hold() -> None:
