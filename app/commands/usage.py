@@ -55,7 +55,7 @@ def usage(
         from app.ledger.usage import read_usage
 
         stated = {each.key.id: each.key.name for each in keys(settings)}
-        return await read_usage(registry.database, by.value, begin, stated)
+        return await read_usage(registry.database, by.value, begin, stated, now())
 
     lines = run(config, work)
     if as_json:

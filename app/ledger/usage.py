@@ -1,37 +1,30 @@
-"""Sums up the drawings since a time by one dimension, for the command line. It reads the drawings themselves, so that
-no rollup has to be refreshed before, and the sums of hours whose drawings were cleaned away."""
+"""Sums up the drawings since a time by one dimension, for the command line."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from app.ledger.database.protocol import Database
-from app.ledger.database.upkeep import placeholders
-from app.ledger.rollups import DAY, HOUR, read_number
+from app.ledger import records
+from app.ledger.database.protocol import Database, DuplicateRow
+from app.ledger.records import UsageQuery, UsageRecord, Width
+from app.ledger.reports import Reports
+from app.ledger.rollups import DAY, HOUR, Rollups, read_number
 
 Dimension = Literal["project", "key", "model", "provider", "day"]
 
-_COLUMNS: Mapping[Dimension, tuple[str, str]] = {  # the column to group by, and its name
-    "project": ("coalesce(d.project_id, '')", "coalesce(min(p.name), '')"),
-    "key": ("d.key_id", "coalesce(min(k.name), '')"),
-    "model": ("d.model", "d.model"),
-    "provider": ("coalesce(d.provider, '')", "coalesce(d.provider, '')"),
-    "day": (f"d.at / {DAY}", "''"),
+_COLUMNS: Mapping[Dimension, records.Dimension] = {
+    "project": "project_id",
+    "key": "key_id",
+    "model": "model",
+    "provider": "provider",
 }
-_DRAWN = """select project_id, key_id, model, provider, at, 1 as requests, images,
-    cast(images as bigint) * coalesce(width, 0) * coalesce(height, 0) as pixels, cost_nano, in_doubt_nano, saved_nano
-    from drawing where at >= {}"""
-_CLEANED = """ union all
-    select project_id, key_id, model, provider, starts_at, requests, images, pixels, cost_nano, in_doubt_nano,
-    saved_nano from usage_hour where starts_at >= {} and starts_at < {}"""
-_SUMS = "sum(d.requests), sum(d.images), sum(d.pixels), sum(d.cost_nano), sum(d.in_doubt_nano), sum(d.saved_nano)"
-_JOINS: Mapping[Dimension, str] = {
-    "project": "left join project p on p.id = d.project_id",
-    "key": "left join api_key k on k.id = d.key_id",
-}
+_NAMES: Mapping[Dimension, str] = {"project": "project", "key": "api_key"}  # the table that has them
+_END = 1 << 62  # later than any drawing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +41,42 @@ class Usage:
     saved: int
 
 
-async def read_usage(database: Database, by: Dimension, since: int, names: Mapping[str, str]) -> Sequence[Usage]:
+async def read_usage(
+    database: Database, by: Dimension, since: int, names: Mapping[str, str], now: int
+) -> Sequence[Usage]:
     """Return a line for each project, key, model, provider or day (UTC), the dearest first, days in their order.
     `names` has the names of keys that are not in the database. Where drawings were cleaned away, `since` is the
-    beginning of its hour."""
-    column, name = _COLUMNS[by]
-    cleaned = await read_number(database, "cleaned")
-    first, *others = placeholders(database, 3)
-    source, parameters = _DRAWN.format(first), [max(since, cleaned)]
-    if since < cleaned:
-        source += _CLEANED.format(*others)
-        parameters += since - since % HOUR, cleaned
-    sql = f"select {column}, {name}, {_SUMS} from ({source}) d {_JOINS.get(by, '')} group by {column}"
-    lines = [_usage(by, names, *row) for row in await database.query(sql, parameters)]
+    beginning of its hour. Times are microseconds since the epoch.
+
+    The rollups are refreshed, and read for whole days and hours; the drawings themselves for the rest.
+    """
+    with suppress(DuplicateRow):  # another process refreshes them at this moment
+        await Rollups(database, lambda: now).refresh()
+    if since < await read_number(database, "cleaned"):
+        since -= since % HOUR
+    hour, day = _next(since, HOUR), _next(since, DAY)
+    spans: tuple[tuple[int, int, Width], ...] = ((since, hour, "minute"), (hour, day, "hour"), (day, _END, "day"))
+    columns = () if by == "day" else (_COLUMNS[by],)
+    sums = defaultdict[str, tuple[int, ...]](lambda: (0,) * 6)
+    for begin, end, width in spans:
+        for record in await Reports(database).usage(UsageQuery(begin, end, width, columns)):
+            id = record.values[columns[0]] if columns else _date(record.starts_at)
+            sums[id] = tuple(one + other for one, other in zip(sums[id], _values(record), strict=True))
+    known = dict(names)
+    if by in _NAMES:
+        known.update((id, name) for id, name in await database.query(f"select id, name from {_NAMES[by]}", ()))
+    lines = [Usage(id, known.get(id) or id or "(none)", *line) for id, line in sums.items()]
     return sorted(lines, key=(lambda line: line.id) if by == "day" else (lambda line: (-line.cost, line.name)))
 
 
-def _usage(by: Dimension, names: Mapping[str, str], which: str | int, name: str, *sums: int) -> Usage:
-    id = str(which)
-    if by == "day":
-        id = datetime.fromtimestamp(int(which) * DAY // 1_000_000, UTC).strftime("%Y-%m-%d")
-    requests, images, pixels, cost, in_doubt, saved = (int(value or 0) for value in sums)
-    return Usage(id, name or names.get(id) or id or "(none)", requests, images, pixels, cost, in_doubt, saved)
+def _next(time: int, width: int) -> int:
+    """Return the time itself or the next one at which an hour or a day begins."""
+    return time + -time % width
+
+
+def _date(time: int) -> str:
+    return datetime.fromtimestamp(time // 1_000_000, UTC).strftime("%Y-%m-%d")
+
+
+def _values(record: UsageRecord) -> tuple[int, ...]:
+    return record.requests, record.images, record.pixels, record.cost, record.in_doubt, record.saved

@@ -132,10 +132,10 @@ async def test_to_clean_an_empty_book_does_nothing(database: Database) -> None:
 async def test_usage_of_what_was_cleaned_away_comes_from_the_sums_of_its_hours(database: Database) -> None:
     for at, cost in ((NOW, 10), (NOW + DAY, 20), (NOW + 8 * DAY, 40), (LATER - DAY, 80)):
         await draw(database, at, cost)
-    before = {by: await read_usage(database, by, NOW, {}) for by in DIMENSIONS}
+    before = {by: await read_usage(database, by, NOW, {}, LATER) for by in DIMENSIONS}
     assert await cleaning(database).clean(5) == 2
     assert await count_of(database, "drawing") == 2
-    assert {by: await read_usage(database, by, NOW, {}) for by in before} == before
-    assert [line.cost for line in await read_usage(database, "project", NOW + DAY, {})] == [140]
-    assert [line.cost for line in await read_usage(database, "project", NOW + 9 * DAY, {})] == [80]
+    assert {by: await read_usage(database, by, NOW, {}, LATER) for by in before} == before
+    assert [line.cost for line in await read_usage(database, "project", NOW + DAY, {}, LATER)] == [140]
+    assert [line.cost for line in await read_usage(database, "project", NOW + 9 * DAY, {}, LATER)] == [80]
     assert await verify(database) == []

@@ -9,11 +9,12 @@ import pytest
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
 from app.ledger.drawings import Joined
-from app.ledger.rollups import DAY
+from app.ledger.rollups import DAY, HOUR
 from app.ledger.usage import Dimension, Usage, read_usage
 from tests.ledger.values import ME, NOW, REPLICA, a_key, a_project, a_settlement, an_admission, registry_of
 
 pytestmark = pytest.mark.anyio
+LATER = NOW + 3 * DAY
 
 
 @pytest.fixture
@@ -81,10 +82,29 @@ async def database(url: str | None, tmp_path: Path) -> AsyncIterator[Database]:
     ],
 )
 async def test_usage_is_summed_up_by(database: Database, by: Dimension, expected: list[Usage]) -> None:
-    assert await read_usage(database, by, NOW - DAY, {"filekey1": "stated"}) == expected
+    assert await read_usage(database, by, NOW - DAY, {"filekey1": "stated"}, LATER) == expected
 
 
 async def test_only_what_was_admitted_since_counts(database: Database) -> None:
-    [line] = await read_usage(database, "project", NOW + DAY, {})
+    [line] = await read_usage(database, "project", NOW + DAY, {}, LATER)
     assert (line.requests, line.cost) == (1, 60)
-    assert await read_usage(database, "provider", NOW + 2 * DAY, {}) == []
+    assert await read_usage(database, "provider", NOW + 2 * DAY, {}, LATER) == []
+
+
+@pytest.mark.parametrize("since", [0, 1, -1, HOUR, HOUR + 1, DAY - 1, DAY, DAY + 1, DAY + 10 * HOUR + 7, 2 * DAY - 1])
+async def test_what_is_rolled_up_and_what_is_not_yet_add_up_to_the_drawings(database: Database, since: int) -> None:
+    begin = NOW - NOW % DAY + since
+    [(requests, cost)] = await database.query(f"select count(*), sum(cost_nano) from drawing where at >= {begin}", ())
+    for now in (NOW, NOW + HOUR, NOW + DAY, LATER):
+        lines = await read_usage(database, "project", begin, {}, now)
+        assert (sum(line.requests for line in lines), sum(line.cost for line in lines)) == (requests, cost or 0)
+
+
+async def test_what_was_settled_after_its_hour_was_rolled_up_counts(database: Database) -> None:
+    before = await read_usage(database, "model", NOW - DAY, {}, LATER)
+    admission = an_admission(model="late")
+    await database.admit(admission, (), REPLICA, NOW)
+    await database.settle(replace(a_settlement(admission.id, 5, provider="nebula"), at=LATER))
+    after = await read_usage(database, "model", NOW - DAY, {}, LATER)
+    assert [line for line in after if line.id != "late"] == before
+    assert [line.cost for line in after if line.id == "late"] == [5]
