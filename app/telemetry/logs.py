@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, TextIO
@@ -24,6 +25,9 @@ _ENCODER = json.JSONEncoder(default=repr)
 
 
 class Log:
+    """Writes lines. One that cannot be written, as on a full disk, is dropped: no request and no account fails for
+    it."""
+
     def __init__(
         self,
         format: Literal["auto", "text", "json"],
@@ -40,19 +44,24 @@ class Log:
 
     def request(self, line: dict[str, object]) -> None:
         if self._requests:
-            self._write(self._render("info", {**line, "event": "request"}))
+            self._tell("info", {**line, "event": "request"})
 
     def crash(self, request_id: str, error: BaseException) -> None:
         self.error("unexpected error", request_id=request_id, exc_info=error)
 
     def event(self, what: str, **facts: object) -> None:
-        self._write(self._render("info", {**facts, "event": what}))
+        self._tell("info", {**facts, "event": what})
 
     def warning(self, what: str, **facts: object) -> None:
-        self._write(self._render("warning", {**facts, "event": what}))
+        self._tell("warning", {**facts, "event": what})
 
     def error(self, what: str, **facts: object) -> None:
-        self._write(self._render("error", {**facts, "event": what}))
+        self._tell("error", {**facts, "event": what})
+
+    def _tell(self, level: str, line: dict[str, object]) -> None:
+        text = self._render(level, line)
+        with suppress(OSError, ValueError):  # ValueError: it is closed, or the terminal lacks a character
+            self._write(text)
 
 
 def _as_json(level: str, line: dict[str, object]) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import time
@@ -77,6 +78,18 @@ def test_requests_can_be_left_out_and_nothing_else() -> None:
     assert out.getvalue() == ""
     log.event("the configuration was read", path="a.yaml")
     assert logged(out) == [{"event": "the configuration was read", "level": "info", "path": "a.yaml"}]
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "full"), BrokenPipeError(), ValueError("it is closed")])
+def test_no_request_and_no_account_fails_for_a_line_that_cannot_be_written(fault: Exception) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise fault
+
+    log = Log("json", requests=True, stream=Full())
+    log.request({"status": 200})
+    log.event("what happened")
+    fail(log, UpstreamError(Failure.UNAVAILABLE, "no"))
 
 
 @pytest.mark.parametrize("failure", [each for each in Failure if each not in (Failure.CREDENTIAL, Failure.REFUSED)])
