@@ -175,6 +175,13 @@ ALERTS: Sequence[Alert] = (
         "Usage has not been summed up for {{ $value | humanizeDuration }}.",
     ),
     Alert(
+        "ImageGatewayLedgerDrifts",
+        "max by (job) (imagegw_ledger_drift) > 0",
+        "0m",
+        "ticket",
+        "{{ $value }} sums of the ledger differ from their entries.",
+    ),
+    Alert(
         "ImageGatewayWebhookFails",
         "min_over_time(imagegw_outbox_pending[15m]) > 0",
         "15m",
@@ -496,6 +503,7 @@ MONEY = Dashboard(
             },
         ),
         Panel("Age of the sums", {"rollups": f"min(imagegw_rollup_age_seconds{{{JOB}}})"}, "s"),
+        Panel("Sums that differ", {"ledger": f"max(imagegw_ledger_drift{{{JOB}}})"}),
     ),
     {"model": "imagegw_cost_total", "provider": "imagegw_cost_total", "team": "imagegw_cost_total"},
 )

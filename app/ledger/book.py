@@ -15,6 +15,7 @@ from app.ledger.database.protocol import DatabaseUnavailable, DuplicateRow
 from app.ledger.directory import Directory
 from app.ledger.ledger import Ledger
 from app.ledger.rollups import Rollups
+from app.ledger.verification import prove
 
 if TYPE_CHECKING:
     from app.ledger.registry import Registry
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ROLLUP_SECONDS = 60.0
 CLEANING_SECONDS = 6 * 3600.0
+PROOF_SECONDS = 24 * 3600.0
+FIRST_PROOF_SECONDS = 600.0  # after the start: a large ledger keeps a core busy for some seconds
 
 
 class Book:
@@ -61,18 +64,23 @@ class Book:
         return await self._ledger.resolve(drawing_id, paid=paid, by=by, note=note)
 
     async def look_after(self, retain_days: int) -> None:
-        """Bring the rollups up to date again and again, and clean old drawings away. Ends when it is cancelled."""
-        clean_at = self._clock()
+        """Bring the rollups up to date again and again, clean old drawings away, and prove that the book adds up. Ends
+        when it is cancelled."""
+        clean_at, prove_at = self._clock(), self._clock() + FIRST_PROOF_SECONDS
         while True:
             try:
                 await Rollups(self._ledger.database, self._now).refresh()
                 if self._clock() >= clean_at:
                     clean_at = self._clock() + CLEANING_SECONDS
                     await Cleaning(self._ledger.database, self._now).clean(retain_days)
+                if self._clock() >= prove_at:
+                    prove_at = self._clock() + PROOF_SECONDS
+                    for fault in await prove(self._ledger.database, self._now()):
+                        self._warn("the ledger does not add up", kind=fault.kind, id=fault.id)
             except (DatabaseUnavailable, DuplicateRow):
                 pass  # the ledger has said it, or another process does the same: next time
             except Exception as error:
-                self._warn("the rollups of usage could not be kept", reason=repr(error))
+                self._warn("the ledger could not be looked after", reason=repr(error))
             await asyncio.sleep(ROLLUP_SECONDS)
 
     def _now(self) -> int:

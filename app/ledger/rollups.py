@@ -53,6 +53,11 @@ async def read_number(database: Database, name: str) -> int:
     return int(rows[0][0]) if rows else 0
 
 
+def number(database: Database, name: str, value: int) -> tuple[str, Sequence[Any]]:
+    """Return the statement that writes one of the numbers."""
+    return _NUMBER.format(*placeholders(database, 2)), (name, value)
+
+
 async def read_mark(database: Database) -> int:
     """Return the time before which all hours are rolled up."""
     return await read_number(database, "rollup")
@@ -89,7 +94,9 @@ class Rollups:
         )
         hours |= {int(row[0]) for row in rows}
         await self.recompute(sorted(hours))
-        await self.database.execute([self._number("rollup", end), self._number("entry", last or seen)])
+        await self.database.execute(
+            [number(self.database, "rollup", end), number(self.database, "entry", last or seen)]
+        )
         return len(hours)
 
     async def recompute(self, hours: Sequence[int]) -> None:
@@ -107,10 +114,7 @@ class Rollups:
 
     def freeze(self, before: int) -> tuple[str, Sequence[Any]]:
         """Return the statement that freezes the rollups of the hours before that time."""
-        return self._number("cleaned", before)
-
-    def _number(self, name: str, number: int) -> tuple[str, Sequence[Any]]:
-        return _NUMBER.format(*placeholders(self.database, 2)), (name, number)
+        return number(self.database, "cleaned", before)
 
     async def _single(self, sql: str, parameters: Sequence[Any]) -> int | None:
         value = (await self.database.query(sql, parameters))[0][0]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger.book import Book
+from app.ledger import book as upkeep
+from app.ledger.book import FIRST_PROOF_SECONDS, Book
 from app.ledger.ledger import Policy, open_ledger
 from app.ledger.records import UsageQuery
-from app.ledger.rollups import DAY
+from app.ledger.rollups import DAY, read_number
 from tests.ledger.conftest import Clock
 from tests.ledger.values import NOW, REPLICA, a_settlement, an_admission, count_of
 from tests.waiting import PATIENCE
@@ -26,7 +27,8 @@ print([name for name in ("sqlalchemy", "alembic", "asyncpg") if name in sys.modu
 """
 
 
-async def test_the_book_looks_after_itself(tmp_path: Path) -> None:
+async def test_the_book_looks_after_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "ROLLUP_SECONDS", 0.01)
     clock, warnings = Clock((NOW + 10 * DAY) / 1_000_000), list[str]()
     async with open_ledger(
         None, tmp_path, policy=Policy(), clock=clock, warn=lambda event, **_: warnings.append(event)
@@ -39,6 +41,10 @@ async def test_the_book_looks_after_itself(tmp_path: Path) -> None:
         care = asyncio.create_task(book.look_after(5))
         async with asyncio.timeout(PATIENCE):
             while await count_of(ledger.database, "drawing") > 1:
+                await asyncio.sleep(0.01)
+            assert not await read_number(ledger.database, "verified")
+            clock.now += FIRST_PROOF_SECONDS
+            while not await read_number(ledger.database, "verified"):
                 await asyncio.sleep(0.01)
         care.cancel()
         used = await (await book.reports()).usage(UsageQuery(NOW - DAY, NOW + 10 * DAY, "day"))

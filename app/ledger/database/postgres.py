@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 10
 CONNECT_SECONDS = 2.0
 COMMAND_SECONDS = 10.0
+STREAM_SECONDS = 600.0  # that the first rows of an export or of a proof may take
 QUEUE_SECONDS = 10.0  # that a caller waits for a connection: hundreds may ask at one moment
 TRIES = 3  # of a transaction that conflicts with another one
 
@@ -165,10 +166,10 @@ class PostgresDatabase:
         try:
             with _translated():
                 await transaction.start()
-                cursor = await connection.cursor(sql, *parameters)
+                cursor = await connection.cursor(sql, *parameters, timeout=STREAM_SECONDS)
             while True:
                 with _translated():
-                    rows = await cursor.fetch(chunk)
+                    rows = await cursor.fetch(chunk, timeout=STREAM_SECONDS)
                 if not rows:
                     break
                 yield [tuple(row) for row in rows]

@@ -117,6 +117,9 @@ class Metrics:
         self.rollup_age_seconds = gauge(
             "rollup_age_seconds", "Seconds since the end of the last hour that is summed up"
         )
+        self.ledger_drift = gauge(
+            "ledger_drift", "Sums of the ledger that differed from their entries at the last look"
+        )
         self.loop_lag_seconds = histogram("loop_lag_seconds", "Seconds that the event loop was late", SHORT)
         self.config_reloads = counter("config_reloads", "Configurations that were read while running", "result")
         self.config_valid = gauge("config_valid", "0 if the newest configuration was refused")

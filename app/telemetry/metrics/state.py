@@ -13,7 +13,7 @@ from app.ledger.database.protocol import Database, DatabaseUnavailable
 from app.ledger.database.upkeep import placeholders
 from app.ledger.directory import Budget, Directory
 from app.ledger.ledger import Ledger
-from app.ledger.rollups import read_mark
+from app.ledger.rollups import read_mark, read_number
 from app.ledger.windows import Period, period_at
 from app.routing.failover import RetryBudget
 from app.routing.health import Health
@@ -180,6 +180,8 @@ class State:
         metrics.outbox_pending.replace({(): found.pending})
         if found.rolled_up:
             metrics.rollup_age_seconds.replace({(): max(now - found.rolled_up, 0) / 1_000_000})
+        if found.drift is not None:
+            metrics.ledger_drift.replace({(): found.drift})
         gauges = (metrics.budget_used_ratio, metrics.budget_held_ratio, metrics.budget_in_doubt_ratio)
         for index, gauge in enumerate(gauges):
             gauge.replace({(x.id,): found.used.get(x.id, (0, 0, 0))[index] / max(x.amount, 1) for x in budgets})
@@ -190,13 +192,15 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class BookState:
-    """The number of drawings in doubt and of waiting messages, the money spent, held and in doubt of each budget, and
-    the time before which usage is summed up (0: it never was)."""
+    """The number of drawings in doubt and of waiting messages, the money spent, held and in doubt of each budget, the
+    time before which usage is summed up (0: it never was), and the number of sums that differed when the ledger was
+    verified (None: it never was)."""
 
     in_doubt: int
     pending: int
     used: Mapping[str, tuple[int, int, int]]
     rolled_up: int
+    drift: int | None
 
 
 async def read_book(database: Database, periods: Sequence[tuple[Budget, Period]]) -> BookState:
@@ -210,7 +214,8 @@ async def read_book(database: Database, periods: Sequence[tuple[Budget, Period]]
         values = [value for budget, period in some for value in (budget.id, period.starts_at)]
         rows = await database.query(_USED.format(wanted), values)
         used |= {str(id): (int(spent), int(held), int(doubtful)) for id, spent, held, doubtful in rows}
-    return BookState(int(in_doubt[0][0]), int(pending[0][0]), used, await read_mark(database))
+    drift = await read_number(database, "drift") if await read_number(database, "verified") else None
+    return BookState(int(in_doubt[0][0]), int(pending[0][0]), used, await read_mark(database), drift)
 
 
 def count_keys(directory: Directory, now: int) -> Mapping[str, int]:
