@@ -7,7 +7,7 @@ a row while others arrive. Usage comes from the rollups as far as these reach, a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -54,7 +54,7 @@ from app.ledger.records import (
     UsageRecord,
     Width,
 )
-from app.ledger.rollups import read_mark
+from app.ledger.rollups import DAY, HOUR, next_start, read_mark, read_number
 
 TIMED = 10_000  # drawings of which the times are compared
 EXPORTED_AT_ONCE = 500  # rows in memory, and between two looks at other requests
@@ -112,9 +112,14 @@ class Reports:
     # --- usage ---
 
     async def usage(self, query: UsageQuery) -> Sequence[UsageRecord]:
-        """Return the sums of each bucket that has any, in the order of time."""
-        mark = await read_mark(self.database) if query.width != "minute" else 0
-        source = _sources(query, mark).subquery()
+        """Return the sums of each bucket that has any, in the order of time. Where drawings were cleaned away, the span
+        begins and ends with an hour."""
+        cleaned = await read_number(self.database, "cleaned")
+        if query.since < cleaned:
+            query = replace(query, since=query.since - query.since % HOUR)
+        if query.until < cleaned:
+            query = replace(query, until=next_start(query.until, HOUR))
+        source = _sources(query, await read_mark(self.database)).subquery()
         by = [source.c[name] for name in query.by]
         sums = [func.sum(source.c[name]).label(name) for name in _SUMS]
         statement = select(source.c.starts_at, *by, *sums).group_by(source.c.starts_at, *by)
@@ -234,19 +239,20 @@ def _conditions(which: DrawingFilter) -> Iterable[ColumnElement[bool] | TextClau
         yield c.at < which.until
 
 
-def _sources(query: UsageQuery, mark: int) -> Any:
-    """Return the rows that are summed up: those of the rollups before `mark`, and those of the drawings from it on."""
-    day = mark - mark % MICROSECONDS["day"]
-    parts = list[Select[Any]]()
-    if query.width == "day" and query.since < day:
-        parts.append(_rolled_up(tables.usage_day, query, query.since, min(query.until, day)))
-    if query.width != "minute" and query.since < mark:
-        since = max(query.since, day) if query.width == "day" else query.since
-        if since < min(query.until, mark):
-            parts.append(_rolled_up(tables.usage_hour, query, since, min(query.until, mark)))
-    if query.until > mark or not parts:
-        parts.append(_drawn(query, max(query.since, mark), query.until))
-    return union_all(*parts)
+def _sources(query: UsageQuery, rolled_up: int) -> Any:
+    """Return the rows that are summed up: whole days and hours of the rollups, as far as these go, and the drawings of
+    what is left at both ends."""
+    since, until = query.since, query.until
+    first, last = next_start(since, HOUR), min(until - until % HOUR, rolled_up)
+    if query.width == "minute" or first >= last:
+        return union_all(_drawn(query, since, until))
+    days = (next_start(first, DAY), last - last % DAY)
+    if query.width == "hour" or days[0] >= days[1]:
+        days = (last, last)
+    spans = [(tables.usage_hour, first, days[0]), (tables.usage_day, *days), (tables.usage_hour, days[1], last)]
+    sums = [_rolled_up(table, query, begin, end) for table, begin, end in spans if begin < end]
+    drawn = [_drawn(query, begin, end) for begin, end in ((since, first), (last, until)) if begin < end]
+    return union_all(*sums, *drawn)
 
 
 def _rolled_up(table: Table, query: UsageQuery, since: int, until: int) -> Select[Any]:

@@ -46,6 +46,11 @@ LOCK = (
 )
 
 
+def next_start(time: int, width: int) -> int:
+    """Return the first time from this one on at which an hour or a day begins."""
+    return time + -time % width
+
+
 async def read_number(database: Database, name: str) -> int:
     """Return one of the numbers; 0: it was never written."""
     [mark] = placeholders(database, 1)

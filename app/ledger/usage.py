@@ -11,9 +11,9 @@ from typing import Literal
 
 from app.ledger import records
 from app.ledger.database.protocol import Database, DuplicateRow
-from app.ledger.records import UsageQuery, UsageRecord, Width
+from app.ledger.records import UsageQuery, UsageRecord
 from app.ledger.reports import Reports
-from app.ledger.rollups import DAY, HOUR, Rollups, read_number
+from app.ledger.rollups import Rollups
 
 Dimension = Literal["project", "key", "model", "provider", "day"]
 
@@ -45,33 +45,20 @@ async def read_usage(
     database: Database, by: Dimension, since: int, names: Mapping[str, str], now: int
 ) -> Sequence[Usage]:
     """Return a line for each project, key, model, provider or day (UTC), the dearest first, days in their order.
-    `names` has the names of keys that are not in the database. Where drawings were cleaned away, `since` is the
-    beginning of its hour. Times are microseconds since the epoch.
-
-    The rollups are refreshed, and read for whole days and hours; the drawings themselves for the rest.
-    """
+    `names` has the names of keys that are not in the database. Times are microseconds since the epoch. The rollups are
+    refreshed first."""
     with suppress(DuplicateRow):  # another process refreshes them at this moment
         await Rollups(database, lambda: now).refresh()
-    if since < await read_number(database, "cleaned"):
-        since -= since % HOUR
-    hour, day = _next(since, HOUR), _next(since, DAY)
-    spans: tuple[tuple[int, int, Width], ...] = ((since, hour, "minute"), (hour, day, "hour"), (day, _END, "day"))
     columns = () if by == "day" else (_COLUMNS[by],)
     sums = defaultdict[str, tuple[int, ...]](lambda: (0,) * 6)
-    for begin, end, width in spans:
-        for record in await Reports(database).usage(UsageQuery(begin, end, width, columns)):
-            id = record.values[columns[0]] if columns else _date(record.starts_at)
-            sums[id] = tuple(one + other for one, other in zip(sums[id], _values(record), strict=True))
+    for record in await Reports(database).usage(UsageQuery(since, _END, "day", columns)):
+        id = record.values[columns[0]] if columns else _date(record.starts_at)
+        sums[id] = tuple(one + other for one, other in zip(sums[id], _values(record), strict=True))
     known = dict(names)
     if by in _NAMES:
         known.update((id, name) for id, name in await database.query(f"select id, name from {_NAMES[by]}", ()))
     lines = [Usage(id, known.get(id) or id or "(none)", *line) for id, line in sums.items()]
     return sorted(lines, key=(lambda line: line.id) if by == "day" else (lambda line: (-line.cost, line.name)))
-
-
-def _next(time: int, width: int) -> int:
-    """Return the time itself or the next one at which an hour or a day begins."""
-    return time + -time % width
 
 
 def _date(time: int) -> str:

@@ -170,12 +170,18 @@ async def test_usage_is_the_same_before_and_after_it_was_rolled_up(database: Dat
     for hour in range(0, 60, 7):
         await draw(database, START + hour * HOUR, 10 + hour, model=f"m{hour % 2}", width=100, height=50)
     await draw(database, START + 5, 0, in_doubt=50)
+    for ragged in (HOUR // 4, 30 * HOUR + HOUR // 2):
+        await draw(database, START + ragged, 0)
     reports = Reports(database)
     queries = [
         UsageQuery(START, NOW, "day"),
         UsageQuery(START, NOW, "hour", ("model", "size")),
         UsageQuery(START, NOW, "day", ("outcome", "provider")),
         UsageQuery(START + DAY, START + 2 * DAY, "hour", ("project_id",), {"model": ("m1",)}),
+        UsageQuery(START + HOUR // 2, START + 30 * HOUR + 7, "day", ("model",)),
+        UsageQuery(START + HOUR // 2, START + 30 * HOUR + HOUR // 2 + 1, "hour"),
+        UsageQuery(START + HOUR // 8, START + HOUR // 2, "day"),
+        UsageQuery(START + DAY - 1, START + 2 * DAY + 1, "day"),
     ]
     before = [await reports.usage(query) for query in queries]
     assert await Rollups(database, lambda: START + 40 * HOUR + 5).refresh() == 40
