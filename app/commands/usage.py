@@ -80,16 +80,13 @@ def _values(line: Usage) -> tuple[object, ...]:
 
 
 def _csv(by: Dimension, lines: Sequence[Usage]) -> str:
+    from app.api.management.csv_text import harmless
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow((by, f"{by}_id", *(head.replace(" ", "_") for head in HEADS)))
-    writer.writerows((_harmless(line.name), _harmless(line.id), *_values(line)) for line in lines)
+    writer.writerows((harmless(line.name), harmless(line.id), *_values(line)) for line in lines)
     return out.getvalue()
-
-
-def _harmless(text: str) -> str:
-    """Keep a spreadsheet from reading a name as a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _table(by: Dimension, lines: Sequence[Usage]) -> str:

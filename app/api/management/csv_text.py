@@ -18,7 +18,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, head
     if header:
         writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in columns])
+        writer.writerow([harmless(row[name]) for name in columns])
     return text.getvalue()
 
 
@@ -28,6 +28,6 @@ def wanted_kind(accept: str) -> str | None:
     return next((kind for kind in kinds if kind in (CSV, NDJSON)), None)
 
 
-def _cell(value: Any) -> Any:
+def harmless(value: Any) -> Any:
     """Keep a spreadsheet from taking a caller's text for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
