@@ -60,7 +60,7 @@ def set_budget(
     async def work(settings: Settings, registry: Registry) -> str:
         directory = await registry.directory()
         budget = _budget(stated, split(models), *_owner(settings, directory, project, key))
-        same = next((known for known in directory.budgets if _counted(known) == _counted(budget)), None)
+        same = next((known for known in directory.budgets if known.counted == budget.counted), None)
         if same is None:
             await registry.add_budget(budget, me())
             note("the budget is set; what its window has already drawn counts")
@@ -169,10 +169,6 @@ def _budget(stated: Any, models: tuple[str, ...], scope: Any, scope_id: str | No
         thresholds=stated.thresholds,
         owner=owner,
     )
-
-
-def _counted(budget: Budget) -> tuple[Any, ...]:
-    return budget.scope, budget.scope_id, budget.models, budget.window, budget.timezone
 
 
 # --- what is shown ---

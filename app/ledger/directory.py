@@ -76,6 +76,12 @@ class Budget:
     owner: str = ""
     source: Source = "database"
 
+    @property
+    def counted(self) -> tuple[object, ...]:
+        """What distinguishes budgets: what they count, and their windows."""
+        models = () if "*" in self.models else tuple(sorted(set(self.models)))
+        return self.scope, self.scope_id, models, self.window, self.timezone
+
     def counts(self, key_id: str, project_id: str | None, model: str) -> bool:
         """True if a drawing with this key, project and model counts in the budget."""
         ids = {"key": key_id, "project": project_id}

@@ -156,11 +156,11 @@ class Registry:
             if project.source == "file" and name not in stated and project.archived_at is None:
                 await self.archive_project(project.id, actor)
         of_file = [budget for budget in known.budgets if budget.source == "file"]
-        present = {_counted(budget): budget for budget in reversed(of_file)}
+        present = {budget.counted: budget for budget in reversed(of_file)}
         for budget in of_file:
-            if present[_counted(budget)] is not budget:  # added twice, by processes of an older version
+            if present[budget.counted] is not budget:  # added twice, by processes of an older version
                 await self.remove_budget(budget.id, actor)
-        wanted = {_counted(budget): budget for budget in budgets}
+        wanted = {budget.counted: budget for budget in budgets}
         for which, budget in wanted.items():
             if which not in present:
                 await self.add_budget(await self._as_new(budget), actor)
@@ -261,11 +261,6 @@ def _count_drawn(budget: Budget, period: Period, models: Sequence[str]) -> Seque
         ),
         insert(tables.budget_period).from_select(into, charged),
     ]
-
-
-def _counted(budget: Budget) -> tuple[Any, ...]:
-    """Return the fields that distinguish budgets: what they count, and their windows."""
-    return budget.scope, budget.scope_id, budget.models, budget.window, budget.timezone
 
 
 def _find(entities: Mapping[str, Entity], id: str) -> Entity:

@@ -52,6 +52,14 @@ def test_a_budget_that_counts_the_same_gets_the_new_amount(book: Book) -> None:
     )
 
 
+@pytest.mark.parametrize(("models", "same"), [("a,b", "b,a"), ("a,b", "a,b,b"), ("*", ""), ("a,*", "*")])
+def test_the_order_of_models_makes_no_second_budget(book: Book, models: str, same: str) -> None:
+    options = ("--all", "--window", "day", "--amount", "5")
+    first = book.carry_out("budgets", "set", *options, "--models", models).out
+    assert book.carry_out("budgets", "set", *options, *(("--models", same) if same else ())).out == first
+    assert len(listed(book)) == 1
+
+
 def test_a_budget_of_a_key_takes_its_id_its_name_or_a_key_of_the_configuration(book: Book) -> None:
     text = book.carry_out("keys", "create", "--project", "design", "--name", "laptop").lines[0]
     first = book.carry_out("budgets", "set", "--key", "laptop", "--amount", "1", "--window", "day").out
