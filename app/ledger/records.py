@@ -185,13 +185,15 @@ class PriceRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Selects lines of the audit log. `actions` are pairs of a kind of object and an action."""
+    """Selects lines of the audit log. `actions` are pairs of a kind of object and an action; `project_ids` select what
+    happened to these projects and to their keys."""
 
     since: int | None = None
     until: int | None = None
     actions: tuple[tuple[str, str], ...] = ()
     actor_ids: tuple[str, ...] = ()
     object_ids: tuple[str, ...] = ()
+    project_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

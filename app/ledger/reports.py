@@ -184,6 +184,7 @@ class Reports:
             *([c.at < which.until] if which.until is not None else []),
             *([c.actor_id.in_(which.actor_ids)] if which.actor_ids else []),
             *([c.object_id.in_(which.object_ids)] if which.object_ids else []),
+            *([_is_of(which.project_ids)] if which.project_ids else []),
             *([c.id < after] if after is not None else []),
             *([c.id > before] if before is not None else []),
         ]
@@ -219,6 +220,12 @@ def _page(kind: type[Kind], rows: Sequence[Any], limit: int) -> Page[Kind]:
 
 def _drawings() -> Select[Any]:
     return select(*_columns(tables.drawing, DrawingRecord))
+
+
+def _is_of(projects: Sequence[str]) -> ColumnElement[bool]:
+    """True of an event of one of these projects, or of a key of theirs."""
+    key, object_id = tables.api_key.c, tables.audit.c.object_id
+    return or_(object_id.in_(projects), object_id.in_(select(key.id).where(key.project_id.in_(projects))))
 
 
 def _conditions(which: DrawingFilter) -> Iterable[ColumnElement[bool] | TextClause]:

@@ -42,11 +42,9 @@ async def list_all(call: AdminCall) -> Content:
     query.flag("tenant_only")
     query.check()
     actions = tuple(which for which, type in TYPES.items() if not types or type in types)
-    of_projects = {*projects, *(key for key, project in owners.items() if project in projects)}
-    wanted = of_projects & set(resources) if projects and resources else of_projects or set(resources)
-    if not actions or emails or (not wanted and (projects or resources)):
+    if not actions or emails:
         return page_of([], has_more=False)
-    which = EventFilter(since, until, actions, actors, tuple(sorted(wanted)))
+    which = EventFilter(since, until, actions, actors, resources, projects)
     page = await (await call.reports()).events(which, after=after, before=before, limit=limit)
     return page_of([describe(event, projects_by_id, owners) for event in page.items], has_more=page.has_more)
 

@@ -151,6 +151,9 @@ def test_the_audit_log_tells_who_did_what(admin: Any) -> None:
     of_other = admin.audit_logs.list(project_ids=[other.id])
     assert [event.type for event in of_other] == ["api_key.deleted", "api_key.created", "project.created"]
     assert {event.project.id for event in of_other} == {other.id}
+    of_account = admin.audit_logs.list(project_ids=[other.id], resource_ids=[account.id, project.id])
+    assert [event.type for event in of_account] == ["api_key.deleted", "api_key.created"]
+    assert list(admin.audit_logs.list(project_ids=["proj_of_nobody"])) == []
     of_project = admin.audit_logs.list(project_ids=[project.id], limit=1)
     assert [event.type for event in of_project] == ["project.archived", "api_key.created", "project.created"]
 
