@@ -1,5 +1,5 @@
-"""Log lines, and the redaction of providers' messages before they are logged.
+"""What operators are told: log lines, metrics for Prometheus, traces, and messages about budgets.
 
 Observes and decides nothing. Holds no prompt, no image and no credential unless the configuration allows it. Begin with
-`logs`.
+`logs`; `metrics/` counts the same.
 """
