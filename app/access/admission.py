@@ -15,10 +15,9 @@ from typing import Any, Literal, Protocol
 
 from app.access.keyring import Key
 from app.access.refusals import refusal_error
-from app.catalog import prices
+from app.catalog.estimates import dearest, pixels_of
 from app.catalog.fitting import Fitted
-from app.catalog.prices import Subject
-from app.images import ImageRequest, Size
+from app.images import ImageRequest
 from app.ledger import drawings
 from app.ledger.drawings import Foresight, Refusal, Ticket, new_id
 
@@ -30,7 +29,6 @@ KEPT = frozenset(
         *("frame_count", "frame_duration_ms", "output_format", "output_compression"),
     )
 )
-USUAL_SIZE = Size(1024, 1024)  # counts for a request whose size is unknown
 
 
 class Desk(Protocol):
@@ -90,7 +88,7 @@ class Admission:
             model or request.model,
             request.n,
             pixels=pixels_of(request, first),
-            most=_dearest(candidates, request.n),
+            most=dearest(candidates, request.n),
             limits=key.all_limits(),
             end_user=self.end_user(request),
             tags=request.tags,
@@ -105,41 +103,6 @@ class Admission:
         return hashlib.sha256(user.encode()).hexdigest() if self.end_users == "hash" else user[:LONGEST_USER]
 
 
-def subject_of(fitted: Fitted, n: int) -> Subject:
-    """Return the facts that set the price of `n` images at a deployment."""
-    request = fitted.request
-    return Subject(request.operation, n, quality_of(fitted), request.size, fitted.deployment.profile.size.largest)
-
-
-def quality_of(fitted: Fitted) -> str | None:
-    """Return the quality that a deployment is asked for. None: it chooses."""
-    quality = fitted.request.parameters.get("quality")
-    return quality if isinstance(quality, str) and quality != "auto" else None
-
-
-def most(fitted: Fitted, n: int) -> int | None:
-    """Return the highest possible cost of `n` images at a deployment. None: it has no price, or one without a bound."""
-    price = fitted.deployment.profile.stated_price
-    return None if price is None else prices.most(price, subject_of(fitted, n))
-
-
-def least(fitted: Fitted, n: int) -> int | None:
-    """Return the lowest possible cost of `n` images at a deployment. None: it has no price."""
-    price = fitted.deployment.profile.stated_price
-    return None if price is None else prices.least(price, subject_of(fitted, n))
-
-
-def _dearest(candidates: Sequence[Fitted], n: int) -> int | None:
-    """Return the highest possible cost of `n` images at any candidate, or None if it is unknown for one."""
-    dearest: int | None = None
-    for fitted in candidates:
-        amount = most(fitted, n)
-        if amount is None:
-            return None
-        dearest = max(dearest or 0, amount)
-    return dearest
-
-
 def asked_of(request: ImageRequest) -> str | None:
     """Return a request's parameters as JSON, without its model and its number of images. None: it has none. Texts and
     pictures are left out."""
@@ -150,10 +113,3 @@ def asked_of(request: ImageRequest) -> str | None:
         if name in KEPT:
             asked[name] = value
     return json.dumps(asked) if asked else None
-
-
-def pixels_of(request: ImageRequest, first: Fitted | None) -> int:
-    """Return the pixels of one image, as the first candidate draws it."""
-    size = first.request.size if first else None
-    size = size or request.size or (request.images[0].size if request.images else None)
-    return (size or USUAL_SIZE).pixels

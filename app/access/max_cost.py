@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.access.admission import most
+from app.catalog.estimates import most
 from app.catalog.fitting import Fitted
 from app.catalog.money import to_text
 from app.errors import InvalidRequest

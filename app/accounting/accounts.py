@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
-from app.access.admission import most, quality_of
 from app.access.keyring import Key
 from app.access.max_cost import too_dear
 from app.access.refusals import refusal_error, repeat_refused
 from app.accounting.telling import Drawn, cost_of, drawn_by, expected, is_open, settled, subject_as_drawn
 from app.catalog import prices
+from app.catalog.estimates import most, quality_of
 from app.catalog.fitting import Fitted
 from app.errors import ApiError
 from app.gateway.account import Account

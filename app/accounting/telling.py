@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.access.admission import subject_of
 from app.catalog import prices
+from app.catalog.estimates import subject_of
 from app.catalog.prices import Price, Subject
 from app.gateway.attempt import Attempt, Outcome
 from app.images import Size

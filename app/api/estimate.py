@@ -11,7 +11,6 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from app.access.admission import least, most, pixels_of
 from app.access.max_cost import excess, within
 from app.access.refusals import rate_limit_headers
 from app.api.administration.endpoint import Provider
@@ -19,6 +18,7 @@ from app.api.images import announced_length, read_call
 from app.api.responses.bill import as_number
 from app.api.runtime import Runtime
 from app.catalog.deployments import Deployment
+from app.catalog.estimates import least, most, pixels_of
 from app.catalog.fitting import Fitted, Misfit
 from app.gateway.call import Call
 from app.images import Operation
