@@ -1,17 +1,19 @@
 """The limits of keys and projects, and the arithmetic of rates (GCRA). Pure; the databases hold the use.
 
-A rate is one number: the time at which its whole burst is there again. Times are microseconds since the epoch.
+A rate is one number: the time at which its whole burst is there again. That is its use; the use of the others is the
+number of places that are taken. Times are microseconds since the epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 MINUTE = 60_000_000  # microseconds
 MEGAPIXEL = 1_000_000  # pixels
+PLACE_SECONDS = 1.0  # until another try for a place: one may come free at any moment
 
 
 class Measure(StrEnum):
@@ -88,6 +90,24 @@ def limits_of(owner: Owner, limits: Limits) -> tuple[Limit, ...]:
     return tuple(Limit(owner, measure, amount) for measure, amount in _amounts(limits) if amount is not None)
 
 
+def states_of(limits: Sequence[Limit], uses: Sequence[int], now: int) -> tuple[LimitState, ...]:
+    """Return what is left of each limit."""
+    return tuple(state_of(limit, use, now) for limit, use in zip(limits, uses, strict=True))
+
+
+def state_of(limit: Limit, use: int, now: int) -> LimitState:
+    """Return what is left of a limit."""
+    return rate_state(limit, use, now) if limit.is_rate else LimitState(limit, max(limit.amount - use, 0), 0.0)
+
+
+def retry_after(limit: Limit, needed: int, use: int, now: int) -> float | None:
+    """Return the seconds until so much is within the limit: 0.0 if it is now, None if it is never."""
+    if not limit.is_rate:
+        return 0.0 if use < limit.amount else PLACE_SECONDS
+    wait = wait_for(limit.step(needed), use, now)
+    return None if wait is None else wait / 1e6
+
+
 def wait_for(step: int, full_at: int, now: int) -> int | None:
     """Return the microseconds until a request of `step` is within its rate: 0 if it is now, None if it is never."""
     if step > MINUTE:
@@ -99,11 +119,6 @@ def rate_state(limit: Limit, full_at: int, now: int) -> LimitState:
     """Return what is left of a rate."""
     behind = max(full_at - now, 0)
     return LimitState(limit, max(MINUTE - behind, 0) * limit.amount // MINUTE, behind / 1e6)
-
-
-def places_state(limit: Limit, taken: int) -> LimitState:
-    """Return what is left of the places of a key or project."""
-    return LimitState(limit, max(limit.amount - taken, 0), 0.0)
 
 
 def _amounts(limits: Limits) -> Iterator[tuple[Measure, int | None]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from app.ledger.database.protocol import Database
 from app.ledger.database.upkeep import placeholders
 from app.ledger.drawings import Admission, BudgetRefusal, BudgetUse, Claim, Foresight, LimitRefusal
-from app.ledger.limits import Limit, LimitState, places_state, rate_state, wait_for
+from app.ledger.limits import Limit, retry_after, states_of
 
 _CLOCK = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
 _FULL_AT = "select full_at from bucket where scope = {}"
@@ -25,12 +25,12 @@ async def foresee(
     if database.dialect == "postgresql" and admission.limits:  # its clock counts for all of its processes
         [[now]] = await database.query(_CLOCK)
     uses = [await _use(database, limit) for limit in admission.limits]
-    states = tuple(_state(limit, use, now) for limit, use in zip(admission.limits, uses, strict=True))
+    states = states_of(admission.limits, uses, now)
     for limit, use, state in zip(admission.limits, uses, states, strict=True):
         need = limit.needed(admission.n, admission.pixels)
-        wait = wait_for(limit.step(need), use, now) if limit.is_rate else 1_000_000 * (use >= limit.amount)
+        wait = retry_after(limit, need, use, now)
         if wait != 0:
-            return LimitRefusal(state, need, None if wait is None else wait / 1e6, states)
+            return LimitRefusal(state, need, wait, states)
     budgets = list[BudgetUse]()
     sql, most = _USED.format(*placeholders(database, 2)), admission.most or 0
     for claim in claims:
@@ -47,7 +47,3 @@ async def _use(database: Database, limit: Limit) -> int:
     [mark] = placeholders(database, 1)
     rows = await database.query((_FULL_AT if limit.is_rate else _TAKEN).format(mark), (limit.scope,))
     return int(rows[0][0]) if rows else 0
-
-
-def _state(limit: Limit, use: int, now: int) -> LimitState:
-    return rate_state(limit, use, now) if limit.is_rate else places_state(limit, use)

@@ -26,7 +26,7 @@ from app.ledger.drawings import (
     Ticket,
     Unfinished,
 )
-from app.ledger.limits import places_state, rate_state, wait_for
+from app.ledger.limits import retry_after, states_of
 from app.ledger.text import admission_fields, as_fields
 from app.ledger.windows import Period
 
@@ -88,12 +88,10 @@ class PostgresDatabase:
         )
         found = json.loads(answer)
         at: int = found["now"]
-        states = tuple(
-            rate_state(limit, use, at) if limit.is_rate else places_state(limit, use)
-            for limit, use in zip(limits, found["uses"], strict=True)
-        )
+        states = states_of(limits, found["uses"], at)
         if (i := found.get("limit")) is not None:
-            return LimitRefusal(states[i], needs[i], _retry_after(steps[i], found["uses"][i], at), states)
+            wait = retry_after(limits[i], needs[i], found["uses"][i], at)
+            return LimitRefusal(states[i], needs[i], wait, states)
         if (budget_id := found.get("budget")) is not None:
             claim = next(claim for claim in claims if claim.budget.id == budget_id)
             numbers = found["amount"], found["used"], found["held"], admission.most or 0
@@ -255,13 +253,6 @@ def _claims(claims: Sequence[Claim]) -> tuple[list[str], list[int], list[int | N
         [claim.period.starts_at for claim in claims],
         [claim.period.ends_at for claim in claims],
     )
-
-
-def _retry_after(step: int | None, use: int, now: int) -> float | None:
-    if step is None:
-        return 1.0
-    wait = wait_for(step, use, now)
-    return None if wait is None else wait / 1e6
 
 
 def _changed(status: str) -> int:

@@ -28,7 +28,7 @@ from app.ledger.drawings import (
     Ticket,
     Unfinished,
 )
-from app.ledger.limits import Limit, LimitState, places_state, rate_state, wait_for
+from app.ledger.limits import Limit, retry_after, state_of, states_of
 from app.ledger.windows import Period
 
 _ROOM = """select b.amount_nano, b.hard, p.spent_nano + p.in_doubt_nano, p.held_nano from budget b
@@ -92,21 +92,13 @@ def admit(
     known, uses = _read_use(db, admission, limits)
     needs = [limit.needed(admission.n, admission.pixels) for limit in limits]
     if known is not None:  # a repeat, after a connection was lost
-        return Ticket(admission.id, known, _states(limits, uses, now))
+        return Ticket(admission.id, known, states_of(limits, uses, now))
     taken = list[int]()
     for limit, use, need in zip(limits, uses, needs, strict=True):
-        if not limit.is_rate:
-            if use >= limit.amount:
-                states = _states(limits, uses, now)
-                return LimitRefusal(places_state(limit, use), need, 1.0, states)
-            taken.append(use + 1)
-            continue
-        step = limit.step(need)
-        wait = wait_for(step, use, now)
+        wait = retry_after(limit, need, use, now)
         if wait != 0:
-            states = _states(limits, uses, now)
-            return LimitRefusal(rate_state(limit, use, now), need, None if wait is None else wait / 1e6, states)
-        taken.append(max(use, now) + step)
+            return LimitRefusal(state_of(limit, use, now), need, wait, states_of(limits, uses, now))
+        taken.append(max(use, now) + limit.step(need) if limit.is_rate else use + 1)
     most = admission.most or 0
     counted = list[Claim]()
     for claim in claims:
@@ -115,12 +107,12 @@ def admit(
             continue  # it was removed a moment ago
         amount, hard, used, held = room[0], room[1], room[2] or 0, room[3] or 0
         if hard and used + held + most > amount:
-            states = _states(limits, uses, now)
+            states = states_of(limits, uses, now)
             return BudgetRefusal(claim.budget, claim.period, amount, used, held, most, states)
         counted.append(claim)
     _take_limits(db, admission, limits, taken, replica, now)
     _insert_held(db, admission, counted, replica, now)
-    return Ticket(admission.id, most, _states(limits, taken, now))
+    return Ticket(admission.id, most, states_of(limits, taken, now))
 
 
 def _read_use(
@@ -139,13 +131,6 @@ def _use_of(rates: tuple[bool, ...]) -> str:
         wanted = "full_at from bucket" if is_rate else "count(*) from lease"
         parts.append(f"(select {wanted} where scope = ?)")
     return "select " + ", ".join(parts)
-
-
-def _states(limits: Sequence[Limit], uses: Sequence[int], now: int) -> tuple[LimitState, ...]:
-    return tuple(
-        rate_state(limit, use, now) if limit.is_rate else places_state(limit, use)
-        for limit, use in zip(limits, uses, strict=True)
-    )
 
 
 def _take_limits(
