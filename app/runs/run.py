@@ -15,8 +15,7 @@ from app.errors import ApiError, Unavailable
 from app.events import Done, Event, Sink
 from app.gateway.call import Call, is_awaited
 from app.runs.fingerprint import find_fingerprint, fingerprint
-from app.runs.state import Event as Step
-from app.runs.state import State, after
+from app.runs.state import State, Step, after
 from app.storage.full_disk import is_full
 from app.storage.recording import Reader, Recording
 
@@ -189,8 +188,8 @@ class Run:
         self._state = ended
         self.ended_at = self.clock() - seconds_ago
 
-    def _move(self, event: Step) -> None:
-        self._state = after(self.state, event)
+    def _move(self, step: Step) -> None:
+        self._state = after(self.state, step)
 
     async def _work(self) -> None:
         self._has_begun = True

@@ -1,21 +1,22 @@
 """The states of a run, and the only way from one to the next. Pure.
 
-                     send                        finish                    deliver
-        WAITING ◀────────────▶ SENT ──────────────────────▶ FINISHED ──────────────▶ DELIVERED ◀─┐ deliver
-           │      not_sent      │                                                      │    ▲    ─┘
-           │                    │                                                break │    │ deliver
-           │ fail               │ fail                                                 ▼    │
-           ├────────────────────┼──────▶ FAILED ◀──────────┐                           RETURNED
-           │                    │           │ miss         │ tell
-           │                    │           ▼              │
-           │                    │          OWED ───────────┘
-           │ fail_paid          │ fail_paid
-           └────────────────────┴──────▶ UNCERTAIN
+        WAITING           finish                  deliver
+        or SENT ───────────────────────▶ FINISHED ──────────────▶ DELIVERED ◀─┐ deliver
+           │                                                        │    ▲    ─┘
+           │                                                  break │    │ deliver
+           │ fail                                                   ▼    │
+           ├──────────────▶ FAILED ◀──────────┐                     RETURNED
+           │                   │ miss         │ tell
+           │                   ▼              │
+           │                  OWED ───────────┘
+           │ fail_paid
+           └──────────────▶ UNCERTAIN
 
     every state behind WAITING and SENT ── forget ──▶ FORGOTTEN
 
-WAITING and SENT: the run is under way. All others have ended. The state alone decides about a retry: the table in
-`docs/money.md` says how, and a test compares the two.
+WAITING and SENT: the run is under way. They differ by `call.sent` alone, the requests that left or may have left: a run
+goes from one to the other, and back if none did, without a step. All others have ended. The state alone decides about a
+retry: the table in `docs/money.md` says how, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ class State(Enum):
         return self in (State.FAILED, State.OWED)
 
 
-class Event(Enum):
-    SEND = "the first request is about to leave"
-    NOT_SENT = "every request so far turned out not to have left"
+class Step(Enum):
     FINISH = "the last image is there"
     FAIL = "the work ended with an error, and nothing was paid"
     FAIL_PAID = "the work ended with an error, and a drawing may have been paid for"
@@ -62,41 +61,39 @@ class Event(Enum):
     __hash__ = object.__hash__
 
 
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.WAITING, Event.SEND): State.SENT,
-    (State.WAITING, Event.FINISH): State.FINISHED,  # all images were there from an earlier run
-    (State.WAITING, Event.FAIL): State.FAILED,
-    (State.WAITING, Event.FAIL_PAID): State.UNCERTAIN,
-    (State.SENT, Event.NOT_SENT): State.WAITING,
-    (State.SENT, Event.FINISH): State.FINISHED,
-    (State.SENT, Event.FAIL): State.FAILED,
-    (State.SENT, Event.FAIL_PAID): State.UNCERTAIN,
-    (State.FINISHED, Event.DELIVER): State.DELIVERED,
-    (State.FINISHED, Event.FORGET): State.FORGOTTEN,
-    (State.DELIVERED, Event.DELIVER): State.DELIVERED,
-    (State.DELIVERED, Event.BREAK): State.RETURNED,
-    (State.DELIVERED, Event.FORGET): State.FORGOTTEN,
-    (State.RETURNED, Event.DELIVER): State.DELIVERED,
-    (State.RETURNED, Event.FORGET): State.FORGOTTEN,
-    (State.FAILED, Event.TELL): State.FAILED,
-    (State.FAILED, Event.MISS): State.OWED,
-    (State.FAILED, Event.FORGET): State.FORGOTTEN,
-    (State.OWED, Event.TELL): State.FAILED,
-    (State.OWED, Event.MISS): State.OWED,
-    (State.OWED, Event.FORGET): State.FORGOTTEN,
-    (State.UNCERTAIN, Event.TELL): State.UNCERTAIN,
-    (State.UNCERTAIN, Event.MISS): State.UNCERTAIN,
-    (State.UNCERTAIN, Event.FORGET): State.FORGOTTEN,
+TRANSITIONS: dict[tuple[State, Step], State] = {
+    (State.WAITING, Step.FINISH): State.FINISHED,  # all images were there from an earlier run
+    (State.WAITING, Step.FAIL): State.FAILED,
+    (State.WAITING, Step.FAIL_PAID): State.UNCERTAIN,
+    (State.SENT, Step.FINISH): State.FINISHED,
+    (State.SENT, Step.FAIL): State.FAILED,
+    (State.SENT, Step.FAIL_PAID): State.UNCERTAIN,
+    (State.FINISHED, Step.DELIVER): State.DELIVERED,
+    (State.FINISHED, Step.FORGET): State.FORGOTTEN,
+    (State.DELIVERED, Step.DELIVER): State.DELIVERED,
+    (State.DELIVERED, Step.BREAK): State.RETURNED,
+    (State.DELIVERED, Step.FORGET): State.FORGOTTEN,
+    (State.RETURNED, Step.DELIVER): State.DELIVERED,
+    (State.RETURNED, Step.FORGET): State.FORGOTTEN,
+    (State.FAILED, Step.TELL): State.FAILED,
+    (State.FAILED, Step.MISS): State.OWED,
+    (State.FAILED, Step.FORGET): State.FORGOTTEN,
+    (State.OWED, Step.TELL): State.FAILED,
+    (State.OWED, Step.MISS): State.OWED,
+    (State.OWED, Step.FORGET): State.FORGOTTEN,
+    (State.UNCERTAIN, Step.TELL): State.UNCERTAIN,
+    (State.UNCERTAIN, Step.MISS): State.UNCERTAIN,
+    (State.UNCERTAIN, Step.FORGET): State.FORGOTTEN,
 }
 
 
 class IllegalTransition(Exception):
-    """A fault of the gateway: an event that the state does not know."""
+    """A fault of the gateway: a step that the state does not know."""
 
 
-def after(state: State, event: Event) -> State:
+def after(state: State, step: Step) -> State:
     """Return the next state. Raises IllegalTransition."""
     try:
-        return TRANSITIONS[state, event]
+        return TRANSITIONS[state, step]
     except KeyError:
-        raise IllegalTransition(f"{event.name} in state {state.name}") from None
+        raise IllegalTransition(f"{step.name} in state {state.name}") from None
