@@ -139,33 +139,40 @@ class Retention:
         if idempotency_key is None and not is_retry:
             return None
         self._sweep()
+        if idempotency_key is None:
+            return await self._find_retried_run(request, key)
+        return await self._find_named_run(request, key, idempotency_key)
+
+    async def _find_named_run(self, request: ImageRequest, key: Key, idempotency_key: str) -> RunEntry | None:
         wanted: bytes | None = None
-        if idempotency_key is not None:
-            while entry := self._find_named(idempotency_key, key):
-                wanted = wanted or await find_fingerprint(request)
-                is_same = await entry.run.is_for(wanted)
-                if entry.run.is_given_up:  # its end decides whether this request is drawn afresh
-                    await entry.run.wait_until_over()
-                if entry not in self._entries:
-                    continue  # it was forgotten meanwhile, or drawn afresh
-                if not is_same:
-                    raise Conflict(
-                        "This Idempotency-Key was used for another request. Use a new one for a new request.",
-                        code="idempotency_key_reused",
-                        param="Idempotency-Key",
-                        should_retry=False,
-                    )
+        while entry := self._named(idempotency_key, key):
+            wanted = wanted or await find_fingerprint(request)
+            is_same = await entry.run.is_for(wanted)
+            if entry.run.is_given_up:  # its end decides whether this request is drawn afresh
+                await entry.run.wait_until_over()
+            if entry not in self._entries:
+                continue  # it was forgotten meanwhile, or drawn afresh
+            if not is_same:
+                raise Conflict(
+                    "This Idempotency-Key was used for another request. Use a new one for a new request.",
+                    code="idempotency_key_reused",
+                    param="Idempotency-Key",
+                    should_retry=False,
+                )
+            return entry
+        return None
+
+    async def _find_retried_run(self, request: ImageRequest, key: Key) -> RunEntry | None:
+        wanted: bytes | None = None
+        # Runs without a connected caller come first: two callers of the same request may both come back.
+        joinable = [entry for entry in self._entries_of(key) if self._is_joinable(entry)]
+        for entry in sorted(joinable, key=lambda entry: entry.run.present > 0):
+            wanted = wanted or await find_fingerprint(request)
+            is_same = await entry.run.is_for(wanted)
+            if is_same and entry.run.is_given_up:
+                await entry.run.wait_until_over()
+            if is_same and self._is_joinable(entry):
                 return entry
-        elif is_retry:
-            # Runs without a connected caller come first: two callers of the same request may both come back.
-            joinable = [entry for entry in self._entries_of(key) if self._is_joinable(entry)]
-            for entry in sorted(joinable, key=lambda entry: entry.run.present > 0):
-                wanted = wanted or await find_fingerprint(request)
-                is_same = await entry.run.is_for(wanted)
-                if is_same and entry.run.is_given_up:
-                    await entry.run.wait_until_over()
-                if is_same and self._is_joinable(entry):
-                    return entry
         return None
 
     @contextmanager
@@ -307,7 +314,7 @@ class Retention:
             entry.note = None
         self._persistence.register(entry)
 
-    def _find_named(self, idempotency_key: str, key: Key) -> RunEntry | None:
+    def _named(self, idempotency_key: str, key: Key) -> RunEntry | None:
         return next((each for each in self._entries_of(key) if each.run.idempotency_key == idempotency_key), None)
 
     def _entries_of(self, key: Key) -> Iterator[RunEntry]:
