@@ -55,7 +55,7 @@ def _seen(deployment: Deployment, health: Sequence[HealthSnapshot], queue: Queue
         failures=max((each.failures for each in own), default=0),
         running=queue.held if queue else 0,
         waiting=queue.waiting if queue else 0,
-        max_concurrency=deployment.max_concurrency or deployment.provider.max_concurrency,
+        max_concurrency=deployment.places,
         typical_seconds=deployment.profile.typical_seconds,
         lately_seconds=queue.seconds if queue else None,
         is_priced=deployment.profile.stated_price is not None,

@@ -87,3 +87,15 @@ def test_a_deployment_is_seen_with_its_pauses_and_its_queue() -> None:
     [seen] = look()
     assert (seen.provider, seen.model, seen.max_concurrency, seen.running) == ("nebula", "schnell", 4, 0)
     assert (seen.is_paused, seen.pauses) == (True, {"limited": 30.0})
+
+
+@pytest.mark.parametrize(
+    ("own", "of_provider", "places"), [(8, 2, 2), (2, 8, 2), (8, None, 8), (None, 2, 2), (None, None, None)]
+)
+def test_a_deployment_is_seen_with_the_places_that_it_really_has(
+    own: int | None, of_provider: int | None, places: int | None
+) -> None:
+    host = Provider("nebula", "openai", "http://h", max_concurrency=of_provider)
+    model = Model("m", (Deployment(host, "schnell", Profile(), max_concurrency=own),))
+    [seen] = see_providers(lambda: [model], Health(lambda: 0.0), Slots(lambda: 0.0, 10, 10.0))
+    assert seen.max_concurrency == places

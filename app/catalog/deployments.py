@@ -40,6 +40,12 @@ class Deployment:
     def name(self) -> str:
         return f"{self.provider.name}/{self.model}"
 
+    @property
+    def places(self) -> int | None:
+        """The requests that it takes at a time, by its own bound and its provider's. None: there is no bound."""
+        bounds = (self.max_concurrency, self.provider.max_concurrency)
+        return min((bound for bound in bounds if bound is not None), default=None)
+
     def answering(self, default: ResponseFormat) -> Deployment:
         """Return the same deployment with another default for requests without `response_format`."""
         return replace(self, profile=replace(self.profile, default_response_format=default))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from app.access.keyring import Key
-from app.catalog.deployments import Deployment
 from app.catalog.fitting import CONVERTIBLE, Fitted
 from app.catalog.models import Catalog
 from app.dialects import Dialect, Exchange, JobDialect
@@ -106,7 +105,7 @@ class Gateway:
         if at_a_time == n and not call.drawn.recordings:
             await fanout.draw_in_a_row(n, draw, sink)
             return
-        at_once = max(_places(fitted.deployment) or n for fitted in candidates)
+        at_once = max(fitted.deployment.places or n for fitted in candidates)
         await fanout.draw_together(
             n, at_a_time, draw, sink, self.recording, call.drawn, at_once=at_once, as_they_land=call.request.stream
         )
@@ -198,8 +197,3 @@ class Gateway:
         recompress = "output_compression" not in sent
         with reformatting(attempt.push, wanted, self.workers, key=call.key.id, recompress=recompress) as sink:
             await self.exchanges.draw(attempt, exchange, sink, keeps_links=keeps_links)
-
-
-def _places(deployment: Deployment) -> int | None:
-    bounds = (deployment.max_concurrency, deployment.provider.max_concurrency)
-    return min((bound for bound in bounds if bound is not None), default=None)

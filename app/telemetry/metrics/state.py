@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.catalog.deployments import Deployment, Model
+from app.catalog.deployments import Model
 from app.ledger.database.protocol import Database, DatabaseUnavailable
 from app.ledger.database.upkeep import placeholders
 from app.ledger.directory import Budget, Directory
@@ -102,7 +102,7 @@ class State:
             queue = queues.get(name)
             waiting[labels] = queue.waiting if queue else 0
             used[labels] = queue.held if queue else 0
-            if (places := _places(each)) is not None:
+            if (places := each.places) is not None:
                 limits[labels] = places
             own = [pause for pause in pauses if pause.name in (name, each.provider.name)]
             up[labels] = float(not own)
@@ -224,8 +224,3 @@ def count_keys(directory: Directory, now: int) -> Mapping[str, int]:
     for key in directory.keys.values():
         counts["active" if key.is_usable(now) else "disabled" if key.disabled_at is not None else "expired"] += 1
     return counts
-
-
-def _places(deployment: Deployment) -> int | None:
-    bounds = (deployment.max_concurrency, deployment.provider.max_concurrency)
-    return min((bound for bound in bounds if bound is not None), default=None)
