@@ -8,7 +8,7 @@ from typing import Literal
 
 from app.access.key_text import Choose, new_key
 from app.api.administration.book import NewKey
-from app.api.administration.endpoint import Provider, ProviderCheck
+from app.api.administration.endpoint import DeploymentStatus, ProviderCheck
 from app.catalog.deployments import Deployment, Model
 from app.config.loading import Settings
 from app.routing.health import Health, HealthSnapshot
@@ -37,17 +37,17 @@ _OUTCOMES: dict[str, Literal["listed", "unlisted", "connected", "refused", "unre
 LONGEST_WORDS = 300  # characters of a provider's words
 
 
-def see_providers(models: Callable[[], Iterable[Model]], health: Health, queues: Slots) -> Sequence[Provider]:
+def see_deployments(models: Callable[[], Iterable[Model]], health: Health, queues: Slots) -> Sequence[DeploymentStatus]:
     """Return the state of each deployment of the models, as this process knows it."""
     pauses, waits = health.snapshot(), {each.deployment: each for each in queues.snapshot()}
     deployments = {each.name: each for model in models() for each in model.deployments}
     return [_seen(each, pauses, waits.get(name)) for name, each in sorted(deployments.items())]
 
 
-def _seen(deployment: Deployment, health: Sequence[HealthSnapshot], queue: QueueSnapshot | None) -> Provider:
+def _seen(deployment: Deployment, health: Sequence[HealthSnapshot], queue: QueueSnapshot | None) -> DeploymentStatus:
     own = [each for each in health if each.name in (deployment.name, deployment.provider.name)]
     pauses: dict[str, float] = {each.reason: each.left for each in own if each.left > 0}
-    return Provider(
+    return DeploymentStatus(
         provider=deployment.provider.name,
         model=deployment.model,
         is_paused=bool(pauses),

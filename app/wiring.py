@@ -22,7 +22,7 @@ from app.access.keyring import ANONYMOUS, IssuedKeys, Keyring
 from app.access.limits import Limits
 from app.access.wrong_keys import WrongKeys
 from app.accounting.accounts import Accounts
-from app.administration import KeyMint, check_provider, see_providers
+from app.administration import KeyMint, check_provider, see_deployments
 from app.adoption import Adoption
 from app.api import runtime as api
 from app.api.administration.endpoint import Administration
@@ -331,7 +331,7 @@ def make_runtime(resources: Resources, settings: Settings, before: Runtime | Non
             book=resources.book,
             authenticate=partial(api.authenticate, keyring),
             mint=resources.mint,
-            providers=partial(see_providers, lambda: catalog.models, resources.health, resources.queues),
+            deployments=partial(see_deployments, lambda: catalog.models, resources.health, resources.queues),
             clock=time.time,
             check=partial(check_provider, settings, catalog.models),
             configuration=partial(without_secrets, settings),

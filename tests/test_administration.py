@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.access.keyring import IssuedKeys, Keyring
-from app.administration import KeyMint, see_providers
+from app.administration import KeyMint, see_deployments
 from app.catalog.deployments import Deployment, Model, Provider
 from app.catalog.profiles import Profile
 from app.errors import Failure, UpstreamError
@@ -83,7 +83,7 @@ def test_a_deployment_is_seen_with_its_pauses_and_its_queue() -> None:
     deployment = Deployment(host, "schnell", Profile())
     health, queues = Health(lambda: 0.0), Slots(lambda: 0.0, 10, 10.0)
     health.failed(deployment, UpstreamError(Failure.RATE_LIMITED, "slow down", retry_after=30.0))
-    look = partial(see_providers, lambda: [Model("m", (deployment,)), Model("n", (deployment,))], health, queues)
+    look = partial(see_deployments, lambda: [Model("m", (deployment,)), Model("n", (deployment,))], health, queues)
     [seen] = look()
     assert (seen.provider, seen.model, seen.max_concurrency, seen.running) == ("nebula", "schnell", 4, 0)
     assert (seen.is_paused, seen.pauses) == (True, {"limited": 30.0})
@@ -97,5 +97,5 @@ def test_a_deployment_is_seen_with_the_places_that_it_really_has(
 ) -> None:
     host = Provider("nebula", "openai", "http://h", max_concurrency=of_provider)
     model = Model("m", (Deployment(host, "schnell", Profile(), max_concurrency=own),))
-    [seen] = see_providers(lambda: [model], Health(lambda: 0.0), Slots(lambda: 0.0, 10, 10.0))
+    [seen] = see_deployments(lambda: [model], Health(lambda: 0.0), Slots(lambda: 0.0, 10, 10.0))
     assert seen.max_concurrency == places

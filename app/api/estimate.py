@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.access.max_cost import excess, within
 from app.access.refusals import rate_limit_headers
-from app.api.administration.endpoint import Provider
+from app.api.administration.endpoint import DeploymentStatus
 from app.api.images import announced_length, read_call
 from app.api.responses.bill import as_number
 from app.api.runtime import Runtime
@@ -111,8 +111,8 @@ def _describe(
     }
 
 
-def _states(runtime: Runtime) -> Sequence[Provider]:
-    return runtime.administration.providers() if runtime.administration else ()
+def _states(runtime: Runtime) -> Sequence[DeploymentStatus]:
+    return runtime.administration.deployments() if runtime.administration else ()
 
 
 def _bound(choose: Callable[[list[int]], int], amounts: Sequence[int | None]) -> float | None:
@@ -121,7 +121,7 @@ def _bound(choose: Callable[[list[int]], int], amounts: Sequence[int | None]) ->
     return as_number(choose(known)) if known and len(known) == len(amounts) else None
 
 
-def _deployment(prospect: Prospect, n: int, state: Provider | None) -> dict[str, Any]:
+def _deployment(prospect: Prospect, n: int, state: DeploymentStatus | None) -> dict[str, Any]:
     deployment, fitted, reason = prospect.deployment, prospect.fitted, prospect.reason
     amount = None if fitted is None else most(fitted, n)
     if fitted is not None and state is not None and state.is_paused:
@@ -140,7 +140,7 @@ def _deployment(prospect: Prospect, n: int, state: Provider | None) -> dict[str,
     }
 
 
-def typical_seconds(deployment: Deployment, state: Provider | None) -> float | None:
+def typical_seconds(deployment: Deployment, state: DeploymentStatus | None) -> float | None:
     """Return the seconds for which a request recently held its place at the deployment, or else the profile's."""
     lately = state.lately_seconds if state else None
     return deployment.profile.typical_seconds if lately is None else round(lately, 3)

@@ -107,7 +107,7 @@ async def _describe(runtime: Runtime, run: Run, key: Key, scope: Scope) -> dict[
 def _typical_seconds(runtime: Runtime, run: Run, key: Key) -> float | None:
     """Return how long a request takes at the first deployment of which that is known."""
     model = runtime.catalog.find(run.call.request.model, key)
-    states = runtime.administration.providers() if runtime.administration else ()
+    states = runtime.administration.deployments() if runtime.administration else ()
     known = {(each.provider, each.model): each for each in states}
     for deployment in model.deployments if model else ():
         seconds = typical_seconds(deployment, known.get((deployment.provider.name, deployment.model)))

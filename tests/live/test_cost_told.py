@@ -337,7 +337,7 @@ async def test_a_drawing_keeps_the_price_that_it_was_settled_at(start: Start, sa
     sql = """select p.price, d.cost_nano, p.valid_to, p.source from drawing d join price p on p.id = d.price_id
         order by d.id"""
     first, second = await runtime.resources.ledger.database.query(sql)
-    found = runtime.administration.providers()
+    found = runtime.administration.deployments()
     assert {each.model for each in found if not each.is_priced} == {SCHNELL}
     assert [json.loads(row[0])["tiers"][0]["per_image"] for row in (first, second)] == [38_000_000, 50_000_000]
     assert [row[1] for row in (first, second)] == [38_000_000, 50_000_000]

@@ -29,7 +29,7 @@ AWAY_SECONDS = 5.0  # until the database may be back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
+class DeploymentStatus:
     """A deployment's health at this moment. `pauses` are the reasons for which it is not asked, with the seconds that
     each has left."""
 
@@ -68,7 +68,7 @@ class Administration:
     book: Book
     authenticate: Authentication
     mint: Mint
-    providers: Callable[[], Sequence[Provider]]
+    deployments: Callable[[], Sequence[DeploymentStatus]]
     clock: Callable[[], float]
     check: Callable[[str], Awaitable[ProviderCheck | None]]
     configuration: Callable[[], Content]

@@ -32,7 +32,7 @@ async def list_all(call: AdminCall) -> Content:
     ]
     unpriced = [
         {"provider": each.provider, "upstream_model": each.model}
-        for each in call.administration.providers()
+        for each in call.administration.deployments()
         if not each.is_priced and provider in (None, each.provider) and model in (None, each.model)
     ]
     return {**page_of(data, has_more=False), "unpriced": unpriced}

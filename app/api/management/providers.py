@@ -24,7 +24,7 @@ async def list_all(call: AdminCall) -> Content:
             "max_concurrency": each.max_concurrency,
             "typical_seconds": each.typical_seconds,
         }
-        for each in call.administration.providers()
+        for each in call.administration.deployments()
     ]
     return page_of(data, has_more=False)
 

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from app.api.administration.book import NewKey
 from app.api.administration.caller import KeyScope
-from app.api.administration.endpoint import Administration, Provider, ProviderCheck
+from app.api.administration.endpoint import Administration, DeploymentStatus, ProviderCheck
 from app.api.connection import header
 from app.errors import Forbidden, Unauthenticated
 from app.ledger.book import Book
@@ -133,8 +133,8 @@ class Office:
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60)
 
 
-def providers() -> Iterable[Provider]:
-    known = Provider(
+def deployments() -> Iterable[DeploymentStatus]:
+    known = DeploymentStatus(
         provider="nebula",
         model="schnell",
         is_paused=True,
@@ -170,7 +170,7 @@ async def open_office(folder: Path, url: str | None = None) -> AsyncIterator[Off
                     book=book,
                     authenticate=authenticate,
                     mint=Mint(),
-                    providers=lambda: list(providers()),
+                    deployments=lambda: list(deployments()),
                     clock=clock,
                     check=check,
                     configuration=lambda: {"server": {"port": 8000}},
