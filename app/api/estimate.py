@@ -88,7 +88,7 @@ def _describe(
     runtime: Runtime, call: Call, prospects: Sequence[Prospect], able: Sequence[Fitted], foresight: Foresight
 ) -> dict[str, Any]:
     request, n = call.request, call.request.n
-    states = {(each.provider, each.model): each for each in _states(runtime)}
+    states = {(each.provider, each.model): each for each in runtime.administration.deployments()}
     size = able[0].request.size or request.size
     pixels = pixels_of(request, able[0])
     return {
@@ -109,10 +109,6 @@ def _describe(
         "limits": [_limit(state, n, pixels) for state in foresight.limits],
         "budget": _budget(foresight.budgets),
     }
-
-
-def _states(runtime: Runtime) -> Sequence[DeploymentStatus]:
-    return runtime.administration.deployments() if runtime.administration else ()
 
 
 def _bound(choose: Callable[[list[int]], int], amounts: Sequence[int | None]) -> float | None:

@@ -62,7 +62,7 @@ class RunStatusEndpoint:
         runtime = self._runtime()
         key = runtime.authenticate(scope)
         run = runtime.resources.retention.get(scope["path_params"]["run"], key).run
-        await JSONResponse(await _describe(runtime, run, key, scope))(scope, receive, send)
+        await JSONResponse(await _describe(runtime, run, key))(scope, receive, send)
 
 
 class RunCancelEndpoint:
@@ -80,11 +80,11 @@ class RunCancelEndpoint:
             run.abort(_cancelled(run))
             await run.wait_until_over()
         is_cancelled = is_under_way and run.recording.error is not None
-        told = await _describe(runtime, run, key, scope)
+        told = await _describe(runtime, run, key)
         await JSONResponse(told | {"cancelled": is_cancelled})(scope, receive, send)
 
 
-async def _describe(runtime: Runtime, run: Run, key: Key, scope: Scope) -> dict[str, Any]:
+async def _describe(runtime: Runtime, run: Run, key: Key) -> dict[str, Any]:
     told = describe(run, runtime.resources.clock())
     told |= {
         "place": runtime.gateway.place_of(run.id, run.call.key.id),
@@ -92,7 +92,7 @@ async def _describe(runtime: Runtime, run: Run, key: Key, scope: Scope) -> dict[
     }
     account, currency = run.call.account, runtime.admission.currency
     if account is None:  # an earlier process began it
-        return told | {"cost_at_most": None} | await _money(runtime, run, scope)
+        return told | {"cost_at_most": None} | await _money(runtime, run, key)
     cost, most = account.told, account.held
     if run.has_ended:
         most = account.cost + account.in_doubt
@@ -107,8 +107,7 @@ async def _describe(runtime: Runtime, run: Run, key: Key, scope: Scope) -> dict[
 def _typical_seconds(runtime: Runtime, run: Run, key: Key) -> float | None:
     """Return how long a request takes at the first deployment of which that is known."""
     model = runtime.catalog.find(run.call.request.model, key)
-    states = runtime.administration.deployments() if runtime.administration else ()
-    known = {(each.provider, each.model): each for each in states}
+    known = {(each.provider, each.model): each for each in runtime.administration.deployments()}
     for deployment in model.deployments if model else ():
         seconds = typical_seconds(deployment, known.get((deployment.provider.name, deployment.model)))
         if seconds is not None:
@@ -135,19 +134,18 @@ def describe(run: Run, now: float) -> dict[str, Any]:
     }
 
 
-async def _money(runtime: Runtime, run: Run, scope: Scope) -> dict[str, Any]:
-    """Return the money of the run so far, from the ledger; nulls without a ledger, or while its database is away."""
+async def _money(runtime: Runtime, run: Run, key: Key) -> dict[str, Any]:
+    """Return the money of the run so far, from the ledger; nulls while its database is away."""
+    book = runtime.administration.book
     told: dict[str, Any] = {"cost": None, "cost_in_doubt": None, "currency": None}
-    if (administration := runtime.administration) is None:
-        return told
-    which = DrawingFilter(request_id=run.id, key_id=administration.authenticate(scope).id)
+    which = DrawingFilter(request_id=run.id, key_id=key.id)
     try:
-        found = await (await administration.book.reports()).drawings(which, limit=1)
+        found = await (await book.reports()).drawings(which, limit=1)
     except DatabaseUnavailable:
         return told
     for row in found.items:
         money = {"cost": float(to_decimal(row.cost_nano)), "cost_in_doubt": float(to_decimal(row.in_doubt_nano))}
-        told |= money | {"currency": administration.book.currency}
+        told |= money | {"currency": book.currency}
     return told
 
 

@@ -69,8 +69,8 @@ class Runtime:
     finish_on_disconnect: bool
     public_url: str | None
     log_prompts: bool
+    administration: Administration
     exposition: Exposition | None = None  # None: no metrics at this port
-    administration: Administration | None = None  # None: there is no ledger to administrate
 
     def authenticate(self, scope: Scope) -> Key:
         return authenticate(self.keyring, scope)

@@ -199,14 +199,12 @@ class Method:
 class Endpoint:
     """Answers one path, by its methods."""
 
-    def __init__(self, administration: Callable[[], Administration | None], methods: Mapping[str, Method]) -> None:
+    def __init__(self, administration: Callable[[], Administration], methods: Mapping[str, Method]) -> None:
         self._administration = administration
         self._methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         administration = self._administration()
-        if administration is None:
-            raise NotFound("This gateway keeps no ledger, and has nothing to administrate.", code="not_found")
         method = self._methods[scope["method"]]
         if method.needed is None:
             caller = administration.authenticate(scope)
@@ -226,7 +224,7 @@ class Endpoint:
         await response(scope, receive, send)
 
 
-def route(path: str, administration: Callable[[], Administration | None], **methods: Method) -> Route:
+def route(path: str, administration: Callable[[], Administration], **methods: Method) -> Route:
     """Return the route of a path."""
     found = Route(path, Endpoint(administration, methods), methods=list(methods))
     found.methods = set(methods)  # Starlette adds HEAD

@@ -24,7 +24,7 @@ from app.api.management import (
 PREFIX = "/v1/gateway"
 
 
-def routes(administration: Callable[[], Administration | None]) -> list[Route]:
+def routes(administration: Callable[[], Administration]) -> list[Route]:
     def at(path: str, **methods: Method) -> Route:
         return route(PREFIX + path, administration, **methods)
 

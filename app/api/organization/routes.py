@@ -12,7 +12,7 @@ from app.api.organization import admin_api_keys, api_keys, audit_logs, projects,
 PREFIX = "/v1/organization"
 
 
-def routes(administration: Callable[[], Administration | None]) -> list[Route]:
+def routes(administration: Callable[[], Administration]) -> list[Route]:
     def at(path: str, **methods: Method) -> Route:
         return route(PREFIX + path, administration, **methods)
 

@@ -124,7 +124,7 @@ class Office:
         known: Administration = self.gateway.app.state.runtime.administration
         return replace(known, **changes)
 
-    def use(self, administration: Administration | None) -> None:
+    def use(self, administration: Administration) -> None:
         state = self.gateway.app.state
         state.runtime = replace(state.runtime, administration=administration)
 

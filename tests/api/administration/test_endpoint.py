@@ -46,12 +46,6 @@ async def test_where_it_is_open_a_caller_without_a_key_administrates(office: Off
         assert (await client.get("/v1/organization/projects")).status_code == 403
 
 
-async def test_a_gateway_without_a_ledger_says_so(office: Office) -> None:
-    office.use(None)
-    async with office.client() as client:
-        assert (await client.get("/v1/gateway/whoami")).status_code == 404
-
-
 async def test_while_the_database_is_away_the_answer_is_503(office: Office) -> None:
     class Away:
         currency = "USD"
