@@ -13,8 +13,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from app.access.keyring import ANONYMOUS, Key
+from app.access.keyring import Scope as KeyScope
 from app.api.administration.book import Book, Mint, NewKey, Registry, Reports
-from app.api.administration.caller import Authentication, Caller, KeyScope
 from app.api.administration.fields import Fields, query_fields
 from app.api.requests.body import Body, Limits
 from app.errors import Conflict, InvalidRequest, NotFound, Unavailable, shortened
@@ -23,7 +24,6 @@ from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.records import Dimension, UnknownRow, UsageQuery, UsageRecord
 
 Content = Mapping[str, Any]
-ANONYMOUS = "anonymous"  # the id of every caller without a key
 BODY = Limits(upload_bytes=65_536, request_bytes=65_536)
 AWAY_SECONDS = 5.0  # until the database may be back
 
@@ -61,12 +61,13 @@ class ProviderCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Administration:
-    """Everything that the endpoints work with. `clock` gives seconds since the epoch. `is_open`: a caller without a key
+    """Everything that the endpoints work with. `authenticate` finds the caller of a request, and names it in the log
+    line; it raises the errors of a keyring. `clock` gives seconds since the epoch. `is_open`: a caller without a key
     administrates, as in the sandbox. `check` asks a provider of that name for its models, which costs nothing; None:
     there is no such provider. `configuration` gives the settings without secrets."""
 
     book: Book
-    authenticate: Authentication
+    authenticate: Callable[[Scope], Key]
     mint: Mint
     deployments: Callable[[], Sequence[DeploymentStatus]]
     clock: Callable[[], float]
@@ -74,15 +75,15 @@ class Administration:
     configuration: Callable[[], Content]
     is_open: bool = False
 
-    def administrator(self, scope: Scope, needed: KeyScope = "admin") -> Caller:
+    def administrator(self, scope: Scope, needed: KeyScope = "admin") -> Key:
         """Return the caller, whose key has the scope that is needed. Raises Unauthenticated and Forbidden."""
         caller = self.authenticate(scope)
         if not self.allows(caller, needed):
             caller.require(needed)
         return caller
 
-    def allows(self, caller: Caller, needed: KeyScope) -> bool:
-        return (self.is_open and caller.id == ANONYMOUS) or caller.has_scope(needed)
+    def allows(self, caller: Key, needed: KeyScope) -> bool:
+        return (self.is_open and caller.id == ANONYMOUS.id) or caller.has_scope(needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class AdminCall:
     """One request to the administration."""
 
     administration: Administration
-    caller: Caller
+    caller: Key
     scope: Scope
     receive: Receive
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from app.access import key_text, keyring
 from app.api.administration.endpoint import AdminCall, Content, not_found
 from app.api.administration.lists import page_from
 from app.api.organization.projects import SECOND, find_project
 from app.ledger.directory import ApiKey, Directory
 
 LONGEST_LIFE = 10 * 366 * 86_400  # seconds
-SCOPES = ("draw", "usage", "metrics")
+SCOPES = tuple(scope for scope in keyring.SCOPES if scope != "admin")
 ACCESS = ("active", "inactive", "any")
 
 
@@ -97,7 +98,7 @@ def times(key: ApiKey) -> dict[str, int | None]:
 
 def redacted(key: ApiKey) -> str:
     """Write the part of a key that is no secret."""
-    return f"{'iga_' if is_admin(key) else 'igk_'}{key.id}…"
+    return f"{key_text.ADMIN if is_admin(key) else key_text.ORDINARY}{key.id}…"
 
 
 def is_admin(key: ApiKey) -> bool:

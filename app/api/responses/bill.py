@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from app.catalog.money import to_decimal, to_text
 from app.events import ImageEnds
+from app.gateway.account import Account
 from app.images import Size
-
-
-class Account(Protocol):
-    """`app.gateway.account` explains each of these."""
-
-    @property
-    def told(self) -> int | None: ...
-
-    @property
-    def is_priced(self) -> bool: ...
-
-    def expected(self, seen: Callable[[], Size | None]) -> int | None: ...
-
-    def is_open(self, index: int) -> bool: ...
-
-    def cost_of(self, index: int, facts: Mapping[str, Any], usage: Mapping[str, Any] | None) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)

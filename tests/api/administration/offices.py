@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ from typing import Any
 import httpx
 from starlette.types import Scope
 
+from app.access.keyring import ANONYMOUS, Key
 from app.api.administration.book import NewKey
-from app.api.administration.caller import KeyScope
 from app.api.administration.endpoint import Administration, DeploymentStatus, ProviderCheck
 from app.api.connection import header
-from app.errors import Forbidden, Unauthenticated
+from app.errors import Unauthenticated
 from app.ledger.book import Book
 from app.ledger.directory import Project
 from app.ledger.ledger import Ledger, Policy, open_ledger
-from app.ledger.limits import Limits
 from app.ledger.registry import Registry
 from tests.ledger.conftest import Clock
 from tests.ledger.values import REPLICA, a_settlement, an_admission, an_attempt
@@ -35,44 +34,24 @@ DAY = 86_400
 ADMIN, ORDINARY, REPORTER = "iga_admin", "igk_ordinary", "igk_reporter"
 
 
-@dataclass(frozen=True, slots=True)
-class HeldKey:
-    """A key as the keyring of the gateway has it."""
-
-    id: str
-    name: str
-    scopes: tuple[str, ...]
-    project: Project | None = None
-    models: tuple[str, ...] = ()
-    operations: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
-
-    def has_scope(self, scope: KeyScope) -> bool:
-        return scope in self.scopes or ("admin" in self.scopes and scope != "draw")
-
-    def require(self, scope: KeyScope) -> None:
-        if not self.has_scope(scope):
-            raise Forbidden(f"Key {self.name!r} lacks the scope {scope!r}.", code="insufficient_scope")
-
-
-KEYS = {
-    ADMIN: HeldKey("adminkey", "admin", ("admin",)),
-    ORDINARY: HeldKey("ordinary", "ordinary", ("draw",), Project("proj_1", "design", 0), models=("flux/*",)),
-    REPORTER: HeldKey("reporter", "reporter", ("usage",), Project("proj_1", "design", 0)),
+KEYS: dict[str, Key] = {
+    ADMIN: Key("adminkey", "admin", scopes=("admin",)),
+    ORDINARY: Key("ordinary", "ordinary", Project("proj_1", "design", 0), models=("flux/*",)),
+    REPORTER: Key("reporter", "reporter", Project("proj_1", "design", 0), ("usage",)),
 }
 
 
-def authenticate(scope: Scope) -> HeldKey:
+def authenticate(scope: Scope) -> Key:
     secret = (header(scope, b"authorization") or "").removeprefix("Bearer ")
     if not secret:
-        return HeldKey("anonymous", "anonymous", ("draw",))
+        return ANONYMOUS
     if secret not in KEYS:
         raise Unauthenticated("Incorrect API key provided.", code="invalid_api_key")
     scope["state"]["log"].key = KEYS[secret].name
     return KEYS[secret]
 
 
-def authenticate_closed(scope: Scope) -> HeldKey:
+def authenticate_closed(scope: Scope) -> Key:
     """As a gateway does that has keys: a caller needs one."""
     if header(scope, b"authorization") is None:
         raise Unauthenticated("You didn't provide an API key.")

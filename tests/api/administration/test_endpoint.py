@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from app.access.keyring import Key
 from app.ledger.database.protocol import DatabaseUnavailable
-from tests.api.administration.offices import ADMIN, KEYS, NOW, ORDINARY, REPORTER, HeldKey, Office, open_office
+from tests.api.administration.offices import ADMIN, KEYS, NOW, ORDINARY, REPORTER, Office, open_office
 
 pytestmark = pytest.mark.anyio
 
@@ -107,7 +108,7 @@ async def test_no_answer_and_no_log_has_a_keys_text(office: Office) -> None:
 async def test_the_scope_usage_without_a_project_reads_no_other_keys(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(KEYS, "igk_stray", HeldKey("stray", "stray", ("usage",)))
+    monkeypatch.setitem(KEYS, "igk_stray", Key("stray", "stray", scopes=("usage",)))
     other = await office.draw(images=5)
     async with office.client("igk_stray") as client:
         assert (await client.get("/v1/gateway/drawings")).json()["data"] == []
