@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from app import dialects
 from app.access.admission import Admission
+from app.access.body_gate import BodyGate
 from app.access.keyring import ANONYMOUS, IssuedKeys, Keyring
-from app.access.limits import Limits
 from app.access.wrong_keys import WrongKeys
 from app.accounting.accounts import Accounts
 from app.administration import KeyMint, check_provider, see_deployments
@@ -256,7 +256,7 @@ async def open_resources(settings: Settings, log: Log, resume: Resume) -> AsyncI
             health=health,
             queues=queues,
             retry_budget=retry_budget,
-            limits=Limits(),
+            body_gate=BodyGate(),
             workers=stack.enter_context(
                 Workers(lambda: Spool(0, spools), observe=partial(_converted, metrics, traces))
             ),

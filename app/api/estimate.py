@@ -53,7 +53,7 @@ class EstimateEndpoint:
         key.require_operation(self._operation)
         with ExitStack() as stack:
             uploads = stack.enter_context(runtime.resources.uploads())
-            async with runtime.resources.limits.reading(key, announced_length(scope)):
+            async with runtime.resources.body_gate.enter(key, announced_length(scope)):
                 call = await read_call(self._operation, runtime, request_id, key, scope, receive, uploads)
             log.model = call.request.model
             prospects = await _look_ahead(runtime, call)

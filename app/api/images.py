@@ -52,7 +52,7 @@ class ImageEndpoint:
         key.require_operation(self._operation)
         with ExitStack() as stack:
             uploads = stack.enter_context(resources.uploads())
-            async with resources.limits.reading(key, announced_length(scope)):
+            async with resources.body_gate.enter(key, announced_length(scope)):
                 idempotency_key = _idempotency_key(scope)
                 call = await read_call(self._operation, runtime, request_id, key, scope, receive, uploads)
             log.model, call.trace_id = call.request.model, log.trace_id

@@ -9,8 +9,8 @@ from typing import Protocol
 from starlette.types import Scope
 
 from app.access.admission import Admission
+from app.access.body_gate import BodyGate
 from app.access.keyring import Key, Keyring
-from app.access.limits import Limits
 from app.api.administration.endpoint import Administration
 from app.api.connection import header
 from app.api.requests.body import Limits as BodyLimits
@@ -39,7 +39,7 @@ class Exposition(Protocol):
 class Resources:
     """The objects that live as long as the process. A reload does not replace them."""
 
-    limits: Limits
+    body_gate: BodyGate
     retention: Retention
     store: DiskStore
     signer: Signer

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from app.access.admission import Admission
+from app.access.body_gate import MOST_BODIES, SMALL_BODY
 from app.access.keyring import Key
-from app.access.limits import MOST_BODIES, SMALL_BODY, KeyUsage
 from app.catalog.fitting import Fitted
 from app.config.inventory import key_id
 from app.errors import Unavailable
@@ -47,8 +47,8 @@ def wanted(prompt: str = "a red fox", **fields: Any) -> dict[str, Any]:
 
 def reading(gateway: Gateway) -> int:
     """The bodies of the key that are being read."""
-    found: KeyUsage = gateway.app.state.runtime.resources.limits.snapshot().get(key_id("team"), KeyUsage(reading=0))
-    return found.reading
+    found: int = gateway.app.state.runtime.resources.body_gate.reading(key_id("team"))
+    return found
 
 
 def running(gateway: Gateway) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -19,26 +19,19 @@ SMALL_BODY = 65_536  # bytes: a connection holds as many anyway, so the gate wou
 _OPEN = nullcontext()  # the gate for a body that is not counted
 
 
-@dataclass(frozen=True, slots=True)
-class KeyUsage:
-    """One key at one moment: the bodies that are being read."""
-
-    reading: int
-
-
 @dataclass(slots=True)
 class _Used:
     reading: int = 0
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_BODIES))  # of large bodies
 
 
-class Limits:
+class BodyGate:
     """The bodies of all keys. Belongs to one thread."""
 
     def __init__(self) -> None:
         self._used: defaultdict[str, _Used] = defaultdict(_Used)
 
-    def reading(self, key: Key, announced: int | None = None) -> AbstractAsyncContextManager[None]:
+    def enter(self, key: Key, announced: int | None = None) -> AbstractAsyncContextManager[None]:
         """Return the gate for a body of `announced` bytes. For a key with `max_concurrency`, that many bodies are read
         at a time, and more are refused, since they would find no place to draw. For other keys `MOST_BODIES` are read
         at a time, and more wait; small bodies need no turn. Callers without a key are not counted. Raises
@@ -46,10 +39,10 @@ class Limits:
         places, is_small = key.limits.max_concurrency, announced is not None and announced <= SMALL_BODY
         if places is None and (is_small or key is ANONYMOUS):
             return _OPEN
-        return self._pass_gate(key, places)
+        return self._pass(key, places)
 
     @asynccontextmanager
-    async def _pass_gate(self, key: Key, places: int | None) -> AsyncIterator[None]:
+    async def _pass(self, key: Key, places: int | None) -> AsyncIterator[None]:
         used = self._used[key.id]
         if places is None:
             await _take_turn(used.turns, key)
@@ -63,9 +56,9 @@ class Limits:
             if places is None:
                 used.turns.release()
 
-    def snapshot(self) -> Mapping[str, KeyUsage]:
-        """Return the usage of each key that has been used, by its id."""
-        return {name: KeyUsage(used.reading) for name, used in self._used.items()}
+    def reading(self, key_id: str) -> int:
+        """Return how many bodies of a key are being read."""
+        return self._used[key_id].reading if key_id in self._used else 0
 
 
 def _no_place(key: Key, places: int) -> RateLimited:
