@@ -107,13 +107,11 @@ def least(price: Price, subject: Subject) -> int | None:
     return min(amounts) if amounts else None
 
 
-def cost(
-    price: Price, subject: Subject, usage: Mapping[str, Any] | None = None, answer: Mapping[str, Any] | None = None
-) -> Cost:
-    """Return what `subject.n` images that were drawn have cost. `usage` is in OpenAI's shape; `answer` is searched for
-    a reported cost and defaults to `usage` under its name."""
+def cost(price: Price, subject: Subject, usage: Mapping[str, Any] | None = None) -> Cost:
+    """Return what `subject.n` images that were drawn have cost. `usage` is in OpenAI's shape, and may have a reported
+    cost."""
     if price.reported is not None:
-        found = reported(price.reported, {"usage": usage} if answer is None else answer)
+        found = reported(price.reported, {"usage": usage})
         if found is not None:
             return Cost(found, "reported")
     tier = next((tier for tier in price.tiers if tier.fits(subject)), None)
@@ -204,21 +202,6 @@ def to_json(price: Price) -> str:
     ]
     fields = {"tiers": tiers, "reported": price.reported, "at_most": price.at_most, "currency": price.currency}
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
-
-
-def from_json(text: str) -> Price:
-    fields = json.loads(text)
-    tiers = tuple(_tier(tier) for tier in fields["tiers"])
-    return Price(tiers, fields["reported"], fields["at_most"], fields["currency"])
-
-
-def _tier(fields: dict[str, Any]) -> Tier:
-    readers: dict[str, Any] = {
-        "size": Size.parse,
-        "operation": Operation,
-        "per_million_tokens": lambda pairs: tuple((str(kind), int(nano)) for kind, nano in pairs),
-    }
-    return Tier(**{name: readers.get(name, lambda same: same)(value) for name, value in fields.items()})
 
 
 def _plain(value: Any) -> Any:

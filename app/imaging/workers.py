@@ -43,15 +43,6 @@ class WorkFile(Blob, Sink, Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class WorkersSnapshot:
-    """The images in work and in the queue at one moment, and the pixels that those in work count for."""
-
-    working: int
-    waiting: int
-    pixels: int
-
-
 class Workers(contextlib.AbstractContextManager["Workers"]):
     """At most `threads` images of a key, and `max_pixels` of them all, are in work at once; `waiting` may wait. One
     image more, and a quarter more pixels, are in work if they belong to another key, so that no key takes all.
@@ -118,9 +109,6 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
             return pillow.look(blob, most)
 
         return await self._work("look", _Job(key, self._weight(most, source), blob), work)
-
-    def snapshot(self) -> WorkersSnapshot:
-        return WorkersSnapshot(self._working.total(), len(self._queue), self._pixels.total())
 
     def close(self) -> None:
         """Refuse the jobs in the queue and wait for those in work."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,13 +19,6 @@ async def fetch(database: Database, statement: Executable) -> list[Record]:
     """Return the rows of a SELECT, by the names of their columns."""
     sql, parameters, names = _written(database, statement)
     return [dict(zip(names, row, strict=True)) for row in await database.query(sql, parameters)]
-
-
-async def stream(database: Database, statement: Executable, chunk: int = 1000) -> AsyncIterator[list[Record]]:
-    """Yield the rows of a SELECT in chunks, in bounded memory."""
-    sql, parameters, names = _written(database, statement)
-    async for rows in database.stream(sql, parameters, chunk):
-        yield [dict(zip(names, row, strict=True)) for row in rows]
 
 
 async def write(database: Database, *statements: Executable) -> Sequence[int]:
