@@ -18,7 +18,8 @@ from app.commands.options import CommandError, note, read_settings
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
-    from app.ledger.registry import Actor, Registry
+    from app.ledger.changes import Actor
+    from app.ledger.registry import Registry
     from app.storage.secret import Secret
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ def master_secret(settings: Settings) -> Secret:
 
 def me() -> Actor:
     """Return the author of changes, for the audit log: the user who is logged in."""
-    from app.ledger.registry import Actor
+    from app.ledger.changes import Actor
 
     try:
         return Actor("command", getpass.getuser())

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.config.loading import Settings
+    from app.ledger.changes import BudgetState
     from app.ledger.directory import Budget, Directory
-    from app.ledger.registry import BudgetState, Registry
+    from app.ledger.registry import Registry
 
 commands = typer.Typer(help="Budgets of projects, of keys and of everything.", no_args_is_help=True)
 ID_LENGTH = 16  # behind `bud_`

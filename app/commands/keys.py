@@ -193,7 +193,7 @@ def _find(settings: Settings, directory: Directory, which: str) -> ApiKey:
 
 async def _project_id(registry: Registry, which: str) -> str:
     """Return the id of a project, made if there is none. Raises CommandError."""
-    from app.ledger.registry import Taken
+    from app.ledger.changes import Taken
 
     found = find_project(await registry.directory(), which)
     if found is None:

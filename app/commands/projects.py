@@ -42,8 +42,8 @@ def create(
     config: ConfigOption = None,
 ) -> None:
     """Make a project, and print its id. The limits are for all of its keys together."""
+    from app.ledger.changes import Taken
     from app.ledger.limits import Limits
-    from app.ledger.registry import Taken
 
     limits = Limits(requests_per_minute, images_per_minute, megapixels_per_minute, max_concurrency)
     project = replace(new_project(name), limits=limits)

@@ -28,10 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from app.ledger.changes import Actor as Actor
-from app.ledger.changes import BudgetState as BudgetState
-from app.ledger.changes import Missing as Missing
-from app.ledger.changes import Taken as Taken
+from app.ledger.changes import Actor, BudgetState, Missing, Taken
 from app.ledger.database import tables
 from app.ledger.database.directory_rows import read_directory
 from app.ledger.database.protocol import Database, DuplicateRow

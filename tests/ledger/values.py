@@ -7,11 +7,12 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from app.ledger.changes import Actor
 from app.ledger.database.protocol import Database
 from app.ledger.directory import ApiKey, Budget, Project
 from app.ledger.drawings import Admission, AttemptResult, AttemptSent, Claim, Outcome, Settlement
 from app.ledger.limits import Limit, Limits, Owner, limits_of
-from app.ledger.registry import Actor, Registry
+from app.ledger.registry import Registry
 from app.ledger.windows import period_at
 
 NOW = 1_790_000_000_000_000  # a Monday in September 2026

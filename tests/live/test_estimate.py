@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from app.ledger.changes import Actor
 from app.ledger.directory import Budget
-from app.ledger.registry import Actor, Registry
+from app.ledger.registry import Registry
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.house import FILL, SCHNELL, file_of, marked, plain

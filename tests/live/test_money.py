@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
+from app.ledger.changes import Actor
 from app.ledger.directory import Budget
-from app.ledger.registry import Actor, Registry
+from app.ledger.registry import Registry
 from app.ledger.verification import verify
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
