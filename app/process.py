@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import math
+import os
 import resource
 import shlex
 import signal
@@ -54,6 +55,7 @@ SETTLED_SECONDS = 0.2  # without a change, since half a file may be valid and la
 def run(settings: Settings, reload: Callable[[], Settings], file: Path | None) -> None:
     """Serve until a signal stops the process. `reload` reads the configuration again, on SIGHUP or when `file` has
     changed; it may raise SettingsError."""
+    _open_closed_streams()
     _tune_allocator()
     sys.setswitchinterval(SWITCH_SECONDS)
     _raise_limit_on_files()
@@ -113,7 +115,8 @@ class Server(uvicorn.Server):
         if self.started:
             self._watcher = asyncio.create_task(self._watch())
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(welcome(self._runtime, host, port), file=sys.stderr, flush=True)  # noqa: T201
+            with contextlib.suppress(OSError):  # as on a full disk: it serves all the same
+                print(welcome(self._runtime, host, port), file=sys.stderr, flush=True)  # noqa: T201
 
     async def on_tick(self, counter: int) -> bool:
         if Protocol.turned_away and counter % REPORT_TICKS == 0:
@@ -277,6 +280,13 @@ def _tune_collector() -> None:
     gc.freeze()
     gc.set_threshold(10_000, 10, 2)
     gc.enable()
+
+
+def _open_closed_streams() -> None:
+    """Let a process that was started without stdout or stderr write into nothing. uvicorn and the log need both."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))  # noqa: SIM115 (for good)
 
 
 def _raise_limit_on_files() -> None:

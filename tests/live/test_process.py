@@ -9,12 +9,13 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live.crowds import SCHNELL
 from tests.live.loops import bound, in_thread
 from tests.live.pictures import encoded, heavy, opened, text
 from tests.live.scripted import Scripted, answer, image_json
@@ -107,6 +108,35 @@ def serve(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("streams", [">/dev/full 2>&1", "<&- >&- 2>&-"])
+async def test_it_serves_although_nothing_that_it_prints_can_be_written(tmp_path: Path, streams: str) -> None:
+    with closing(bound()) as free:
+        port = free.getsockname()[1]
+    started = subprocess.Popen(
+        ["/bin/sh", "-c", f'exec "$0" -m app serve --port {port} {streams}', sys.executable],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await is_listening(port):
+                assert started.poll() is None
+                await asyncio.sleep(0.05)
+        assert (await generate(port, model=SCHNELL)).status == 200
+    finally:
+        started.terminate()
+        started.wait(PATIENCE)
+
+
+async def is_listening(port: int) -> bool:
+    with suppress(OSError):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
