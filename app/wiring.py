@@ -431,8 +431,13 @@ def steady(wall: Callable[[], float], elapsed: Callable[[], float]) -> Callable[
 
 
 def _free(path: Path, alarm: DiskAlarm) -> int:
-    """Return the free bytes of the disk. Too few raise the alarm."""
-    free = free_bytes(path)
+    """Return the free bytes of the disk. Too few raise the alarm, and so does a disk that is away: to forget runs would
+    not bring it back."""
+    try:
+        free = free_bytes(path)
+    except OSError as error:
+        alarm.failed(path.name, error)
+        return LEAST_FREE
     if free < LEAST_FREE:
         alarm.failed(path.name, no_space())
     return free

@@ -102,9 +102,15 @@ class DiskStore:
 
     def check_room(self) -> None:
         """Check before a drawing. Raises Unavailable while held or unfinished files take all the room."""
-        if free_bytes(self._directory) < LEAST_FREE:
-            self._report(no_space())
-            raise _no_room("The server's disk has no room for an image that is to be handed out as a URL.")
+        try:
+            if free_bytes(self._directory) < LEAST_FREE:
+                raise no_space()
+        except OSError as error:
+            self._report(error)
+            raise _no_room(
+                "The server's disk has no room for an image that is to be handed out as a URL "
+                f"({error.strerror or error})."
+            ) from error
         if self.held + self.writing >= self.max_bytes:
             raise _no_room(
                 "The server has no room now for another image that is to be handed out as a URL: images that are being "

@@ -22,7 +22,7 @@ def no_space() -> OSError:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the free bytes of the disk."""
+    """Return the free bytes of the disk. Raises OSError if it is away."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from app.catalog.deployments import Model
@@ -142,9 +143,12 @@ class State:
                 ("uploads_disk",): sources.uploads.disk_bytes,
             }
         )
-        total, _, free = sources.disk()
-        metrics.disk_bytes.replace({(): total})
-        metrics.disk_free_bytes.replace({(): free})
+        metrics.disk_bytes.replace({})
+        metrics.disk_free_bytes.replace({})
+        with suppress(OSError):  # it is away, and so are its series
+            total, _, free = sources.disk()
+            metrics.disk_bytes.replace({(): total})
+            metrics.disk_free_bytes.replace({(): free})
 
     async def _count_keys(self) -> None:
         """Count the keys in a thread, since there may be a hundred thousand, if they have changed or time has gone
