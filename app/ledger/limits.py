@@ -108,6 +108,13 @@ def retry_after(limit: Limit, needed: int, use: int, now: int) -> float | None:
     return None if wait is None else wait / 1e6
 
 
+def credible(full_at: int, now: int) -> int:
+    """Return the time at which a burst is there again; 0 for one that lies further ahead than a burst takes. The clock
+    was set back since, and callers would wait until it gets there again. A minute more is allowed, so that a clock that
+    is put right by little opens no second burst."""
+    return full_at if full_at <= now + 2 * MINUTE else 0
+
+
 def wait_for(step: int, full_at: int, now: int) -> int | None:
     """Return the microseconds until a request of `step` is within its rate: 0 if it is now, None if it is never."""
     if step > MINUTE:

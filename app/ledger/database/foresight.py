@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from app.ledger.database.protocol import Database
 from app.ledger.database.upkeep import placeholders
 from app.ledger.drawings import Admission, BudgetRefusal, BudgetUse, Claim, Foresight, LimitRefusal
-from app.ledger.limits import Limit, retry_after, states_of
+from app.ledger.limits import Limit, credible, retry_after, states_of
 
 _CLOCK = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
 _FULL_AT = "select full_at from bucket where scope = {}"
@@ -24,7 +24,7 @@ async def foresee(
     """Return what is left of the limits and budgets of a request, or the refusal that it would get."""
     if database.dialect == "postgresql" and admission.limits:  # its clock counts for all of its processes
         [[now]] = await database.query(_CLOCK)
-    uses = [await _use(database, limit) for limit in admission.limits]
+    uses = [await _use(database, limit, now) for limit in admission.limits]
     states = states_of(admission.limits, uses, now)
     for limit, use, state in zip(admission.limits, uses, states, strict=True):
         need = limit.needed(admission.n, admission.pixels)
@@ -42,8 +42,9 @@ async def foresee(
     return Foresight(states, tuple(budgets))
 
 
-async def _use(database: Database, limit: Limit) -> int:
+async def _use(database: Database, limit: Limit, now: int) -> int:
     """Return the time at which the whole burst of a rate is there again, or the number of places that are taken."""
     [mark] = placeholders(database, 1)
     rows = await database.query((_FULL_AT if limit.is_rate else _TAKEN).format(mark), (limit.scope,))
-    return int(rows[0][0]) if rows else 0
+    use = int(rows[0][0]) if rows else 0
+    return credible(use, now) if limit.is_rate else use

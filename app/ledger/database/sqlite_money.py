@@ -28,7 +28,7 @@ from app.ledger.drawings import (
     Ticket,
     Unfinished,
 )
-from app.ledger.limits import Limit, retry_after, state_of, states_of
+from app.ledger.limits import Limit, credible, retry_after, state_of, states_of
 from app.ledger.windows import Period
 
 _ROOM = """select b.amount_nano, b.hard, p.spent_nano + p.in_doubt_nano, p.held_nano from budget b
@@ -89,7 +89,7 @@ def admit(
     db: sqlite3.Connection, admission: Admission, claims: Sequence[Claim], replica: str, now: int
 ) -> Ticket | LimitRefusal | BudgetRefusal:
     limits = admission.limits
-    known, uses = _read_use(db, admission, limits)
+    known, uses = _read_use(db, admission, limits, now)
     needs = [limit.needed(admission.n, admission.pixels) for limit in limits]
     if known is not None:  # a repeat, after a connection was lost
         return Ticket(admission.id, known, states_of(limits, uses, now))
@@ -116,12 +116,12 @@ def admit(
 
 
 def _read_use(
-    db: sqlite3.Connection, admission: Admission, limits: Sequence[Limit]
+    db: sqlite3.Connection, admission: Admission, limits: Sequence[Limit], now: int
 ) -> tuple[int | None, Sequence[int]]:
     """Return the reservation, if the drawing is known, and the use of each limit: a time or a number of places."""
     row = db.execute(_use_of(tuple(limit.is_rate for limit in limits)), [admission.id, *(x.scope for x in limits)])
     known, *uses = row.fetchone()
-    return known, [use or 0 for use in uses]
+    return known, [credible(use or 0, now) if limit.is_rate else use for limit, use in zip(limits, uses, strict=True)]
 
 
 @lru_cache(maxsize=64)

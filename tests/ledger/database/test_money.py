@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from app.ledger.database.foresight import foresee
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database, Full
 from app.ledger.drawings import (
     Beginning,
     BudgetRefusal,
+    Foresight,
     Joined,
     LimitRefusal,
     Outcome,
@@ -252,6 +254,31 @@ def test_each_limit_admits_two_and_refuses_the_third(
         assert refusal.retry_after is not None
         assert refusal.retry_after > 0
         assert await count_of(database, "drawing") == 2
+
+    over(test)
+
+
+def test_a_clock_that_was_ahead_for_a_moment_keeps_no_key_waiting(over: Callable[[Test], None]) -> None:
+    async def test(database: Database) -> None:
+        limits = key_limits(requests_per_minute=2)
+        ahead = NOW + 10_000_000 * MINUTE
+        for _ in range(2):
+            assert isinstance(await database.admit(an_admission(limits=limits), (), REPLICA, ahead), Ticket)
+        assert isinstance(await foresee(database, an_admission(limits=limits), (), NOW), Foresight)
+        taken = [await database.admit(an_admission(limits=limits), (), REPLICA, NOW) for _ in range(3)]
+        assert [type(answer) for answer in taken] == [Ticket, Ticket, LimitRefusal]
+
+    over(test)
+
+
+def test_a_clock_that_is_set_back_by_little_opens_no_second_burst(over: Callable[[Test], None]) -> None:
+    async def test(database: Database) -> None:
+        limits = key_limits(requests_per_minute=2)
+        for _ in range(2):
+            assert isinstance(await database.admit(an_admission(limits=limits), (), REPLICA, NOW), Ticket)
+        refusal = await database.admit(an_admission(limits=limits), (), REPLICA, NOW - 10_000_000)
+        assert isinstance(refusal, LimitRefusal)
+        assert refusal.retry_after == 40.0
 
     over(test)
 
