@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.storage.full_disk import is_full
 from app.storage.secret import Secret, SecretFileError, read_secret
 
 _LOCK, _FORMER, _NAME = "lock", "url-secret", "name"
@@ -105,7 +106,8 @@ def _usable(path: Path) -> Iterator[None]:
     except SecretFileError as error:
         raise DataDirError(str(error)) from None
     except OSError as error:
+        remedy = "Make room on its disk" if is_full(error) else "Make it writable for the user that the gateway runs as"
         raise DataDirError(
-            f"The data directory {str(path)!r} cannot be used ({error.strerror or error}). Make it writable for the "
-            "user that the gateway runs as, or name another: the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
+            f"The data directory {str(path)!r} cannot be used ({error.strerror or error}). {remedy}, or name another: "
+            "the setting `data_dir`, or IMAGE_GATEWAY_DATA_DIR."
         ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.storage.data_dir import DataDirError, open_data_dir
+from app.storage.full_disk import no_space
 from app.storage.secret import Secret, read_secret
 
 HOLDER = """
@@ -135,6 +136,15 @@ def test_a_directory_that_cannot_be_written_to_is_an_error_with_the_remedy(
         patched.setattr(os, "open", refused)  # root, as whom tests may run, can write everywhere
         with pytest.raises(DataDirError, match=r"cannot be used \(Permission denied\).*writable.*data_dir"):
             open_data_dir(tmp_path / "data").__enter__()
+
+
+def test_a_full_disk_is_an_error_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise no_space()
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataDirError, match=r"cannot be used \(No space left on device\). Make room.*data_dir"):
+        open_data_dir(tmp_path).__enter__()
 
 
 def test_foreign_files_in_it_do_not_matter(tmp_path: Path) -> None:
