@@ -10,7 +10,7 @@ import select
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -29,11 +29,24 @@ LONG_BODY = 65_536  # bytes: below, all of a body mostly comes with its head
 # Shorter than common servers keep an idle connection (uvicorn 5 s), so that a request rarely meets a closing one: a
 # request that is lost there looks like a drawing that was paid for.
 KEEP_ALIVE = 4.0
+# Seconds between the end of a timeout and the verdict. When the process stood still, as in a container that was paused,
+# timers end before the loop reads what came meanwhile, and that may be an image that was paid for.
+LAST_LOOK = 0.05
+
+
+class _Handler(ResponseHandler):
+    def _on_read_timeout(self) -> None:
+        """Look once more. Bytes that have come cancel the verdict."""
+        self._read_timeout_handle = self._loop.call_later(LAST_LOOK, super()._on_read_timeout)
 
 
 class Connector(aiohttp.TCPConnector):
     """Drops idle connections that the server closed silently. The kernel may know of the end before the event loop
     notices it, and a request that is sent on such a connection looks like a drawing that was paid for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = partial(_Handler, loop=self._loop)  # type: ignore[assignment]
 
     async def _get(self, key: Any, traces: Any) -> Any:
         while (found := await super()._get(key, traces)) is not None:
@@ -197,6 +210,9 @@ class Response:
         if more > 0:
             self.deadline.timer = asyncio.get_running_loop().call_later(more, self.expire)
             return
+        self.deadline.timer = asyncio.get_running_loop().call_later(LAST_LOOK, self._give_up)
+
+    def _give_up(self) -> None:
         error = aiohttp.SocketTimeoutError("the answer was not complete in time")
         self._protocol.set_exception(error)
         self.content.set_exception(error)
@@ -449,7 +465,7 @@ class _Body(httpx.AsyncByteStream):
         self._errors: list[httpx.TransportError] = []  # to be raised by the next read
         self._loop = asyncio.get_running_loop()
         self._since = 0.0  # the loop's time at which the last read began
-        self._is_waiting = False
+        self._is_waiting = self._is_last_look = False
         self._timer: asyncio.TimerHandle | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -485,8 +501,9 @@ class _Body(httpx.AsyncByteStream):
     def _look(self, patience: float) -> None:
         """End a read that takes too long. There is one timer for all reads."""
         left = self._since + patience - self._loop.time() if self._is_waiting else patience
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look, patience)
+        if left > 0 or not self._is_last_look:
+            self._is_last_look = left <= 0
+            self._timer = self._loop.call_later(max(left, LAST_LOOK), self._look, patience)
         else:
             self._content.set_exception(aiohttp.SocketTimeoutError("no byte in time"))
 
