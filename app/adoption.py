@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from app.config import inventory
 from app.config.loading import Settings
-from app.ledger.changes import Taken
 from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.ledger import Ledger
+from app.ledger.values.changes import Taken
 
 RETRY_SECONDS = 1.0  # between two tries
 
@@ -57,7 +57,7 @@ class Adoption:
         sources = {each.source for each in known.projects.values()} | {each.source for each in known.budgets}
         if not (settings.projects or settings.budgets or "file" in sources):
             return  # as nearly everywhere: the registry is not even imported
-        from app.ledger.registry import Registry
+        from app.ledger.book.registry import Registry
 
         registry = Registry(self.ledger.database, self.now)
         ids = {project.name: project.id for project in (await registry.directory()).projects.values()}

@@ -40,13 +40,13 @@ from app.gateway.delivery import Delivery
 from app.gateway.exchanges import Exchanges
 from app.gateway.gateway import Gateway, Policy
 from app.imaging.workers import Workers
-from app.ledger.book import Book
+from app.ledger.book.book import Book
+from app.ledger.book.outbox import Outbox
+from app.ledger.book.price_list import PriceList
 from app.ledger.database.replicas import Replica
+from app.ledger.database.run_rows import RunTable
 from app.ledger.ledger import Ledger, open_ledger
 from app.ledger.ledger import Policy as LedgerPolicy
-from app.ledger.outbox import Outbox
-from app.ledger.price_list import PriceList
-from app.ledger.run_rows import RunTable
 from app.routing.failover import RetryBudget
 from app.routing.health import Health
 from app.routing.queues import Slots

@@ -16,11 +16,11 @@ from app.administration import KeyMint, see_deployments
 from app.catalog.deployments import Deployment, Model, Provider
 from app.catalog.profiles import Profile
 from app.errors import Failure, UpstreamError
-from app.ledger.directory import ApiKey
+from app.ledger.values.directory import ApiKey
 from app.routing.health import Health
 from app.routing.queues import Slots
 from tests.api.administration.offices import Office, open_office
-from tests.ledger.values import ME
+from tests.ledger.samples import ME
 
 pytestmark = pytest.mark.anyio
 PEPPER = b"pepper"

@@ -18,9 +18,9 @@ from app.events import Sink
 from app.gateway.call import Call, SubmittedJob
 from app.images import ImageRequest, Operation
 from app.ledger.database.protocol import Database, DatabaseUnavailable
-from app.ledger.directory import Directory
-from app.ledger.drawings import Outcome, Settlement
 from app.ledger.ledger import Ledger
+from app.ledger.values.directory import Directory
+from app.ledger.values.drawings import Outcome, Settlement
 from app.telemetry.logs import Log
 from app.wiring import Resources, Runtime, adopt, make_runtime, open_resources, steady
 from tests.live.servers import written

@@ -18,8 +18,8 @@ from app.access.refusals import refusal_error
 from app.catalog.estimates import dearest, pixels_of
 from app.catalog.fitting import Fitted
 from app.images import ImageRequest
-from app.ledger import drawings
-from app.ledger.drawings import Foresight, Refusal, Ticket, new_id
+from app.ledger.values import drawings
+from app.ledger.values.drawings import Foresight, Refusal, Ticket, new_id
 
 LONGEST_USER = 256  # characters that are kept of a `user`
 # The parameters that the ledger keeps: numbers and words of a list. The others may quote a prompt or name a person.

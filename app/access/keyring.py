@@ -19,8 +19,8 @@ from app.access.key_text import parse_key, resembles_key
 from app.access.wrong_keys import WrongKeys
 from app.errors import ApiError, Forbidden, RateLimited, Unauthenticated
 from app.images import Operation, ResponseFormat
-from app.ledger.directory import ApiKey, Directory, Project
-from app.ledger.limits import NO_LIMITS, Limit, Limits, Owner, limits_of
+from app.ledger.values.directory import ApiKey, Directory, Project
+from app.ledger.values.limits import NO_LIMITS, Limit, Limits, Owner, limits_of
 
 Scope = Literal["draw", "usage", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = ("draw", "usage", "metrics", "admin")

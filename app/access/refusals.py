@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 from app.catalog.money import to_decimal
 from app.errors import ApiError, InvalidRequest, RateLimited, Unavailable
-from app.ledger.directory import Budget
-from app.ledger.drawings import BudgetRefusal, LimitRefusal, Refusal, Unpriced
-from app.ledger.limits import MEGAPIXEL, Limit, LimitState, Measure, Owner
+from app.ledger.values.directory import Budget
+from app.ledger.values.drawings import BudgetRefusal, LimitRefusal, Refusal, Unpriced
+from app.ledger.values.limits import MEGAPIXEL, Limit, LimitState, Measure, Owner
 
 AWAY_SECONDS = 5.0  # until the database may be back
 RESERVED_SECONDS = 5.0  # until a running request may have ended

@@ -25,8 +25,8 @@ from app.errors import ApiError
 from app.gateway.account import Account
 from app.gateway.attempt import Attempt, Outcome
 from app.images import ImageRequest, Size
-from app.ledger import drawings
-from app.ledger.drawings import (
+from app.ledger.values import drawings
+from app.ledger.values.drawings import (
     AttemptResult,
     AttemptSent,
     BudgetRefusal,

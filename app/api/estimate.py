@@ -22,8 +22,8 @@ from app.catalog.estimates import least, most, pixels_of
 from app.catalog.fitting import Fitted, Misfit
 from app.gateway.call import Call
 from app.images import Operation
-from app.ledger.drawings import BudgetUse, Foresight
-from app.ledger.limits import MEGAPIXEL, LimitState, Measure
+from app.ledger.values.drawings import BudgetUse, Foresight
+from app.ledger.values.limits import MEGAPIXEL, LimitState, Measure
 
 _PAUSES = {"limited": "rate limit", "account": "account refused", "failing": "failures"}
 SECOND = 1_000_000  # microseconds

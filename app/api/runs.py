@@ -17,7 +17,7 @@ from app.api.runtime import Runtime
 from app.catalog.money import to_decimal
 from app.errors import ApiError, Conflict
 from app.ledger.database.protocol import DatabaseUnavailable
-from app.ledger.records import DrawingFilter
+from app.ledger.values.records import DrawingFilter
 from app.runs.run import Run
 from app.runs.state import State
 

@@ -18,8 +18,8 @@ from app.commands.options import CommandError, note, read_settings
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
-    from app.ledger.changes import Actor
-    from app.ledger.registry import Registry
+    from app.ledger.book.registry import Registry
+    from app.ledger.values.changes import Actor
     from app.storage.secret import Secret
 
 T = TypeVar("T")
@@ -71,8 +71,8 @@ def alone(settings: Settings) -> Iterator[None]:
 @asynccontextmanager
 async def open_registry(settings: Settings, migrate: bool | None = None) -> AsyncIterator[Registry]:
     """Open the database, made if it is missing. Raises SchemaError, DatabaseUnavailable and DataDirError."""
+    from app.ledger.book.registry import Registry
     from app.ledger.database.opening import open_database
-    from app.ledger.registry import Registry
 
     _make_folder(settings.data_dir)
     may_migrate = settings.database.migrate if migrate is None else migrate
@@ -96,7 +96,7 @@ def master_secret(settings: Settings) -> Secret:
 
 def me() -> Actor:
     """Return the author of changes, for the audit log: the user who is logged in."""
-    from app.ledger.changes import Actor
+    from app.ledger.values.changes import Actor
 
     try:
         return Actor("command", getpass.getuser())
@@ -127,7 +127,7 @@ def has_issued_keys(settings: Settings) -> bool:
 
 def _copy_has_keys(folder: Path) -> bool:
     """Look into the copy of the directory, which a gateway keeps for the time when the database cannot be used."""
-    from app.ledger.directory import decode
+    from app.ledger.values.directory import decode
 
     try:
         return decode((folder / "directory.json").read_text(encoding="utf-8")).has_had_keys

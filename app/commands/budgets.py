@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.config.loading import Settings
-    from app.ledger.changes import BudgetState
-    from app.ledger.directory import Budget, Directory
-    from app.ledger.registry import Registry
+    from app.ledger.book.registry import Registry
+    from app.ledger.values.changes import BudgetState
+    from app.ledger.values.directory import Budget, Directory
 
 commands = typer.Typer(help="Budgets of projects, of keys and of everything.", no_args_is_help=True)
 ID_LENGTH = 16  # behind `bud_`
@@ -155,7 +155,7 @@ def _owner(settings: Settings, directory: Directory, project: str | None, key: s
 def _budget(stated: Any, models: tuple[str, ...], scope: Any, scope_id: str | None, owner: str) -> Budget:
     from app.access.key_text import ALPHABET
     from app.catalog.money import to_nano
-    from app.ledger.directory import Budget
+    from app.ledger.values.directory import Budget
 
     return Budget(
         id="bud_" + "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH)),

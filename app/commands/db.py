@@ -12,7 +12,7 @@ from app.commands.options import CommandError, ConfigOption, note, read_settings
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
-    from app.ledger.registry import Registry
+    from app.ledger.book.registry import Registry
 
 commands = typer.Typer(help="The database.", no_args_is_help=True)
 

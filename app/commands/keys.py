@@ -32,8 +32,8 @@ from app.images import Operation
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
-    from app.ledger.directory import ApiKey, Directory
-    from app.ledger.registry import Registry
+    from app.ledger.book.registry import Registry
+    from app.ledger.values.directory import ApiKey, Directory
 
 commands = typer.Typer(help="API keys of callers.", no_args_is_help=True)
 
@@ -68,8 +68,8 @@ def create(
 ) -> None:
     """Make a key, and print it: this once, and alone on standard output."""
     from app.access.key_text import new_key
-    from app.ledger.directory import ApiKey
-    from app.ledger.limits import Limits
+    from app.ledger.values.directory import ApiKey
+    from app.ledger.values.limits import Limits
     from app.storage.secret import API_KEYS
 
     if admin and (project or scope or models or operations):
@@ -193,7 +193,7 @@ def _find(settings: Settings, directory: Directory, which: str) -> ApiKey:
 
 async def _project_id(registry: Registry, which: str) -> str:
     """Return the id of a project, made if there is none. Raises CommandError."""
-    from app.ledger.changes import Taken
+    from app.ledger.values.changes import Taken
 
     found = find_project(await registry.directory(), which)
     if found is None:

@@ -13,8 +13,8 @@ from app.commands.times import write_time
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
-    from app.ledger.registry import Registry
-    from app.ledger.verification import Discrepancy
+    from app.ledger.book.registry import Registry
+    from app.ledger.book.verification import Discrepancy
 
 commands = typer.Typer(help="The book: drawings and their money.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def verify(
     """Prove that the book adds up. Exit with status 1 if something does not, or cannot be repaired."""
 
     async def work(_: Settings, registry: Registry) -> tuple[Sequence[Discrepancy], int]:
-        from app.ledger import verification
+        from app.ledger.book import verification
 
         repaired = await verification.repair(registry.database) if repair else ()
         return await verification.prove(registry.database, now()), len(repaired)

@@ -25,8 +25,8 @@ from app.commands.times import write_iso, write_time
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
-    from app.ledger.directory import Directory, Project
-    from app.ledger.registry import Registry
+    from app.ledger.book.registry import Registry
+    from app.ledger.values.directory import Directory, Project
 
 commands = typer.Typer(help="Projects: keys that share limits and budgets.", no_args_is_help=True)
 ID_LENGTH = 16  # behind `proj_`
@@ -42,8 +42,8 @@ def create(
     config: ConfigOption = None,
 ) -> None:
     """Make a project, and print its id. The limits are for all of its keys together."""
-    from app.ledger.changes import Taken
-    from app.ledger.limits import Limits
+    from app.ledger.values.changes import Taken
+    from app.ledger.values.limits import Limits
 
     limits = Limits(requests_per_minute, images_per_minute, megapixels_per_minute, max_concurrency)
     project = replace(new_project(name), limits=limits)
@@ -124,7 +124,7 @@ def find_project(directory: Directory, which: str) -> Project | None:
 def new_project(name: str) -> Project:
     """Return a project with a new id. Raises typer.BadParameter for a name that is none."""
     from app.access.key_text import ALPHABET
-    from app.ledger.directory import Project
+    from app.ledger.values.directory import Project
 
     if not name.strip() or not name.isprintable():
         raise typer.BadParameter("a project's name is a line of text")

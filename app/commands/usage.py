@@ -18,8 +18,8 @@ from app.commands.times import parse_since
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
-    from app.ledger.registry import Registry
-    from app.ledger.usage import Usage
+    from app.ledger.book.registry import Registry
+    from app.ledger.book.usage import Usage
 
 
 class Dimension(StrEnum):
@@ -52,7 +52,7 @@ def usage(
 
     async def work(settings: Settings, registry: Registry) -> Sequence[Usage]:
         from app.config.inventory import keys
-        from app.ledger.usage import read_usage
+        from app.ledger.book.usage import read_usage
 
         stated = {each.key.id: each.key.name for each in keys(settings)}
         return await read_usage(registry.database, by.value, begin, stated, now())
@@ -95,7 +95,7 @@ def _table(by: Dimension, lines: Sequence[Usage]) -> str:
 
 
 def _sum(lines: Sequence[Usage]) -> Usage:
-    from app.ledger.usage import Usage
+    from app.ledger.book.usage import Usage
 
     sums = ((x.requests, x.images, x.pixels, x.cost, x.in_doubt, x.saved) for x in lines)
     return Usage("", "", *map(sum, zip(*sums, strict=True)))

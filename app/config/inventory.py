@@ -14,9 +14,9 @@ from app.catalog.profiles import Profile
 from app.config.budgets import BudgetSettings
 from app.config.loading import Settings
 from app.config.schema import DeploymentSettings, LimitSettings, ModelSettings, ProviderSettings
-from app.ledger.directory import Budget, Project
-from app.ledger.limits import Limits
-from app.ledger.price_list import StatedPrice
+from app.ledger.book.price_list import StatedPrice
+from app.ledger.values.directory import Budget, Project
+from app.ledger.values.limits import Limits
 
 
 def models(settings: Settings, dialect_profile: Callable[[str], Profile]) -> tuple[Model, ...]:

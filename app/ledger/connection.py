@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from app.ledger.database.protocol import Database, DatabaseUnavailable
 from app.ledger.database.replicas import Replica, beat, enter, leave
-from app.ledger.drawings import AttemptSent, Joined
 from app.ledger.journal import Journal
-from app.ledger.text import admission_of, claims_of, settlement_of
+from app.ledger.values.drawings import AttemptSent, Joined
+from app.ledger.values.text import admission_of, claims_of, settlement_of
 
 RECORDS_AT_ONCE = 500  # of the journal, in memory
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from app.ledger.database.protocol import DatabaseUnavailable
-from app.ledger.drawings import Beginning, Settlement
+from app.ledger.values.drawings import Beginning, Settlement
 
 PACE = 0.01  # seconds from one group to the next
 

@@ -24,8 +24,11 @@ from app.ledger.database.foresight import foresee
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database, DatabaseUnavailable, Full
 from app.ledger.database.replicas import Replica
-from app.ledger.directory import Directory
-from app.ledger.drawings import (
+from app.ledger.groups import Groups
+from app.ledger.journal import Journal
+from app.ledger.life import Life
+from app.ledger.values.directory import Directory
+from app.ledger.values.drawings import (
     Admission,
     AttemptSent,
     Beginning,
@@ -39,11 +42,8 @@ from app.ledger.drawings import (
     Unavailable,
     Unpriced,
 )
-from app.ledger.groups import Groups
-from app.ledger.journal import Journal
-from app.ledger.life import Life
-from app.ledger.text import as_fields, deferral_fields
-from app.ledger.windows import period_at
+from app.ledger.values.text import as_fields, deferral_fields
+from app.ledger.values.windows import period_at
 
 END_BYTES = 4096  # of the journal, for the end of a drawing; with several attempts some 2,000
 ALONE = Replica("gateway")  # where nobody else uses the database

@@ -21,8 +21,8 @@ from app.ledger.database.directory_rows import read_directory, read_revision
 from app.ledger.database.protocol import Database, DatabaseUnavailable
 from app.ledger.database.replicas import BEAT_SECONDS, beat, find_dead
 from app.ledger.database.upkeep import read_due, write_uses
-from app.ledger.directory import Directory, decode, encode
-from app.ledger.drawings import Outcome, Settlement, State, Unfinished
+from app.ledger.values.directory import Directory, decode, encode
+from app.ledger.values.drawings import Outcome, Settlement, State, Unfinished
 
 WATCH_SECONDS = 1.0  # until a change of the directory is seen, and until the database is tried again
 USE_SECONDS = 60.0  # until the time at which keys were used is written down

@@ -22,7 +22,7 @@ from app.errors import ApiError
 from app.events import ImageData, Sink
 from app.gateway.account import Accounts
 from app.gateway.call import Call, SubmittedJob
-from app.ledger.run_rows import RunRow
+from app.ledger.database.run_rows import RunRow
 from app.runs.entry import RunEntry
 from app.runs.registry import RunRegistry
 from app.runs.run import Run, RunObserver

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from itertools import islice
 
 from app.ledger.database.protocol import DatabaseUnavailable
-from app.ledger.run_rows import RunRow, RunTable
+from app.ledger.database.run_rows import RunRow, RunTable
 
 MOMENT = 0.05  # seconds, in which changes are collected
 RETRY_SECONDS = 1.0  # until the database is tried again

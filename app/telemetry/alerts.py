@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.catalog.money import to_text
+from app.ledger.book.outbox import Message, Outbox
 from app.ledger.database.protocol import DatabaseUnavailable
-from app.ledger.directory import Budget, Directory
-from app.ledger.outbox import Message, Outbox
-from app.ledger.windows import period_at
+from app.ledger.values.directory import Budget, Directory
+from app.ledger.values.windows import period_at
 
 KIND = "budget_alert"  # of the messages in the outbox
 LOOK_SECONDS = 2.0

@@ -18,7 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from app.catalog.deployments import Deployment
 from app.catalog.money import to_decimal
 from app.gateway.attempt import Attempt
-from app.ledger.drawings import Settlement
+from app.ledger.values.drawings import Settlement
 from app.telemetry.metrics.drawings import OUTCOMES, result_of
 from app.telemetry.metrics.requests import RequestFacts, route_of
 

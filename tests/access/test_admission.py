@@ -17,12 +17,12 @@ from app.catalog.prices import Price, Tier
 from app.catalog.profiles import Profile, SizeRule
 from app.errors import InvalidRequest, RateLimited
 from app.images import ImageRequest, Operation, Size, Upload
-from app.ledger import drawings
-from app.ledger.directory import Budget
-from app.ledger.drawings import Foresight, Outcome, Refusal, Settlement, Ticket, Unavailable, Unpriced
 from app.ledger.ledger import Ledger, Policy, open_ledger
-from app.ledger.limits import Limits as KeyLimits
-from app.ledger.limits import Measure
+from app.ledger.values import drawings
+from app.ledger.values.directory import Budget
+from app.ledger.values.drawings import Foresight, Outcome, Refusal, Settlement, Ticket, Unavailable, Unpriced
+from app.ledger.values.limits import Limits as KeyLimits
+from app.ledger.values.limits import Measure
 from tests.dialects.asking import Memory
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from app.access import body_gate as module
 from app.access.body_gate import MOST_BODIES, SMALL_BODY, BodyGate
 from app.access.keyring import ANONYMOUS, Key
 from app.errors import RateLimited
-from app.ledger.limits import Limits
+from app.ledger.values.limits import Limits
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ from app.access.keyring import ANONYMOUS, IssuedKeys, Key, Keyring, StatedKey
 from app.access.wrong_keys import WrongKeys
 from app.errors import ApiError, Forbidden, RateLimited, Unauthenticated
 from app.images import Operation
-from app.ledger.directory import ApiKey, Directory, Project
-from app.ledger.limits import Limits
+from app.ledger.values.directory import ApiKey, Directory, Project
+from app.ledger.values.limits import Limits
 
 PEPPER = b"pepper"
 DESIGN = Project("proj_design", "design", 0, limits=Limits(images_per_minute=100))

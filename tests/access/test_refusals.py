@@ -6,10 +6,10 @@ import pytest
 
 from app.access.refusals import rate_limit_headers, refusal_error, write_duration
 from app.catalog.money import to_nano
-from app.ledger.directory import Budget
-from app.ledger.drawings import BudgetRefusal, LimitRefusal, Unavailable, Unpriced
-from app.ledger.limits import Limit, LimitState, Measure, Owner
-from app.ledger.windows import Period
+from app.ledger.values.directory import Budget
+from app.ledger.values.drawings import BudgetRefusal, LimitRefusal, Unavailable, Unpriced
+from app.ledger.values.limits import Limit, LimitState, Measure, Owner
+from app.ledger.values.windows import Period
 
 KEY, PROJECT = Owner("key", "k1", "ci"), Owner("project", "p1", "design")
 DECEMBER = Period(1_793_487_600_000_000, 1_796_079_600_000_000)  # November 2026 in Prague

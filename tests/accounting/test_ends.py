@@ -17,7 +17,7 @@ from app.events import Done, Event, ImageBegins, ImageData, ImageEnds
 from app.gateway.attempt import Attempt
 from app.gateway.call import Call
 from app.images import ImageRequest, Operation
-from app.ledger.drawings import AttemptSent, BudgetRefusal, Joined, Outcome, Settlement, Unavailable
+from app.ledger.values.drawings import AttemptSent, BudgetRefusal, Joined, Outcome, Settlement, Unavailable
 from app.storage.spool import Uploads
 
 pytestmark = pytest.mark.anyio

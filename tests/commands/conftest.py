@@ -16,7 +16,7 @@ from app.access.keyring import IssuedKeys
 from app.commands.book import open_registry
 from app.commands.cli import main
 from app.config.loading import Settings, load
-from app.ledger.registry import Registry
+from app.ledger.book.registry import Registry
 from app.storage.secret import API_KEYS, read_secret
 
 T = TypeVar("T")

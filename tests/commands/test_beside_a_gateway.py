@@ -15,11 +15,11 @@ import pytest
 from app.access.key_text import new_key
 from app.access.keyring import ANONYMOUS, IssuedKeys, Key, Keyring
 from app.errors import ApiError
-from app.ledger.changes import Actor
-from app.ledger.directory import ApiKey
+from app.ledger.book.registry import Registry
 from app.ledger.ledger import Ledger, Policy, open_ledger
 from app.ledger.life import WATCH_SECONDS
-from app.ledger.registry import Registry
+from app.ledger.values.changes import Actor
+from app.ledger.values.directory import ApiKey
 from app.storage.secret import API_KEYS, read_secret
 from tests.waiting import until
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from app.errors import Unauthenticated
-from app.ledger.directory import encode
-from app.ledger.limits import Limits
+from app.ledger.values.directory import encode
+from app.ledger.values.limits import Limits
 from tests.commands.conftest import Book
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.ledger.database.protocol import Database
 from tests.commands.conftest import Book
-from tests.ledger.values import a_settlement, an_admission
+from tests.ledger.samples import a_settlement, an_admission
 
 
 def draw(book: Book, cost: int = 0, in_doubt: int = 0) -> str:

@@ -15,8 +15,8 @@ from app.config.inventory import aliases, budgets, key_id, keys, models, project
 from app.config.loading import load
 from app.config.schema import ProfileSettings
 from app.images import Operation, Size
-from app.ledger.directory import Budget, Project
-from app.ledger.limits import Limits
+from app.ledger.values.directory import Budget, Project
+from app.ledger.values.limits import Limits
 
 OPENAI = Profile(extra="pass", max_n=9)
 

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from app.ledger.book.registry import Registry
+from app.ledger.book.verification import verify
 from app.ledger.connection import Connection
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database, DatabaseUnavailable
@@ -15,10 +17,8 @@ from app.ledger.database.replicas import Replica
 from app.ledger.journal import Journal
 from app.ledger.ledger import ALONE, Ledger, Policy
 from app.ledger.life import Life
-from app.ledger.registry import Registry
-from app.ledger.verification import verify
 from tests.ledger.conftest import Clock
-from tests.ledger.values import NOW
+from tests.ledger.samples import NOW
 
 DEFAULTS = Policy()
 

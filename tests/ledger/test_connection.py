@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger.drawings import Ticket
 from app.ledger.journal import Journal
+from app.ledger.values.drawings import Ticket
 from tests.ledger.gateways import Gateway, Test, run_in
-from tests.ledger.values import (
+from tests.ledger.samples import (
     a_settlement,
     an_admission,
     an_attempt,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from app.ledger.database.protocol import DatabaseUnavailable
-from app.ledger.drawings import Beginning, Settlement
 from app.ledger.groups import PACE, Groups
-from tests.ledger.values import NOW, a_settlement, an_admission, an_attempt
+from app.ledger.values.drawings import Beginning, Settlement
+from tests.ledger.samples import NOW, a_settlement, an_admission, an_attempt
 
 pytestmark = pytest.mark.anyio
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from app.ledger.directory import Budget
-from app.ledger.drawings import BudgetRefusal, Joined, Ticket, Unavailable, Unpriced
 from app.ledger.ledger import Policy
+from app.ledger.values.directory import Budget
+from app.ledger.values.drawings import BudgetRefusal, Joined, Ticket, Unavailable, Unpriced
 from tests.ledger.gateways import Gateway, Test, run_in
-from tests.ledger.values import (
+from tests.ledger.samples import (
     ME,
     NOW,
     a_budget,

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from app.ledger.book.registry import Registry
 from app.ledger.database.protocol import Database, DatabaseUnavailable
-from app.ledger.drawings import Ticket, Unavailable
 from app.ledger.ledger import Policy, open_ledger
 from app.ledger.life import Recovered
-from app.ledger.registry import Registry
+from app.ledger.values.drawings import Ticket, Unavailable
 from tests.ledger.conftest import Clock
 from tests.ledger.gateways import Gateway, Test, run_in
-from tests.ledger.values import (
+from tests.ledger.samples import (
     ME,
     NOW,
     a_budget,

@@ -24,17 +24,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.ledger.book.registry import Registry
+from app.ledger.book.verification import verify
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import DatabaseUnavailable
-from app.ledger.directory import Budget
-from app.ledger.drawings import Settlement, Ticket
 from app.ledger.journal import Journal
 from app.ledger.ledger import ALONE, Policy
-from app.ledger.registry import Registry
-from app.ledger.verification import verify
+from app.ledger.values.directory import Budget
+from app.ledger.values.drawings import Settlement, Ticket
 from tests.ledger.conftest import Clock, empty_postgres
 from tests.ledger.gateways import Outage, build
-from tests.ledger.values import ME, NOW, a_settlement, an_admission, an_attempt, key_limits, project_limits
+from tests.ledger.samples import ME, NOW, a_settlement, an_admission, an_attempt, key_limits, project_limits
 
 T = TypeVar("T")
 

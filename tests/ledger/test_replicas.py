@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from app.ledger.book.verification import verify
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database, ForeignSecret
 from app.ledger.database.replicas import Replica, beat, enter, find_dead, leave
-from app.ledger.drawings import Ticket
 from app.ledger.journal import Journal
 from app.ledger.ledger import Ledger, Policy
-from app.ledger.verification import verify
+from app.ledger.values.drawings import Ticket
+from tests.ledger.book.test_reports import Watched, fill
 from tests.ledger.conftest import Clock
 from tests.ledger.gateways import build
-from tests.ledger.test_reports import Watched, fill
-from tests.ledger.values import NOW, a_settlement, an_admission, an_attempt, drawings, key_limits
+from tests.ledger.samples import NOW, a_settlement, an_admission, an_attempt, drawings, key_limits
 from tests.waiting import PATIENCE
 
 ONE, TWO = Replica("gw_one", "the same"), Replica("gw_two", "the same")

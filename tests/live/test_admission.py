@@ -18,7 +18,7 @@ from app.catalog.fitting import Fitted
 from app.config.inventory import key_id
 from app.errors import Unavailable
 from app.images import ImageRequest
-from app.ledger.drawings import Ticket
+from app.ledger.values.drawings import Ticket
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.pictures import encoded, text

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.ledger.changes import Actor
-from app.ledger.directory import Budget
-from app.ledger.registry import Registry
+from app.ledger.book.registry import Registry
+from app.ledger.values.changes import Actor
+from app.ledger.values.directory import Budget
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.house import FILL, SCHNELL, file_of, marked, plain

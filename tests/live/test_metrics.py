@@ -11,9 +11,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
-from app.ledger.changes import Actor
-from app.ledger.directory import ApiKey
-from app.ledger.drawings import Outcome
+from app.ledger.values.changes import Actor
+from app.ledger.values.directory import ApiKey
+from app.ledger.values.drawings import Outcome
 from app.sandbox.server import Sandbox
 from app.telemetry.metrics.drawings import OUTCOMES
 from tests.live.conftest import Start

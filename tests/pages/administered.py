@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from app.ledger.directory import ApiKey, Project
-from tests.ledger.values import ME
+from app.ledger.values.directory import ApiKey, Project
+from tests.ledger.samples import ME
 from tests.live.loops import dead_port, in_thread
 from tests.live.servers import Config, Gateway, provider, served_by, serving
 from tests.pages.ledger_of_a_team import Say, fill

@@ -11,16 +11,16 @@ from typing import Any
 from app.access.key_text import new_key
 from app.catalog.prices import Price, Tier
 from app.images import Operation
-from app.ledger.changes import Actor
+from app.ledger.book.registry import Registry
+from app.ledger.book.rollups import Rollups
 from app.ledger.database.price_rows import record_prices
 from app.ledger.database.upkeep import write_uses
-from app.ledger.directory import ApiKey, Budget, Project
-from app.ledger.drawings import Admission, AttemptResult, AttemptSent, Claim, Joined, Outcome, Settlement, new_id
 from app.ledger.ledger import Ledger
-from app.ledger.limits import Limits
-from app.ledger.registry import Registry
-from app.ledger.rollups import Rollups
-from app.ledger.windows import period_at
+from app.ledger.values.changes import Actor
+from app.ledger.values.directory import ApiKey, Budget, Project
+from app.ledger.values.drawings import Admission, AttemptResult, AttemptSent, Claim, Joined, Outcome, Settlement, new_id
+from app.ledger.values.limits import Limits
+from app.ledger.values.windows import period_at
 
 SECOND, MILLI, DOLLAR = 1_000_000, 1000, 1_000_000_000
 DAY = 86_400 * SECOND

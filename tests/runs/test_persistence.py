@@ -21,7 +21,7 @@ from app.gateway.account import Account
 from app.gateway.call import Call, SubmittedJob
 from app.images import Operation, Size
 from app.ledger.database.protocol import Database, DatabaseUnavailable
-from app.ledger.run_rows import RunRow, RunTable
+from app.ledger.database.run_rows import RunRow, RunTable
 from app.runs.entry import RunEntry
 from app.runs.persistence import RunFiles
 from app.runs.registry import RunRegistry

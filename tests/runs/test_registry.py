@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.ledger.database.protocol import Database, DatabaseUnavailable
-from app.ledger.run_rows import RunRow, RunTable
+from app.ledger.database.run_rows import RunRow, RunTable
 from app.runs import registry as module
 from app.runs.registry import RunRegistry, open_registry
 from tests.waiting import until

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from app.catalog.money import to_nano
+from app.ledger.book.outbox import WAITS, Outbox
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
-from app.ledger.directory import Directory
-from app.ledger.outbox import WAITS, Outbox
+from app.ledger.values.directory import Directory
 from app.telemetry.alerts import BudgetAlerts
-from tests.ledger.values import ME, NOW, REPLICA, a_budget, a_settlement, an_admission, claims_of, registry_of
+from tests.ledger.samples import ME, NOW, REPLICA, a_budget, a_settlement, an_admission, claims_of, registry_of
 
 pytestmark = pytest.mark.anyio
 

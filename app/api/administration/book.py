@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.ledger.changes import Actor, BudgetState
-from app.ledger.directory import ApiKey, Budget, Directory, Project
-from app.ledger.records import (
+from app.ledger.values.changes import Actor, BudgetState
+from app.ledger.values.directory import ApiKey, Budget, Directory, Project
+from app.ledger.values.records import (
     Doubts,
     DrawingDetail,
     DrawingFilter,
@@ -88,7 +88,7 @@ class Registry(Protocol):
 
 
 class Book(Protocol):
-    """`app.ledger.book` explains each of these."""
+    """`app.ledger.book.book` explains each of these."""
 
     @property
     def currency(self) -> str: ...

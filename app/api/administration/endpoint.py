@@ -19,9 +19,9 @@ from app.api.administration.book import Book, Mint, NewKey, Registry, Reports
 from app.api.administration.fields import Fields, query_fields
 from app.api.requests.body import Body, Limits
 from app.errors import Conflict, InvalidRequest, NotFound, Unavailable, shortened
-from app.ledger.changes import Actor, Missing, Taken
 from app.ledger.database.protocol import DatabaseUnavailable
-from app.ledger.records import Dimension, UnknownRow, UsageQuery, UsageRecord
+from app.ledger.values.changes import Actor, Missing, Taken
+from app.ledger.values.records import Dimension, UnknownRow, UsageQuery, UsageRecord
 
 Content = Mapping[str, Any]
 BODY = Limits(upload_bytes=65_536, request_bytes=65_536)

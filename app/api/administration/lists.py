@@ -9,7 +9,7 @@ from app.api.administration.endpoint import Content
 from app.api.administration.fields import Fields
 from app.api.requests.rules import invalid
 from app.errors import shortened
-from app.ledger.directory import ApiKey, Project
+from app.ledger.values.directory import ApiKey, Project
 
 DEFAULT_LIMIT, MOST = 20, 100
 

@@ -12,9 +12,9 @@ from app.api.administration.lists import page_of
 from app.api.requests.rules import invalid, missing
 from app.catalog.money import to_decimal
 from app.errors import Conflict, shortened
-from app.ledger.changes import BudgetState
-from app.ledger.directory import Budget, Directory
-from app.ledger.windows import Window
+from app.ledger.values.changes import BudgetState
+from app.ledger.values.directory import Budget, Directory
+from app.ledger.values.windows import Window
 
 WINDOWS: tuple[Window, ...] = ("day", "week", "month", "total")
 LEAST_GONE = 24  # a projection begins when this part of the period is gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.api.administration.endpoint import AdminCall, Content
-from app.ledger.limits import Limits
+from app.ledger.values.limits import Limits
 
 
 async def whoami(call: AdminCall) -> Content:

@@ -21,9 +21,9 @@ from app.api.requests.rules import missing
 from app.catalog.money import to_decimal, to_text
 from app.errors import Conflict
 from app.images import Operation
-from app.ledger.drawings import Outcome, State
-from app.ledger.limits import MEGAPIXEL
-from app.ledger.records import DrawingFilter, DrawingRecord, UnknownRow
+from app.ledger.values.drawings import Outcome, State
+from app.ledger.values.limits import MEGAPIXEL
+from app.ledger.values.records import DrawingFilter, DrawingRecord, UnknownRow
 
 MOST_DRAWINGS = 1000  # of a page
 COLUMNS = (

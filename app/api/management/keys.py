@@ -15,8 +15,8 @@ from app.api.organization.projects import find_project
 from app.api.requests.rules import invalid, missing
 from app.errors import Conflict
 from app.images import Operation
-from app.ledger.directory import ApiKey
-from app.ledger.limits import Limits
+from app.ledger.values.directory import ApiKey
+from app.ledger.values.limits import Limits
 
 GRACE_SECONDS = 86_400  # for which a rotated key's old text stays good
 LONGEST_GRACE = 30 * 86_400

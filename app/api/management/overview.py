@@ -9,8 +9,8 @@ from app.api.administration.endpoint import AdminCall, Content
 from app.api.administration.fields import SECOND
 from app.api.requests.rules import invalid
 from app.catalog.money import to_decimal
-from app.ledger.drawings import Outcome
-from app.ledger.records import MICROSECONDS, UsageQuery, UsageRecord
+from app.ledger.values.drawings import Outcome
+from app.ledger.values.records import MICROSECONDS, UsageQuery, UsageRecord
 
 DAYS = 30  # of the span, if none is said
 MOST_DAYS = 366

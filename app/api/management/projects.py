@@ -11,7 +11,7 @@ from app.api.administration.lists import page_from
 from app.api.management.callers import describe_limits
 from app.api.management.keys import read_limits
 from app.api.organization import projects
-from app.ledger.directory import Project
+from app.ledger.values.directory import Project
 
 
 async def list_all(call: AdminCall) -> Content:

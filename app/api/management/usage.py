@@ -11,8 +11,8 @@ from app.api.administration.fields import SECOND
 from app.api.management.csv_text import CSV, wanted_kind, write_csv
 from app.api.requests.rules import invalid, missing
 from app.catalog.money import to_decimal
-from app.ledger.limits import MEGAPIXEL
-from app.ledger.records import DIMENSIONS, MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
+from app.ledger.values.limits import MEGAPIXEL
+from app.ledger.values.records import DIMENSIONS, MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
 
 WIDTHS: dict[str, Width] = {"1h": "hour", "1d": "day"}
 MOST_BUCKETS = {"1h": 31 * 24, "1d": 10 * 366}

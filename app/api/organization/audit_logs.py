@@ -13,8 +13,8 @@ from app.api.administration.fields import Fields
 from app.api.administration.lists import DEFAULT_LIMIT, MOST, page_of, unknown_cursor
 from app.api.organization.projects import SECOND
 from app.api.requests.rules import invalid
-from app.ledger.directory import Project
-from app.ledger.records import EventFilter, EventRecord
+from app.ledger.values.directory import Project
+from app.ledger.values.records import EventFilter, EventRecord
 
 # OpenAI's type of an event, by the kind of object and the action of ours.
 TYPES = {

@@ -8,7 +8,7 @@ from app.api.administration.endpoint import AdminCall, Content, not_found
 from app.api.administration.lists import page_from
 from app.api.requests.rules import invalid
 from app.errors import Conflict
-from app.ledger.directory import Directory, Project
+from app.ledger.values.directory import Directory, Project
 
 SECOND = 1_000_000  # microseconds
 

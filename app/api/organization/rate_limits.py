@@ -10,7 +10,7 @@ from app.api.administration.endpoint import AdminCall, Content, not_found
 from app.api.administration.lists import page_of
 from app.api.organization.projects import changeable, find_project
 from app.api.requests.rules import invalid
-from app.ledger.directory import Project
+from app.ledger.values.directory import Project
 
 UNLIMITED = 2_147_483_647  # a member that OpenAI requires, where there is no limit
 _UNSUPPORTED = (

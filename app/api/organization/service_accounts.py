@@ -10,7 +10,7 @@ from app.api.administration.lists import page_from
 from app.api.organization.api_keys import LONGEST_LIFE, delete_key, find_key, keys_of
 from app.api.organization.projects import SECOND, find_project
 from app.api.requests.rules import invalid
-from app.ledger.directory import ApiKey
+from app.ledger.values.directory import ApiKey
 
 OBJECT = "organization.project.service_account"
 

@@ -17,8 +17,8 @@ from app.api.organization.projects import SECOND
 from app.api.requests.rules import invalid, missing
 from app.catalog.money import to_decimal
 from app.errors import InvalidRequest
-from app.ledger.drawings import Outcome
-from app.ledger.records import MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
+from app.ledger.values.drawings import Outcome
+from app.ledger.values.records import MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
 
 IN_DOUBT = "in doubt"
 WIDTHS: Mapping[str, Width] = {"1m": "minute", "1h": "hour", "1d": "day"}

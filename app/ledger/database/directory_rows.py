@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from app.ledger.database.protocol import Database
-from app.ledger.directory import ApiKey, Budget, Directory, Project
-from app.ledger.limits import Limits
+from app.ledger.values.directory import ApiKey, Budget, Directory, Project
+from app.ledger.values.limits import Limits
 
 _LIMITS = "requests_per_minute, images_per_minute, megapixels_per_minute, max_concurrency"
 _REVISION = "select number from revision where name = 'directory'"

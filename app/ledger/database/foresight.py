@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from app.ledger.database.protocol import Database
 from app.ledger.database.upkeep import placeholders
-from app.ledger.drawings import Admission, BudgetRefusal, BudgetUse, Claim, Foresight, LimitRefusal
-from app.ledger.limits import Limit, credible, retry_after, states_of
+from app.ledger.values.drawings import Admission, BudgetRefusal, BudgetUse, Claim, Foresight, LimitRefusal
+from app.ledger.values.limits import Limit, credible, retry_after, states_of
 
 _CLOCK = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
 _FULL_AT = "select full_at from bucket where scope = {}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.ledger.database.protocol import DatabaseUnavailable, Dialect, DuplicateRow, Full, Row
 from app.ledger.database.sqlite_money import UNFINISHED
-from app.ledger.drawings import (
+from app.ledger.values.drawings import (
     Admission,
     AttemptSent,
     Beginning,
@@ -26,9 +26,9 @@ from app.ledger.drawings import (
     Ticket,
     Unfinished,
 )
-from app.ledger.limits import retry_after, states_of
-from app.ledger.text import admission_fields, as_fields
-from app.ledger.windows import Period
+from app.ledger.values.limits import retry_after, states_of
+from app.ledger.values.text import admission_fields, as_fields
+from app.ledger.values.windows import Period
 
 if TYPE_CHECKING:
     import asyncpg

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from app.ledger.drawings import (
+from app.ledger.values.drawings import (
     Admission,
     AttemptSent,
     Beginning,
@@ -22,7 +22,7 @@ from app.ledger.drawings import (
     Ticket,
     Unfinished,
 )
-from app.ledger.windows import Period
+from app.ledger.values.windows import Period
 
 Row = Sequence[Any]
 Dialect = Literal["sqlite", "postgresql"]

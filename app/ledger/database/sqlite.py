@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from app.ledger.database import sqlite_money
 from app.ledger.database.protocol import DatabaseUnavailable, Dialect, DuplicateRow, Full, Row
-from app.ledger.drawings import (
+from app.ledger.values.drawings import (
     Admission,
     AttemptSent,
     Beginning,

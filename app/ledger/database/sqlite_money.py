@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from app.ledger.database.protocol import Full
-from app.ledger.drawings import (
+from app.ledger.values.drawings import (
     Admission,
     AttemptSent,
     Beginning,
@@ -28,8 +28,8 @@ from app.ledger.drawings import (
     Ticket,
     Unfinished,
 )
-from app.ledger.limits import Limit, credible, retry_after, state_of, states_of
-from app.ledger.windows import Period
+from app.ledger.values.limits import Limit, credible, retry_after, state_of, states_of
+from app.ledger.values.windows import Period
 
 _ROOM = """select b.amount_nano, b.hard, p.spent_nano + p.in_doubt_nano, p.held_nano from budget b
     left join budget_period p on p.budget_id = b.id and p.starts_at = ? where b.id = ? and b.removed_at is null"""

@@ -13,9 +13,9 @@ from app.catalog.deployments import Deployment
 from app.catalog.money import NANO
 from app.errors import Failure, UpstreamError
 from app.gateway.attempt import Attempt, Outcome
-from app.ledger import drawings
-from app.ledger.drawings import Admission, AttemptResult, Joined, Settlement
-from app.ledger.limits import MEGAPIXEL
+from app.ledger.values import drawings
+from app.ledger.values.drawings import Admission, AttemptResult, Joined, Settlement
+from app.ledger.values.limits import MEGAPIXEL
 from app.runs.run import Run
 from app.telemetry.metrics.families import Metrics
 from app.telemetry.metrics.series import NONE, Exemplar

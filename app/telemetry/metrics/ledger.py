@@ -7,7 +7,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from app.ledger.drawings import (
+from app.ledger.ledger import Ledger
+from app.ledger.values.drawings import (
     Admission,
     AttemptSent,
     BudgetRefusal,
@@ -19,7 +20,6 @@ from app.ledger.drawings import (
     Ticket,
     Unavailable,
 )
-from app.ledger.ledger import Ledger
 from app.telemetry.metrics.drawings import Drawings
 from app.telemetry.metrics.families import Metrics
 

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from app.catalog.deployments import Model
+from app.ledger.book.rollups import read_mark, read_number
 from app.ledger.database.protocol import Database, DatabaseUnavailable
 from app.ledger.database.upkeep import placeholders
-from app.ledger.directory import Budget, Directory
 from app.ledger.ledger import Ledger
-from app.ledger.rollups import read_mark, read_number
-from app.ledger.windows import Period, period_at
+from app.ledger.values.directory import Budget, Directory
+from app.ledger.values.windows import Period, period_at
 from app.routing.failover import RetryBudget
 from app.routing.health import Health
 from app.routing.queues import Slots

@@ -20,12 +20,12 @@ from app.api.administration.book import NewKey
 from app.api.administration.endpoint import Administration, DeploymentStatus, ProviderCheck
 from app.api.connection import header
 from app.errors import Unauthenticated
-from app.ledger.book import Book
-from app.ledger.directory import Project
+from app.ledger.book.book import Book
+from app.ledger.book.registry import Registry
 from app.ledger.ledger import Ledger, Policy, open_ledger
-from app.ledger.registry import Registry
+from app.ledger.values.directory import Project
 from tests.ledger.conftest import Clock
-from tests.ledger.values import REPLICA, a_settlement, an_admission, an_attempt
+from tests.ledger.samples import REPLICA, a_settlement, an_admission, an_attempt
 from tests.live.loops import in_thread
 from tests.live.servers import Gateway, provider, served_by, serving
 

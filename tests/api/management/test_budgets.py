@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.api.administration.offices import Office
-from tests.ledger.values import ME, a_budget
+from tests.ledger.samples import ME, a_budget
 
 pytestmark = pytest.mark.anyio
 BUDGETS = "/v1/gateway/budgets"

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from tests.api.administration.offices import Office
-from tests.ledger.test_reports import fill
+from tests.ledger.book.test_reports import fill
 
 pytestmark = pytest.mark.anyio
 MEGABYTE = 1024 * 1024

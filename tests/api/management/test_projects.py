@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.api.administration.offices import Office
-from tests.ledger.values import a_project
+from tests.ledger.samples import a_project
 
 pytestmark = pytest.mark.anyio
 PROJECTS = "/v1/gateway/projects"

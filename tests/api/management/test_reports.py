@@ -10,7 +10,7 @@ import pytest
 from app.api.docs.openapi import document
 from app.catalog.prices import Price, Tier
 from app.ledger.database.price_rows import record_prices
-from app.ledger.drawings import Outcome
+from app.ledger.values.drawings import Outcome
 from tests.api.administration.offices import ADMIN, DAY, NOW, ORDINARY, REPORTER, Office
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from tests.api.administration.offices import ADMIN, DAY, NOW, ORDINARY, Office, office_in_thread
-from tests.ledger.values import PROJECT
+from tests.ledger.samples import PROJECT
 from tests.sdks.environments import required_node_sdk
 
 NODE = Path(__file__).with_name("admin_calls.mjs")

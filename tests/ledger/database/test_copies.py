@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from app.ledger.book.verification import verify
 from app.ledger.database.copies import CopyError, back_up, move, restore
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
-from app.ledger.verification import verify
 from tests.ledger.conftest import new_database
-from tests.ledger.values import (
+from tests.ledger.samples import (
     ME,
     NOW,
     REPLICA,

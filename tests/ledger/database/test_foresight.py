@@ -13,9 +13,9 @@ import pytest
 from app.ledger.database.foresight import foresee
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
-from app.ledger.drawings import BudgetRefusal, Foresight, LimitRefusal, Ticket
-from app.ledger.limits import MINUTE
-from tests.ledger.values import (
+from app.ledger.values.drawings import BudgetRefusal, Foresight, LimitRefusal, Ticket
+from app.ledger.values.limits import MINUTE
+from tests.ledger.samples import (
     ME,
     NOW,
     REPLICA,

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from app.ledger.book.verification import verify
 from app.ledger.database.foresight import foresee
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database, Full
-from app.ledger.drawings import (
+from app.ledger.values.drawings import (
     Beginning,
     BudgetRefusal,
     Foresight,
@@ -24,9 +25,8 @@ from app.ledger.drawings import (
     State,
     Ticket,
 )
-from app.ledger.limits import MINUTE, Measure
-from app.ledger.verification import verify
-from tests.ledger.values import (
+from app.ledger.values.limits import MINUTE, Measure
+from tests.ledger.samples import (
     ME,
     NOW,
     REPLICA,

@@ -10,7 +10,7 @@ import pytest
 
 from app.ledger.database.opening import open_database
 from app.ledger.database.sqlite import SqliteDatabase, open_writer
-from tests.ledger.values import NOW, REPLICA, an_admission, count_of
+from tests.ledger.samples import NOW, REPLICA, an_admission, count_of
 
 pytestmark = pytest.mark.anyio
 

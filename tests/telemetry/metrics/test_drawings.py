@@ -10,8 +10,8 @@ import pytest
 
 from app.errors import Failure, UpstreamError
 from app.gateway.attempt import Outcome
-from app.ledger import drawings
-from app.ledger.drawings import Admission, AttemptResult, Settlement
+from app.ledger.values import drawings
+from app.ledger.values.drawings import Admission, AttemptResult, Settlement
 from app.telemetry.metrics.drawings import Drawings, result_of
 from app.telemetry.metrics.families import Metrics
 from tests.ledger.conftest import Clock

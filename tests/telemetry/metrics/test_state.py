@@ -1,6 +1,6 @@
 """What is counted at a scrape."""
 
-from app.ledger.directory import ApiKey, Directory
+from app.ledger.values.directory import ApiKey, Directory
 from app.telemetry.metrics.state import count_keys
 
 

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger import book as upkeep
-from app.ledger.book import FIRST_PROOF_SECONDS, Book
+from app.ledger.book import book as upkeep
+from app.ledger.book.book import FIRST_PROOF_SECONDS, Book
+from app.ledger.book.rollups import DAY, read_number
 from app.ledger.ledger import Policy, open_ledger
-from app.ledger.records import UsageQuery
-from app.ledger.rollups import DAY, read_number
+from app.ledger.values.records import UsageQuery
 from tests.ledger.conftest import Clock
-from tests.ledger.values import NOW, REPLICA, a_settlement, an_admission, count_of
+from tests.ledger.samples import NOW, REPLICA, a_settlement, an_admission, count_of
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
 LIGHT = """
 import sys
-import app.ledger.book
+import app.ledger.book.book
 print([name for name in ("sqlalchemy", "alembic", "asyncpg") if name in sys.modules])
 """
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from app.ledger.book.rollups import number
 from app.ledger.database.protocol import Database
 from app.ledger.database.upkeep import placeholders
-from app.ledger.rollups import number
 
 # A closing entry stands for drawings that were cleaned away: it has a budget and no drawing.
 _DRAWINGS = """select d.id, d.held_nano, d.cost_nano, d.in_doubt_nano, coalesce(e.held, 0), coalesce(e.spent, 0),

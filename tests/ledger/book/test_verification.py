@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from app.ledger.book.verification import Discrepancy, prove, repair, verify
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
-from app.ledger.verification import Discrepancy, prove, repair, verify
 from app.telemetry.metrics.state import read_book
-from tests.ledger.values import (
+from tests.ledger.samples import (
     ME,
     NOW,
     REPLICA,

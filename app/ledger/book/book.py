@@ -10,16 +10,16 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from app.ledger.cleaning import Cleaning
+from app.ledger.book.cleaning import Cleaning
+from app.ledger.book.rollups import Rollups
+from app.ledger.book.verification import prove
 from app.ledger.database.protocol import DatabaseUnavailable, DuplicateRow
-from app.ledger.directory import Directory
 from app.ledger.ledger import Ledger
-from app.ledger.rollups import Rollups
-from app.ledger.verification import prove
+from app.ledger.values.directory import Directory
 
 if TYPE_CHECKING:
-    from app.ledger.registry import Registry
-    from app.ledger.reports import Reports
+    from app.ledger.book.registry import Registry
+    from app.ledger.book.reports import Reports
 
 ROLLUP_SECONDS = 60.0
 CLEANING_SECONDS = 6 * 3600.0
@@ -43,15 +43,15 @@ class Book:
 
     async def reports(self) -> Reports:
         """Raises DatabaseUnavailable."""
-        await asyncio.to_thread(import_module, "app.ledger.reports")
-        from app.ledger.reports import Reports
+        await asyncio.to_thread(import_module, "app.ledger.book.reports")
+        from app.ledger.book.reports import Reports
 
         return Reports(self._ledger.database)
 
     async def registry(self) -> Registry:
         """Raises DatabaseUnavailable."""
-        await asyncio.to_thread(import_module, "app.ledger.registry")
-        from app.ledger.registry import Registry
+        await asyncio.to_thread(import_module, "app.ledger.book.registry")
+        from app.ledger.book.registry import Registry
 
         return Registry(self._ledger.database, self._now)
 

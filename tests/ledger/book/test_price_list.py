@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from app.catalog.prices import Price, Tier
+from app.ledger.book.price_list import PriceList, StatedPrice
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database, DatabaseUnavailable
-from app.ledger.price_list import PriceList, StatedPrice
-from tests.ledger.values import NOW
+from tests.ledger.samples import NOW
 
 Test = Callable[[Database], Coroutine[Any, Any, None]]
 CHEAP, DEAR = Price((Tier(per_image=1),)), Price((Tier(per_image=2),))
@@ -86,7 +86,7 @@ def test_processes_that_begin_at_once_record_a_price_once(over: Callable[[Test],
 
 
 def test_prices_wait_for_the_database(over: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ledger.price_list.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("app.ledger.book.price_list.RETRY_SECONDS", 0.01)
 
     async def test(database: Database) -> None:
         is_away, warnings = True, list[str]()

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger.cleaning import DRAWINGS_AT_ONCE, Cleaning
+from app.ledger.book.cleaning import DRAWINGS_AT_ONCE, Cleaning
+from app.ledger.book.reports import Reports
+from app.ledger.book.rollups import DAY, Rollups
+from app.ledger.book.usage import Dimension, read_usage
+from app.ledger.book.verification import verify
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
-from app.ledger.records import UsageQuery
-from app.ledger.reports import Reports
-from app.ledger.rollups import DAY, Rollups
-from app.ledger.usage import Dimension, read_usage
-from app.ledger.verification import verify
-from tests.ledger.values import (
+from app.ledger.values.records import UsageQuery
+from tests.ledger.samples import (
     ME,
     NOW,
     REPLICA,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from app.ledger import records
+from app.ledger.book.reports import Reports
+from app.ledger.book.rollups import Rollups
 from app.ledger.database.protocol import Database, DuplicateRow
-from app.ledger.records import UsageQuery, UsageRecord
-from app.ledger.reports import Reports
-from app.ledger.rollups import Rollups
+from app.ledger.values import records
+from app.ledger.values.records import UsageQuery, UsageRecord
 
 Dimension = Literal["project", "key", "model", "provider", "day"]
 

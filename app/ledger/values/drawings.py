@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.catalog.prices import CostSource
-from app.ledger.directory import Budget
-from app.ledger.limits import Limit, LimitState
-from app.ledger.windows import Period
+from app.ledger.values.directory import Budget
+from app.ledger.values.limits import Limit, LimitState
+from app.ledger.values.windows import Period
 
 
 class State(StrEnum):

@@ -10,7 +10,7 @@ import pytest
 
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
-from app.ledger.run_rows import RunRow, RunTable
+from app.ledger.database.run_rows import RunRow, RunTable
 
 pytestmark = pytest.mark.anyio
 

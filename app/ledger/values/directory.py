@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Literal
 
-from app.ledger.limits import NO_LIMITS, Limits
-from app.ledger.windows import Window
+from app.ledger.values.limits import NO_LIMITS, Limits
+from app.ledger.values.windows import Window
 
 Source = Literal["file", "database"]
 

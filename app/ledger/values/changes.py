@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from app.ledger.directory import Budget
-from app.ledger.windows import Period
+from app.ledger.values.directory import Budget
+from app.ledger.values.windows import Period
 
 
 class Taken(Exception):

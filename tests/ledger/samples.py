@@ -7,13 +7,13 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from app.ledger.changes import Actor
+from app.ledger.book.registry import Registry
 from app.ledger.database.protocol import Database
-from app.ledger.directory import ApiKey, Budget, Project
-from app.ledger.drawings import Admission, AttemptResult, AttemptSent, Claim, Outcome, Settlement
-from app.ledger.limits import Limit, Limits, Owner, limits_of
-from app.ledger.registry import Registry
-from app.ledger.windows import period_at
+from app.ledger.values.changes import Actor
+from app.ledger.values.directory import ApiKey, Budget, Project
+from app.ledger.values.drawings import Admission, AttemptResult, AttemptSent, Claim, Outcome, Settlement
+from app.ledger.values.limits import Limit, Limits, Owner, limits_of
+from app.ledger.values.windows import period_at
 
 NOW = 1_790_000_000_000_000  # a Monday in September 2026
 KEY, PROJECT = Owner("key", "key00001", "ci"), Owner("project", "proj_1", "design")

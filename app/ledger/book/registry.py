@@ -28,14 +28,14 @@ from sqlalchemy import (
     update,
 )
 
-from app.ledger.changes import Actor, BudgetState, Missing, Taken
 from app.ledger.database import tables
 from app.ledger.database.directory_rows import read_directory
 from app.ledger.database.protocol import Database, DuplicateRow
 from app.ledger.database.statements import fetch, write
-from app.ledger.directory import ApiKey, Budget, Directory, Project
-from app.ledger.limits import Limits
-from app.ledger.windows import Period, period_at
+from app.ledger.values.changes import Actor, BudgetState, Missing, Taken
+from app.ledger.values.directory import ApiKey, Budget, Directory, Project
+from app.ledger.values.limits import Limits
+from app.ledger.values.windows import Period, period_at
 
 Entity = TypeVar("Entity", Project, ApiKey, Budget)
 

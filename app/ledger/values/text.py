@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from app.ledger.directory import Budget
-from app.ledger.drawings import Admission, AttemptResult, AttemptSent, Claim, Joined, Outcome, Settlement
-from app.ledger.windows import Period
+from app.ledger.values.directory import Budget
+from app.ledger.values.drawings import Admission, AttemptResult, AttemptSent, Claim, Joined, Outcome, Settlement
+from app.ledger.values.windows import Period
 
 Value = AttemptSent | AttemptResult | Joined | Settlement | Admission | Period
 

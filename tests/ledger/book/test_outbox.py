@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from app.ledger.book.outbox import WAITS, Message, Outbox
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
-from app.ledger.outbox import WAITS, Message, Outbox
 
 pytestmark = pytest.mark.anyio
 

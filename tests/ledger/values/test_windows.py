@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ledger.windows import Period, Window, period_at
+from app.ledger.values.windows import Period, Window, period_at
 
 ZONES = [
     "UTC",

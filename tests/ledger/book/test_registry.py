@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from app.catalog.prices import Price, Tier
-from app.ledger.changes import BudgetState, Missing, Taken
+from app.ledger.book.verification import verify
 from app.ledger.database.directory_rows import read_directory
 from app.ledger.database.opening import open_database
 from app.ledger.database.price_rows import record_prices
 from app.ledger.database.protocol import Database, Row
-from app.ledger.drawings import Claim
-from app.ledger.limits import Limits
-from app.ledger.verification import verify
-from app.ledger.windows import period_at
-from tests.ledger.values import (
+from app.ledger.values.changes import BudgetState, Missing, Taken
+from app.ledger.values.drawings import Claim
+from app.ledger.values.limits import Limits
+from app.ledger.values.windows import period_at
+from tests.ledger.samples import (
     ME,
     NOW,
     REPLICA,

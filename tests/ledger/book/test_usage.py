@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from app.ledger.book.rollups import DAY, HOUR
+from app.ledger.book.usage import Dimension, Usage, read_usage
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
-from app.ledger.drawings import Joined
-from app.ledger.rollups import DAY, HOUR
-from app.ledger.usage import Dimension, Usage, read_usage
-from tests.ledger.values import ME, NOW, REPLICA, a_key, a_project, a_settlement, an_admission, registry_of
+from app.ledger.values.drawings import Joined
+from tests.ledger.samples import ME, NOW, REPLICA, a_key, a_project, a_settlement, an_admission, registry_of
 
 pytestmark = pytest.mark.anyio
 LATER = NOW + 3 * DAY

@@ -30,11 +30,12 @@ from sqlalchemy import (
     union_all,
 )
 
+from app.ledger.book.rollups import DAY, HOUR, next_start, read_mark, read_number
 from app.ledger.database import tables
 from app.ledger.database.protocol import Database
 from app.ledger.database.statements import fetch
-from app.ledger.drawings import Outcome, State
-from app.ledger.records import (
+from app.ledger.values.drawings import Outcome, State
+from app.ledger.values.records import (
     DIMENSIONS,
     MICROSECONDS,
     AttemptRecord,
@@ -54,7 +55,6 @@ from app.ledger.records import (
     UsageRecord,
     Width,
 )
-from app.ledger.rollups import DAY, HOUR, next_start, read_mark, read_number
 
 TIMED = 10_000  # drawings of which the times are compared
 EXPORTED_AT_ONCE = 500  # rows in memory, and between two looks at other requests
