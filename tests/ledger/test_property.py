@@ -31,7 +31,7 @@ from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.journal import Journal
 from app.ledger.ledger import ALONE, Policy
 from app.ledger.values.directory import Budget
-from app.ledger.values.drawings import Settlement, Ticket
+from app.ledger.values.drawings import Outcome, Settlement, Ticket
 from tests.ledger.conftest import Clock, empty_postgres
 from tests.ledger.gateways import Outage, build
 from tests.ledger.samples import ME, NOW, a_settlement, an_admission, an_attempt, key_limits, project_limits
@@ -160,6 +160,9 @@ class Book(RuleBasedStateMachine):
     def settle_again(self, data: st.DataObject, cost: int, in_doubt: int) -> None:
         before, is_quiet = self.run(self.money()), not len(self.journal)
         id = data.draw(st.sampled_from(sorted({end.drawing_id for end in self.ended})))
+        [[outcome]] = self.run(self.real.query(f"select outcome from drawing where id = '{id}'")) or [[None]]
+        if outcome == Outcome.INTERRUPTED:  # a crash came before its end, and gives way to a real one
+            return
         self.run(self.ledger.settle(a_settlement(id, cost, in_doubt)))
         if is_quiet and not len(self.journal):  # else other ends may have come to the database meanwhile
             assert self.run(self.money()) == before
