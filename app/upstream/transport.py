@@ -25,6 +25,8 @@ from yarl import URL
 
 # 256 KiB, aiohttp's own, doubles the memory of slow readers; 1 MiB halves the throughput (measured).
 READ_BUFFER = 65_536
+# Bytes of one header: the sum of cookies and policies that hosts put before their answers goes beyond the usual 8 KB.
+LONGEST_HEADER = 32_768
 LONG_BODY = 65_536  # bytes: below, all of a body mostly comes with its head
 # Shorter than common servers keep an idle connection (uvicorn 5 s), so that a request rarely meets a closing one: a
 # request that is lost there looks like a drawing that was paid for.
@@ -92,6 +94,7 @@ class Connections:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=READ_BUFFER,
+            max_field_size=LONGEST_HEADER,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
         # curl's habit of leaving `http://` out is common in company images.
@@ -134,7 +137,11 @@ class Connections:
             if times.total is not None:
                 response.deadline.timer = asyncio.get_running_loop().call_later(times.total, response.expire)
             protocol.set_response_params(
-                read_until_eof=True, auto_decompress=False, read_timeout=times.sock_read, read_bufsize=READ_BUFFER
+                read_until_eof=True,
+                auto_decompress=False,
+                read_timeout=times.sock_read,
+                read_bufsize=READ_BUFFER,
+                max_field_size=LONGEST_HEADER,
             )
             start = _head(method, url, headers)
             if isinstance(body, bytes):

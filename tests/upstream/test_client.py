@@ -196,6 +196,11 @@ async def test_an_exchange_may_have_timeouts_of_its_own(server: Scripted, upstre
     assert caught.value.timed_out and time.monotonic() - began < 30
 
 
+async def test_an_answer_behind_long_headers_is_read(server: Scripted, upstream: Upstream) -> None:
+    what = answer(b"said", content_security_policy="x" * 20_000)
+    assert await sent(upstream, deployed(server.at("a", what)), request(b"{}")) == (200, b"said")
+
+
 async def test_headers_of_the_configuration_take_the_place_of_our_own(server: Scripted, upstream: Upstream) -> None:
     headers = {"Authorization": "Key abc", "User-Agent": "team"}
     await sent(upstream, deployed(server.at("a", answer(b"")), api_key="secret", headers=headers))
