@@ -150,7 +150,7 @@ class JsonTap:
         try:
             return _DECODER.raw_decode((self._skeleton[start:end] + closing).decode())[0]
         except ValueError as error:
-            raise JsonTapError(f"malformed JSON: {error}") from error
+            raise JsonTapError(f"malformed JSON: {reason(error)}") from error
 
     def _feed(self, data: bytes) -> list[TapEvent]:
         if self._cut:
@@ -184,7 +184,7 @@ class JsonTap:
             where = f"at character {error.pos}, not counting the strings that were passed on"
             raise JsonTapError(f"malformed JSON: {error.msg} {where}") from error
         except ValueError as error:  # not UTF-8, NaN, or an integer of more digits than Python takes
-            raise JsonTapError(f"malformed JSON: {error}") from error
+            raise JsonTapError(f"malformed JSON: {reason(error)}") from error
 
     # Tapped strings.
 
@@ -328,6 +328,11 @@ def _name(raw: bytes) -> str:
         return str(_DECODER.decode(f'"{raw.decode()}"'))
     except ValueError as error:
         raise JsonTapError("malformed JSON: a key is not a well-formed string") from error
+
+
+def reason(error: ValueError) -> str:
+    """Return why JSON could not be read. Of long integers Python tells its own programmers what to do."""
+    return "an integer has more digits than are taken" if "set_int_max_str_digits" in str(error) else str(error)
 
 
 def _refuse_constant(name: str) -> None:

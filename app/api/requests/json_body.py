@@ -16,7 +16,7 @@ from app.api.requests.image_url import ImageUrl
 from app.api.requests.rules import invalid, missing, wrong_type
 from app.api.requests.upload import judge
 from app.api.requests.validation import Build, too_many
-from app.codecs.json_tap import MAX_DEPTH, MOST_STRINGS, JsonTap, JsonTapError, StringBegins, StringEnds
+from app.codecs.json_tap import MAX_DEPTH, MOST_STRINGS, JsonTap, JsonTapError, StringBegins, StringEnds, reason
 from app.errors import InvalidRequest, shortened
 from app.images import ImageRequest, Upload
 from app.storage.spool import Uploads
@@ -220,7 +220,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise unparsable(f"it is not UTF-8 (byte {error.start})") from error
     except ValueError as error:
-        raise unparsable(str(error)) from error
+        raise unparsable(reason(error)) from error
     return _members(fields)
 
 

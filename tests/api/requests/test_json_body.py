@@ -55,7 +55,7 @@ async def refused(fields: Any, operation: Operation = Operation.EDITS, **options
         (b'{"model": "m"} x', "parsed as JSON"),
         (b'{"prompt": "\xff"}', "UTF-8"),
         (b"NaN", "got a decimal number"),
-        (b'{"n": ' + b"1" * 5000 + b"}", "parsed as JSON"),
+        (b'{"n": ' + b"1" * 5000 + b"}", "as JSON: an integer has more digits"),
         (b'{"a": "tab\there"}', "parsed as JSON"),
         (b"[" * 50_000, "parsed as JSON"),
         (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "deeper than 64"),
