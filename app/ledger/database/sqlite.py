@@ -132,9 +132,9 @@ class SqliteDatabase:
 
     async def stream(self, sql: str, parameters: Sequence[Any] = (), chunk: int = 1000) -> AsyncIterator[Sequence[Row]]:
         with contextlib.ExitStack() as stack:
-            reader = await asyncio.to_thread(lambda: stack.enter_context(_reading(self._path)))
-            cursor = await asyncio.to_thread(_guarded, lambda: reader.execute(sql, parameters))
-            while rows := await asyncio.to_thread(_guarded, lambda: cursor.fetchmany(chunk)):
+            reader = await _in_thread(lambda: stack.enter_context(_reading(self._path)))
+            cursor = await _in_thread(lambda: _guarded(lambda: reader.execute(sql, parameters)), reader.interrupt)
+            while rows := await _in_thread(lambda: _guarded(lambda: cursor.fetchmany(chunk)), reader.interrupt):
                 yield rows
 
     async def execute(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> Sequence[int]:
@@ -316,6 +316,21 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _query(path: Path, sql: str, parameters: Sequence[Any]) -> Sequence[Row]:
     with _reading(path) as db:
         return _guarded(lambda: db.execute(sql, parameters).fetchall())
+
+
+async def _in_thread(work: Callable[[], T], interrupt: Callable[[], None] = lambda: None) -> T:
+    """Do the work in a thread. A caller who is cancelled waits for its end all the same, and hastens it: whoever closes
+    a connection while a thread is in it takes the process down."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        interrupt()
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
+        future.exception()  # it is of no interest
+        raise
 
 
 def _guarded(work: Callable[[], T]) -> T:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,35 @@ import pytest
 from app.ledger.database.opening import open_database
 from app.ledger.database.sqlite import SqliteDatabase, open_writer
 from tests.ledger.samples import NOW, REPLICA, an_admission, count_of
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
+
+# In a process of its own: a connection that is closed while a thread is in it takes the process down.
+CANCELLED = """
+import asyncio, sys
+from contextlib import suppress
+from pathlib import Path
+from app.ledger.database.opening import open_database
+
+SLOW = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 1000000000) select count(*) from n"
+
+async def main():
+    database = await open_database(None, Path(sys.argv[1]))
+    async def read():
+        async for _ in database.stream(SLOW):
+            pass
+    for seconds in (0, 0.001, 0.3):
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(seconds)
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+    await database.aclose()
+
+asyncio.run(main())
+print("ended")
+"""
 
 
 async def opened(folder: Path) -> SqliteDatabase:
@@ -48,3 +77,9 @@ async def test_closing_ends_after_everything_that_was_asked(tmp_path: Path) -> N
     again = await opened(tmp_path)
     assert await count_of(again, "drawing") == 20
     await again.aclose()
+
+
+def test_a_reader_who_leaves_in_a_slow_statement_ends_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CANCELLED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
