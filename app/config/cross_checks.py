@@ -185,8 +185,13 @@ def _repeated_budgets(data: Entry) -> Iterator[Located]:
     counted: dict[tuple[str, ...], int] = {}
     for index, budget in _items(data, "budgets"):
         if isinstance(budget, Mapping):
-            names = ("project", "key", "models", "window", "timezone")
-            first = counted.setdefault(tuple(repr(budget.get(name)) for name in names), index)
+            models = budget.get("models") or ["*"]
+            globs = {str(glob) for glob in models} if isinstance(models, list | tuple) else {str(models)}
+            which = (
+                *("*" if "*" in globs else repr(sorted(globs)), repr(budget.get("project")), repr(budget.get("key"))),
+                *(budget.get("window") or "month", budget.get("timezone") or "UTC"),
+            )
+            first = counted.setdefault(tuple(map(str, which)), index)
             if first != index:
                 yield Located(("budgets", index), f"counts the same as budgets[{first}]", "state one of them")
 

@@ -665,6 +665,11 @@ FAULTS = [
         "state one of them",
     ),
     ("budgets: [{amount: 1}, {amount: 2}]", "budgets[1]", "counts the same as budgets[0]", "state one of them"),
+    (
+        "budgets: [{amount: 1, models: [a, b]}, {amount: 2, models: [b, a], window: month, timezone: UTC}]",
+        *("budgets[1]", "counts the same as budgets[0]", "state one of them"),
+    ),
+    ("budgets: [{amount: 1}, {amount: 2, models: ['*', a]}]", "budgets[1]", "counts the same", "state one of them"),
     ("secret: too-short-to-be-one", "secret", "shorter than 32 characters", "openssl rand -hex 32"),
     ("webhook: {url: 'https://hooks.test'}", "webhook", "has a `url` and no `secret`", "24 characters"),
     ("webhook: {secret: short}", "webhook.secret", "shorter than 24 characters", "openssl rand"),
