@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Optional
@@ -61,8 +62,9 @@ def read_settings(config: Path | None) -> Settings:
 
 
 def note(text: str) -> None:
-    """Write a note to standard error: standard output has the result alone."""
-    typer.echo(text, err=True)
+    """Write a note to standard error: standard output has the result alone. One that cannot be written is dropped."""
+    with suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def split(values: Iterable[str] | None) -> tuple[str, ...]:
