@@ -11,7 +11,7 @@ from typing import Literal
 
 from app.ledger.book.reports import Reports
 from app.ledger.book.rollups import Rollups
-from app.ledger.database.protocol import Database, DuplicateRow
+from app.ledger.database.protocol import Database, DatabaseUnavailable, DuplicateRow
 from app.ledger.values import records
 from app.ledger.values.records import UsageQuery, UsageRecord
 
@@ -46,8 +46,9 @@ async def read_usage(
 ) -> Sequence[Usage]:
     """Return a line for each project, key, model, provider or day (UTC), the dearest first, days in their order.
     `names` has the names of keys that are not in the database. Times are microseconds since the epoch. The rollups are
-    refreshed first."""
-    with suppress(DuplicateRow):  # another process refreshes them at this moment
+    refreshed first, if the database can be written to."""
+    # Without them the drawings are read. DuplicateRow: another process refreshes them at this moment.
+    with suppress(DuplicateRow, DatabaseUnavailable):
         await Rollups(database, lambda: now).refresh()
     columns = () if by == "day" else (_COLUMNS[by],)
     sums = defaultdict[str, tuple[int, ...]](lambda: (0,) * 6)

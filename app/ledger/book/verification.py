@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from app.ledger.book.rollups import number
 from app.ledger.database.protocol import Database
@@ -60,22 +60,22 @@ class Discrepancy:
 async def verify(database: Database) -> Sequence[Discrepancy]:
     """Return everything that does not add up."""
     found = list[Discrepancy]()
-    for id, held, spent, in_doubt, *right in await _rows(database, _DRAWINGS):
-        found.append(Discrepancy("drawing", id, None, (held, spent, in_doubt), _sums(right)))
-    for id, starts_at, held, spent, in_doubt, *right in await _rows(database, _PERIODS):
-        found.append(Discrepancy("budget", id, starts_at, (held, spent, in_doubt), _sums(right)))
-    for id, state in await _rows(database, _STATES):
-        found.append(Discrepancy("state", id, note=f"its state is {state!r}, and its columns say otherwise"))
-    for scope, id in await _rows(database, _LEASES):
-        found.append(Discrepancy("lease", id, note=f"it holds a place of {scope!r} and has ended"))
+    async for rows in database.stream(_DRAWINGS):
+        found += [Discrepancy("drawing", id, None, _sums(sums[:3]), _sums(sums[3:])) for id, *sums in rows]
+    async for rows in database.stream(_PERIODS):
+        found += [Discrepancy("budget", id, at, _sums(sums[:3]), _sums(sums[3:])) for id, at, *sums in rows]
+    async for rows in database.stream(_STATES):
+        note = "its state is {!r}, and its columns say otherwise"
+        found += [Discrepancy("state", id, note=note.format(state)) for id, state in rows]
+    async for rows in database.stream(_LEASES):
+        note = "it holds a place of {!r} and has ended"
+        found += [Discrepancy("lease", id, note=note.format(scope)) for scope, id in rows]
     return found
 
 
-async def prove(database: Database, now: int) -> Sequence[Discrepancy]:
-    """Verify, and write down for the metrics when it was and how much was found."""
-    found = await verify(database)
-    await database.execute([number(database, "verified", now), number(database, "drift", len(found))])
-    return found
+async def write_down(database: Database, found: int, now: int) -> None:
+    """Keep for the metrics how much was found, and when. Raises DatabaseUnavailable."""
+    await database.execute([number(database, "verified", now), number(database, "drift", found)])
 
 
 async def repair(database: Database) -> Sequence[Discrepancy]:
@@ -102,7 +102,3 @@ async def repair(database: Database) -> Sequence[Discrepancy]:
 def _sums(sums: Sequence[int]) -> tuple[int, int, int]:
     held, spent, in_doubt = map(int, sums)  # Postgres gives sums as decimals
     return held, spent, in_doubt
-
-
-async def _rows(database: Database, sql: str) -> list[Any]:
-    return [row async for rows in database.stream(sql) for row in rows]

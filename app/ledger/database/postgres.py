@@ -239,6 +239,7 @@ def _translated() -> Iterator[None]:
         asyncpg.InsufficientResourcesError,
         asyncpg.OperatorInterventionError,
         asyncpg.ReadOnlySQLTransactionError,
+        asyncpg.InsufficientPrivilegeError,
         asyncpg.InvalidAuthorizationSpecificationError,
         asyncpg.InvalidCatalogNameError,
         asyncpg.InternalServerError,

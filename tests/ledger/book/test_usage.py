@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger.book.rollups import DAY, HOUR
+from app.ledger.book.rollups import DAY, HOUR, Rollups
 from app.ledger.book.usage import Dimension, Usage, read_usage
 from app.ledger.database.opening import open_database
-from app.ledger.database.protocol import Database
+from app.ledger.database.protocol import Database, DatabaseUnavailable
 from app.ledger.values.drawings import Joined
 from tests.ledger.samples import ME, NOW, REPLICA, a_key, a_project, a_settlement, an_admission, registry_of
 
@@ -108,3 +108,15 @@ async def test_what_was_settled_after_its_hour_was_rolled_up_counts(database: Da
     after = await read_usage(database, "model", NOW - DAY, {}, LATER)
     assert [line for line in after if line.id != "late"] == before
     assert [line.cost for line in after if line.id == "late"] == [5]
+
+
+async def test_usage_is_told_of_a_database_that_cannot_be_written_to(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = await read_usage(database, "project", NOW - DAY, {}, NOW)
+
+    async def fail(self: Rollups) -> int:
+        raise DatabaseUnavailable("it is locked")
+
+    monkeypatch.setattr(Rollups, "refresh", fail)
+    assert await read_usage(database, "project", NOW - DAY, {}, LATER) == expected

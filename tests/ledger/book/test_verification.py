@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger.book.verification import Discrepancy, prove, repair, verify
+from app.ledger.book.verification import Discrepancy, repair, verify, write_down
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
 from app.telemetry.metrics.state import read_book
@@ -98,15 +98,15 @@ def test_what_was_found_is_written_down_until_the_next_proof(url: str | None, tm
         database = await open_database(url, tmp_path, has_own_clock=False)
         try:
             assert (await read_book(database, [])).drift is None
-            await prove(database, NOW)
+            await write_down(database, len(await verify(database)), NOW)
             assert (await read_book(database, [])).drift == 0
             await database.execute(
                 [("insert into lease (scope, drawing_id, replica, at) values ('s', 'gone', 'gateway', 1)", ())]
             )
-            await prove(database, NOW)
+            await write_down(database, len(await verify(database)), NOW)
             assert (await read_book(database, [])).drift == 1
             await repair(database)
-            await prove(database, NOW)
+            await write_down(database, len(await verify(database)), NOW)
             assert (await read_book(database, [])).drift == 0
         finally:
             await database.aclose()
