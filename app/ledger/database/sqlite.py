@@ -38,6 +38,7 @@ from app.ledger.values.drawings import (
 )
 
 BUSY_SECONDS = 2.0  # that a writer waits for another process
+INTERRUPT_SECONDS = 0.05  # between two interruptions of a statement that nobody waits for
 MOST_IN_GROUP = 128  # operations
 PREPARED = 8 * sqlite_money.MOST_ROWS  # statements: those of a group are as many as it may have rows
 LONG_LOG = 2000  # rows: the second thread then moves the log's pages into the file
@@ -325,10 +326,10 @@ async def _in_thread(work: Callable[[], T], interrupt: Callable[[], None] = lamb
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        interrupt()
         while not future.done():
+            interrupt()  # again and again: it ends nothing that the thread has yet to begin
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
+                await asyncio.wait([future], timeout=INTERRUPT_SECONDS)
         future.exception()  # it is of no interest
         raise
 

@@ -31,7 +31,7 @@ async def main():
     async def read():
         async for _ in database.stream(SLOW):
             pass
-    for seconds in (0, 0.001, 0.3):
+    for seconds in (0, 0.001, 0.002, 0.003, 0.005, 0.01, 0.3):
         reading = asyncio.create_task(read())
         await asyncio.sleep(seconds)
         reading.cancel()
