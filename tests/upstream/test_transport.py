@@ -20,7 +20,8 @@ import httpx
 import pytest
 from aiohttp.connector import Connection
 
-from app.upstream.transport import AiohttpTransport, SizedBody
+from app.upstream.sized_body import SizedBody
+from app.upstream.transport import AiohttpTransport
 from tests.live.loops import bound, dead_port
 from tests.live.scripted import End, Scripted, answer, head
 from tests.waiting import PATIENCE, until
