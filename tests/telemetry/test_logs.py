@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -80,11 +81,11 @@ def test_requests_can_be_left_out_and_nothing_else() -> None:
     assert logged(out) == [{"event": "the configuration was read", "level": "info", "path": "a.yaml"}]
 
 
-@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "full"), BrokenPipeError(), ValueError("it is closed")])
-def test_no_request_and_no_account_fails_for_a_line_that_cannot_be_written(fault: Exception) -> None:
+@pytest.mark.parametrize("fault", [lambda: OSError(errno.ENOSPC, "full"), BrokenPipeError, ValueError])
+def test_no_request_and_no_account_fails_for_a_line_that_cannot_be_written(fault: Callable[[], Exception]) -> None:
     class Full(io.StringIO):
         def flush(self) -> None:
-            raise fault
+            raise fault()
 
     log = Log("json", requests=True, stream=Full())
     log.request({"status": 200})
