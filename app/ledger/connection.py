@@ -162,6 +162,8 @@ class Connection:
             case "defer":
                 claims, at = claims_of(fields.pop("claims")), fields.pop("at")
                 await database.defer(admission_of(fields), claims, self.replica.name, at)
+            case "reserve":
+                await database.reserve(fields["drawing_id"], fields["more"], fields["at"])
             case "sent":
                 await database.sent(AttemptSent(**fields))
             case "settle":

@@ -166,8 +166,8 @@ class Ledger:
             return Unavailable(str(error)) if is_kept and self._policy.when_down == "refuse" else Foresight()
 
     async def reserve(self, drawing_id: str, more: int) -> BudgetRefusal | Unavailable | None:
-        """Hold more money for a drawing, before a repeat that may be paid again. None: it is held, or the database is
-        away and no hard budget has to be kept."""
+        """Hold more money for a drawing, before a repeat that may be paid again. None: it is held, or it will be when
+        the database is back, and no hard budget has to be kept meanwhile."""
         unwritten = self._unwritten.pop(drawing_id, None)
         try:
             await self._connection.catch_up()
@@ -176,10 +176,13 @@ class Ledger:
                 unwritten = None
             found = await self._connection.use(lambda database: database.reserve(drawing_id, more, self._now()))
         except DatabaseUnavailable as error:
-            if unwritten is not None:
+            if self._open.get(drawing_id, True) and self._policy.when_down == "refuse":
+                return Unavailable(str(error))
+            if unwritten is not None and not await self._note_admission(*unwritten):
                 self._unwritten[drawing_id] = unwritten
-            is_kept = self._open.get(drawing_id, True) and self._policy.when_down == "refuse"
-            return Unavailable(str(error)) if is_kept else None
+                return Unavailable(str(error))
+            fields = {"drawing_id": drawing_id, "more": more, "at": self._now()}
+            return None if await self._note("reserve", fields) else Unavailable(str(error))
         if isinstance(found, Full):
             return self._refusal(found)
         return None if found else Unavailable("the reservation is gone")
@@ -198,7 +201,7 @@ class Ledger:
         except DatabaseUnavailable as error:
             if self._open.get(attempt.drawing_id, True) and self._policy.when_down == "refuse":
                 return Unavailable(str(error))
-            if admission is not None and not await self._note("defer", deferral_fields(admission, (), at)):
+            if admission is not None and not await self._note_admission(admission, at):
                 return Unavailable(str(error))
             return None if await self._note("sent", as_fields(attempt)) else Unavailable(str(error))
 
@@ -279,7 +282,7 @@ class Ledger:
             try:
                 await self._write_down(*unwritten)
             except DatabaseUnavailable:
-                await self._note("defer", deferral_fields(unwritten[0], (), unwritten[1]))
+                await self._note_admission(*unwritten)
         await self._tell("settle", settlement)
         self._open.pop(settlement.drawing_id, None)
 
@@ -292,6 +295,10 @@ class Ledger:
                 await self._connection.use(lambda database: database.join(value, self._replica))
         except DatabaseUnavailable:
             await self._note(kind, as_fields(value))
+
+    async def _note_admission(self, admission: Admission, at: int) -> bool:
+        """Note one that counts in nothing."""
+        return await self._note("defer", deferral_fields(admission, (), at))
 
     async def _note(self, kind: str, fields: dict[str, Any]) -> bool:
         """Write a record into the journal. False: it has no room either. All but the end of a drawing leave room for

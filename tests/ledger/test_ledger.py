@@ -229,6 +229,27 @@ def test_while_the_database_is_away_a_drawing_without_a_budget_may_be_repeated(
     run(test)
 
 
+@pytest.mark.parametrize("done", [False, True], ids=["not done", "done, and the answer lost"])
+@pytest.mark.parametrize("is_written", [False, True])
+def test_what_a_repeat_may_cost_is_in_doubt_after_a_crash_although_the_database_was_away(
+    run: Callable[[Test], None], is_written: bool, done: bool
+) -> None:
+    async def test(gateway: Gateway) -> None:
+        admission = an_admission()
+        async with gateway.running() as ledger:
+            assert isinstance(await ledger.admit(admission), Ticket)
+            if is_written:
+                assert await ledger.sent(an_attempt(admission.id)) is None
+            gateway.database.is_away, gateway.database.is_done_all_the_same = True, done
+            assert await ledger.reserve(admission.id, 100) is None
+            assert await ledger.sent(an_attempt(admission.id, seq=2, most=200 - 100 * is_written)) is None
+        gateway.database.is_away = False
+        async with gateway.running():
+            assert await drawings(gateway.real) == [("in_doubt", 0, 0, 200)]
+
+    run(test)
+
+
 def test_while_the_database_is_away_a_drawing_with_a_hard_budget_is_not_repeated(run: Callable[[Test], None]) -> None:
     async def test(gateway: Gateway) -> None:
         await gateway.registry.add_budget(a_budget(), ME)
