@@ -33,6 +33,14 @@ def dead_port() -> int:
     return port
 
 
+async def write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write to a peer who may have left, and wait until there is room for more. Raises ConnectionError."""
+    if writer.transport.is_closing():
+        raise ConnectionResetError("the peer has left")  # uvloop would say it in a RuntimeError
+    writer.write(data)
+    await writer.drain()
+
+
 @contextmanager
 def in_thread(make: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]:
     """Runs what `make` gives in a loop of its own, for tests that block."""

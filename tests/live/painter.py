@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.live.loops import write
 from tests.live.pictures import encoded, text
 
 _WORD = re.compile(r"\b(slow|hold|cut|refuse)(?::([\d.]+))?\b")
@@ -60,8 +61,7 @@ class Painter:
     async def _answer(self, writer: asyncio.StreamWriter, prompt: str, n: int) -> bool:
         said = dict(_WORD.findall(prompt))
         if "refuse" in said:
-            writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}")
-            await writer.drain()
+            await write(writer, b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}")
             return True
         self.drawn[prompt.split()[0]] += n
         self.at_once += 1
@@ -73,8 +73,7 @@ class Painter:
             self.at_once -= 1
         body = json.dumps({"created": 1, "data": [self._image] * n}).encode()
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-        writer.write(head + (body[: len(body) // 2] if "cut" in said else body))
-        await writer.drain()
+        await write(writer, head + (body[: len(body) // 2] if "cut" in said else body))
         return "cut" not in said
 
 

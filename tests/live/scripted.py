@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Self
 
-from tests.live.loops import bound
+from tests.live.loops import bound, write
 
 
 class End(Enum):
@@ -126,8 +126,7 @@ class Scripted:
 async def _play(script: Script, writer: asyncio.StreamWriter) -> bool:
     for step in script.steps:
         if isinstance(step, bytes):
-            writer.write(step)
-            await writer.drain()
+            await write(writer, step)
         elif isinstance(step, asyncio.Event):
             await step.wait()
         elif isinstance(step, End):

@@ -16,6 +16,7 @@ from app.gateway import exchanges
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.house import assert_repainted, bytes_of, decoded, fields_of, file_of, marked, picture, plain
+from tests.live.loops import write
 from tests.live.scripted import Scripted, answer
 from tests.live.servers import Config, Gateway, process, sandbox_providers, served_by
 from tests.live.wire import Reply, ask, edit, events, generate, line, post, request
@@ -284,8 +285,7 @@ async def vanishing(sandbox: Sandbox, away: float) -> AsyncIterator[str]:
         upwards = asyncio.create_task(_pass_on(reader, near))
         try:
             while data := await far.read(65_536):
-                writer.write(data)
-                await writer.drain()
+                await write(writer, data)
                 if not has_vanished:
                     vanish()
                     return
@@ -321,8 +321,7 @@ async def vanishing(sandbox: Sandbox, away: float) -> AsyncIterator[str]:
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
+        await write(writer, data)
 
 
 async def test_refused_status_calls_lose_no_image(start: Start, sandbox: Sandbox) -> None:

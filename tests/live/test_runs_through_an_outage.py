@@ -15,7 +15,7 @@ import pytest
 from app.ledger.database.opening import open_database
 from tests.ledger.conftest import new_database, required_binaries
 from tests.ledger.postgres import running_postgres
-from tests.live.loops import in_thread
+from tests.live.loops import in_thread, write
 from tests.live.pictures import encoded, text
 from tests.live.scripted import Scripted, answer, image_json
 from tests.live.servers import Config, process, provider, served_by
@@ -76,8 +76,7 @@ class Cable:
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+            await write(writer, data)
     writer.close()
 
 
