@@ -143,7 +143,8 @@ def are_closed(request: ImageRequest) -> bool:
 
 def look(inspect: Inspector, events: Iterable[Event | Exchange]) -> list[Event]:
     """Return the events that are told."""
-    looked = (inspect(event) for event in events if not isinstance(event, Exchange))
+    looked = (each for event in events if not isinstance(event, Exchange)
+              for each in (inspect.missing_before(event), inspect(event)))  # fmt: skip
     return [told for told in looked if told is not None]
 
 

@@ -206,6 +206,8 @@ class _Inspected:
             if isinstance(event, Exchange):
                 self.following = event
                 continue
+            if (missing := self._inspect.missing_before(event)) is not None:
+                await self._sink(missing)
             found = self._inspect(event)
             if found is None:
                 continue

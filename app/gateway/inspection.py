@@ -11,7 +11,7 @@ from app.errors import Failure, UpstreamError
 from app.events import Event, ImageBegins, ImageData, ImageEnds, ImageLink
 from app.images import Size
 from app.imaging.formats import HeaderSearch, dimensions, format_name, has_alpha, media_type
-from app.imaging.parts import JPEG, PNG
+from app.imaging.parts import JPEG, PNG, WEBP
 
 _WHITE = b" \t\r\n"
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
@@ -57,6 +57,14 @@ class Inspector:
             facts = {**event.facts, **self._picture.facts()}
             return ImageEnds(event.revised_prompt, seed, event.usage, facts, self._picture.alpha)
         return event
+
+    def missing_before(self, event: Event) -> ImageData | None:
+        """Return what is to be pushed before an event: the padding, at the end of an image whose host leaves it out.
+        Strict decoders, as Python's, refuse a text without it."""
+        if type(event) is not ImageEnds or self._unwanted:
+            return None
+        padding = self._picture.complete()
+        return ImageData(padding) if padding else None
 
     def text(self, piece: bytes) -> ImageData | None:
         """Return a piece of an answer as the event to push on, as `__call__` would, if it is only more text of the
@@ -110,6 +118,21 @@ class Picture:
         except binascii.Error:
             return False
         return True
+
+    def complete(self) -> bytes:
+        """Return the padding that the text lacks, and take it; nothing where the text may as well have been cut: only
+        some formats show their end."""
+        if len(self._carry) < 2:
+            return b""
+        self._look(final=True)
+        padding = b"=" * (4 - len(self._carry))
+        if self.media_type not in (PNG, JPEG, WEBP):
+            return b""
+        try:
+            self._take(padding)
+        except binascii.Error:
+            return b""
+        return padding
 
     def end(self) -> None:
         """Note that the text is complete. Raises if the picture is not."""
@@ -173,7 +196,7 @@ class Picture:
             return
         head, self._head = bytes(self._head), None
         self.media_type = media_type(head)
-        self._riff = int.from_bytes(head[4:8], "little") if self.media_type == "image/webp" else 0
+        self._riff = int.from_bytes(head[4:8], "little") if self.media_type == WEBP else 0
         if self.media_type == "text/html" or (self.media_type is None and head.lstrip()[:1] in (b"<", b"{", b"[")):
             raise _fault("is no picture but text")
         if self.media_type in (PNG, JPEG):
@@ -190,7 +213,7 @@ class Picture:
 
     def _check_tail(self) -> None:
         end = {PNG: b"IEND\xaeB`\x82", JPEG: b"\xff\xd9"}.get(self.media_type or "", b"")
-        if end not in self._tail or (self.media_type == "image/webp" and self.length < self._riff + 8):
+        if end not in self._tail or (self.media_type == WEBP and self.length < self._riff + 8):
             raise _fault("is cut: the end of the picture is missing")
 
 

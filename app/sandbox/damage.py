@@ -95,10 +95,12 @@ def spoiled_picture(data: bytes, faults: Faults) -> bytes:
 
 
 def spoiled_base64(text: str, faults: Faults, media_type: str) -> str:
-    """Return the base64 with foreign characters, line breaks or a data-URL prefix."""
+    """Return the base64 with foreign characters, line breaks or a data-URL prefix, or without its padding."""
     if "badbase64" in faults:
         middle = len(text) // 2
         text = f"{text[:middle]}%#!{text[middle:]}"
+    if "unpadded" in faults:
+        text = text.rstrip("=")
     if "newlines" in faults:
         text = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
     return f"data:{media_type};base64,{text}" if "dataurl" in faults else text

@@ -16,7 +16,7 @@ only: `bfl_status`, `bfl_sample`.
     moderation200, failed200         a 200 that carries the failure; in a stream, an error event
     html200, wrongtype               a page instead of JSON; JSON declared as text
     noimage, nullimage, urlonly      no picture; null; an address where base64 was asked for
-    badbase64, newlines, dataurl, json_escaped, pretty           base64 and JSON that are wrong or unusual
+    badbase64, newlines, unpadded, dataurl, json_escaped, pretty base64 and JSON that are wrong or unusual
     truncated_image, notimage, lying_jpeg                        pictures that are not what they should be
     slow:SECONDS, stall:SECONDS, dribble:BYTES_PER_SECOND        before the head, in mid body, all along the body
     cut_headers, cut, reset, short   the connection ends before the answer, in mid body, by RST, before its length
@@ -57,6 +57,7 @@ PLAIN = frozenset(
         "lying_jpeg",
         "json_escaped",
         "newlines",
+        "unpadded",
         "dataurl",
         "urlonly",
         "pretty",

@@ -134,6 +134,17 @@ def test_every_image_is_looked_at_for_itself() -> None:
     assert [end.facts["output_format"] for end in ends] == ["png", "jpeg"]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("missing", [1, 2])
+def test_padding_that_a_host_leaves_out_is_added(format: str, missing: int) -> None:
+    data = encoded(format)
+    text = base64.b64encode(data + b"\0" * ((-missing - len(data)) % 3))
+    assert text.count(b"=") == missing
+    for left_out in range(1, missing + 1):
+        assert inspected([text[:-left_out]])[0] == text
+        assert inspected(bytewise(text[:-left_out]))[0] == text
+
+
 def test_a_link_passes_as_it_is() -> None:
     events: list[Event] = [ImageBegins(0), ImageLink("https://a.test/1"), ImageEnds(facts={"size": "auto"}), Done()]
     assert look(Inspector(), events) == events

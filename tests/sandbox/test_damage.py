@@ -148,6 +148,13 @@ async def test_base64_can_hold_line_breaks(client: httpx.AsyncClient) -> None:
     assert image_of(base64.b64decode(entry["b64_json"])).size == (64, 64)
 
 
+async def test_base64_can_lack_its_padding(client: httpx.AsyncClient) -> None:
+    [entry] = (await ask(client, "openai", "unpadded")).json()["data"]
+    text = entry["b64_json"]
+    assert not text.endswith("=")
+    assert image_of(base64.b64decode(text + "=" * (-len(text) % 4))).size == (64, 64)
+
+
 async def test_base64_can_hold_escapes_of_json(client: httpx.AsyncClient) -> None:
     answer = await ask(client, "nebula", "json_escaped")
     assert b"\\/" in answer.content
