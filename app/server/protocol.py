@@ -5,14 +5,7 @@ other protocols, and sends no chunks to HTTP/1.0. Knows no endpoint."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import json
-import resource
-import socket
-import struct
-import termios
-from array import array
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -21,8 +14,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import ApiError, InvalidRequest, Unavailable
-from app.server.chunks import Chunks
+from app.server.framing import END, Framing
 from app.server.h2c import new_parser, resume_body
+from app.server.progress import Progress
+from app.server.sockets import count_descriptors, count_unacknowledged, reset_at_end
 from app.server.write_buffer import Cork
 
 EXTENSION = "image_gateway.connection"
@@ -32,10 +27,7 @@ LONGEST_HEAD = 65_536  # bytes; also of trailers, of bytes between two chunks, a
 MOST_HEADERS = 256  # of a head: each costs several times its bytes
 HEAD_SECONDS = 30.0
 LINGER_SECONDS = 1.0  # between a refusal and the end of its connection: a reset would eat it
-STALLED_SECONDS = 60.0  # without the client taking a byte of an answer: then the connection ends
-RESERVED_FILES = 64  # descriptors that no connection may take, but for files and providers; an eighth of few
 
-_END = b"\r\n\r\n"  # of each head and of each body in chunks
 _FRAMING = {b"content-length", b"transfer-encoding"}
 _CHECKED = _FRAMING | {b"host", b"expect"}
 
@@ -64,22 +56,18 @@ class Protocol(HttpToolsProtocol):
     _held = b""  # bytes that have come; all before `_at` are read
     _at = 0
     _is_reading = _is_in_body = False  # a request has begun and has not ended; its head is complete
-    _length = _left = 0  # bytes of a body that are announced, and that are still to come
     _is_past_parser = False  # the body comes in pieces of announced length, which do not go through the parser
-    _chunks: Chunks | None = None  # of the body that is being read, up to the last one
-    _is_chunked = False
-    _hosts = 0
     _overhead = 0  # bytes in a row that brought neither a head to its end nor any of a body
     _head_until: float | None = None  # the loop's time at which the head has to be complete
     _on_gone: Callable[[], None] | None = None
     _on_broken: Callable[[], None] | None = None
     _cut = _broken = False
-    _stall_timer: asyncio.TimerHandle | None = None
-    _unsent = 0  # bytes, when the client was last seen to take some
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(transport)
+        self.progress = Progress(transport, self.loop, self.abort)
+        self._framing = Framing()
         self._cork = Cork(transport, self.loop, self.close)
         left, reserved = count_descriptors(transport)
         if left > reserved:
@@ -94,8 +82,8 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
-        if len(data) < self._left:  # nearly every byte of an upload
-            self._left -= len(data)
+        if len(data) < self._framing.left:  # nearly every byte of an upload
+            self._framing.left -= len(data)
             self._is_past_parser = True
             self.on_body(data)
             return
@@ -122,7 +110,7 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         data, at, size = self._held, self._at, len(self._held)
         while at < size and not self._over and (self._is_reading or self.is_between):
-            end = self._next_end(data, at)
+            end = self._framing.find_end(data, at)
             if self._is_past_parser:
                 self._end_body(data[at:end])
             else:
@@ -136,23 +124,6 @@ class Protocol(HttpToolsProtocol):
             self._bound_held()
         if self.timeout_keep_alive_task is None and self.is_between and not self._over:
             self._await_head()
-
-    def _next_end(self, data: bytes, at: int) -> int:
-        """Return where in `data` the present request may end; the end of `data` if it cannot end there."""
-        if self._left:
-            end = min(at + self._left, len(data))
-            self._left -= end - at
-            return end
-        if self._chunks is not None:
-            end = self._chunks.find_end(data, at)
-            if self._chunks.is_over:
-                self._chunks = None
-            if end > at:
-                return end
-        if at < len(_END) and data[at] in b"\r\n" and not data[:at].strip(b"\r\n"):
-            return at + 1  # the network may have cut the end in two
-        found = data.find(_END, at)
-        return len(data) if found < 0 else found + len(_END)
 
     def _end_body(self, piece: bytes) -> None:
         """Take the last piece of a body that did not go through the parser. The next request needs a new one."""
@@ -182,7 +153,7 @@ class Protocol(HttpToolsProtocol):
         self.flow.full = self.held_bytes > LONGEST_HEAD
         if not self.flow.full:
             self.flow.resume_reading()
-        elif self._held.find(_END, self._at, self._at + LONGEST_HEAD) < 0:
+        elif self._held.find(END, self._at, self._at + LONGEST_HEAD) < 0:
             self._refuse(_too_long())
         else:
             self.flow.pause_reading()
@@ -192,7 +163,7 @@ class Protocol(HttpToolsProtocol):
         if not self.is_between:
             raise _unreadable()
         super().on_message_begin()
-        self._is_reading, self._length, self._hosts = True, 0, 0
+        self._is_reading, self._framing = True, Framing()
         self._head_until = self.loop.time() + HEAD_SECONDS
         self._cut = self._broken = False
         self._on_broken = None  # a client that asks again has received the answer
@@ -204,28 +175,12 @@ class Protocol(HttpToolsProtocol):
             return
         name = name.lower()
         if name in _CHECKED:
-            self._check_header(name, value)
+            self._framing.check_header(name, value, self.parser.get_http_version())
+            if name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
         if len(self.headers) == MOST_HEADERS:
             raise InvalidRequest(f"The head has more than {MOST_HEADERS} headers.", status=431, code="invalid_http")
         self.headers.append((name, value))
-
-    def _check_header(self, name: bytes, value: bytes) -> None:
-        """Check a header that frames the body. Raises ApiError. The parser itself refuses lengths that are no numbers
-        or contradict each other."""
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"content-length":
-            self._length = int(value)
-        elif name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
-        elif (coding := value.strip().lower()) != b"chunked":
-            message = "The only Transfer-Encoding that is understood is 'chunked'."
-            status = 501 if coding.endswith(b"chunked") else 400  # RFC 9112, 6.1 and 6.3
-            raise InvalidRequest(message, status=status, code="invalid_http")
-        elif self.parser.get_http_version() != "1.1":
-            raise InvalidRequest("HTTP/1.0 knows no Transfer-Encoding. Send a Content-Length.", code="invalid_http")
-        else:
-            self._is_chunked = True
 
     def _await_head(self) -> None:
         """Close the connection as an idle one if no request comes, or no more of its head."""
@@ -274,14 +229,14 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> None:
         self._cork.flush()
         whole = self.is_between and not self.transport.get_write_buffer_size()
-        self._cut = not whole or _count_unacknowledged(self.transport) > 0
+        self._cut = not whole or count_unacknowledged(self.transport) > 0
         super().eof_received()
-        self._watch_progress()  # as when it is closed, which follows
+        self.progress.watch()  # as when it is closed, which follows
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._held = b""
-        self._stop_watching()
+        self.progress.stop()
         self._broken = exc is not None or self._cut or (self.cycle is not None and self.cycle.disconnected)
         gone, self._on_gone = self._on_gone, None
         if gone:
@@ -329,14 +284,11 @@ class Protocol(HttpToolsProtocol):
         super().shutdown()
 
     def on_headers_complete(self) -> None:
-        """Check the number of hosts, and begin the request. Raises ApiError."""
-        if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
-            raise InvalidRequest("A request has one header 'Host'.", code="invalid_http")
+        """Begin the request. Raises ApiError."""
+        self._framing.begin_body(self.parser.get_http_version())
         super().on_headers_complete()
         self._overhead, self._head_until = 0, None
-        self._is_in_body, self._left = True, self._length
-        if self._is_chunked:
-            self._chunks, self._is_chunked = Chunks(), False
+        self._is_in_body = True
         self.cycle.transport = self._cork
         if self.scope["http_version"] != "1.1":
             self.cycle.keep_alive = self.cycle.waiting_for_100_continue = False
@@ -359,12 +311,12 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_progress()
+        self.progress.watch()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self.transport.is_closing():
-            self._stop_watching()
+            self.progress.stop()
 
     def timeout_keep_alive_handler(self) -> None:
         self.close()
@@ -373,31 +325,7 @@ class Protocol(HttpToolsProtocol):
         """Close the connection once the client has taken everything."""
         if not self.transport.is_closing():
             self.transport.close()
-            self._watch_progress()
-
-    @property
-    def is_watched(self) -> bool:
-        """True while bytes wait for the client, and its progress will be looked for."""
-        return self._stall_timer is not None
-
-    def _watch_progress(self) -> None:
-        """Check for progress later. Nothing is written meanwhile, so fewer unsent bytes mean that some were taken."""
-        if self._stall_timer is None and self.transport.get_write_buffer_size():
-            self._unsent = _count_unsent(self.transport)
-            self._stall_timer = self.loop.call_later(STALLED_SECONDS, self.look_for_progress)
-
-    def _stop_watching(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
-
-    def look_for_progress(self) -> None:
-        """End the connection of a client that took nothing since the last look. Its run goes on."""
-        self._stall_timer = None
-        if _count_unsent(self.transport) >= self._unsent:
-            self.abort()
-        else:
-            self._watch_progress()
+            self.progress.watch()
 
     def write(self, piece: bytes) -> bool:
         """Write a piece of a chunked answer without a copy; uvicorn would join it to its length. Returns False if the
@@ -441,8 +369,7 @@ class Protocol(HttpToolsProtocol):
 
     def reset(self) -> None:
         """Abort so that the client sees an error, and no orderly end."""
-        opened = self.transport.get_extra_info("socket")
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_at_end(self.transport)
         self.abort()
 
 
@@ -465,30 +392,6 @@ def _refusal(error: ApiError) -> bytes:
     if error.retry_after is not None:
         head += b"retry-after: %d\r\n" % error.retry_after
     return STATUS_LINE[error.status] + head + b"\r\n" + body
-
-
-def count_descriptors(transport: asyncio.BaseTransport) -> tuple[int, int]:
-    """Return how many descriptors the process may still open, and how many of them are reserved. The system gives the
-    lowest free number, so the number of a new one says how many are open."""
-    opened = transport.get_extra_info("socket")
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if opened is None or most == resource.RLIM_INFINITY:
-        return 1, 0
-    return most - opened.fileno(), min(RESERVED_FILES, most // 8)
-
-
-def _count_unacknowledged(transport: asyncio.BaseTransport) -> int:
-    """Return the bytes that the kernel holds and the client has not acknowledged (tcp(7), SIOCOUTQ); 0 on systems
-    without this call."""
-    waiting = array("i", [0])
-    with contextlib.suppress(OSError, AttributeError):
-        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
-    return waiting[0]
-
-
-def _count_unsent(transport: asyncio.Transport) -> int:
-    """Return the bytes that the client has not taken yet: in the process and in the kernel."""
-    return transport.get_write_buffer_size() + _count_unacknowledged(transport)
 
 
 def _plain_send(cycle: Any) -> Any:

@@ -1,14 +1,12 @@
 """Connections that ask for more than they read, and heads that hold what a head must not hold."""
 
 import asyncio
-import resource
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
 from app.sandbox.server import Sandbox
-from app.server import protocol
+from app.server import progress, protocol
 from tests.live.conftest import Start
 from tests.live.servers import Config, sandbox_providers
 from tests.live.wire import Reply, line
@@ -93,7 +91,7 @@ async def test_a_connection_that_asks_and_does_not_read_holds_little(start: Star
 async def test_a_client_that_takes_nothing_is_let_go(
     start: Start, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(progress, "STALLED_SECONDS", 0.2)
     gateway = await start(serving(sandbox))
     writer = await flooding(gateway.port)
     try:
@@ -161,16 +159,3 @@ async def test_the_last_descriptors_are_kept_for_files_and_providers(
         assert b'"server_is_overloaded"' in answer
     else:
         assert answer == b""
-
-
-@pytest.mark.parametrize(
-    ("number", "most", "found"), [(9, 1024, (1015, 64)), (1000, 1024, (24, 64)), (60, 64, (4, 8)), (9, -1, (1, 0))]
-)
-def test_a_new_descriptor_says_how_many_are_left(
-    monkeypatch: pytest.MonkeyPatch, number: int, most: int, found: tuple[int, int]
-) -> None:
-    transport, opened = Mock(), Mock()
-    transport.get_extra_info.return_value = opened
-    opened.fileno.return_value = number
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (most, most))
-    assert protocol.count_descriptors(transport) == found

@@ -165,12 +165,12 @@ async def test_a_client_that_takes_nothing_for_a_whole_period_loses_its_connecti
     """However the connection was to end: it cannot close before everything has left."""
     protocol, wire = await stuck(request_)
     end(protocol)
-    assert protocol.is_watched
+    assert protocol.progress.is_watched
     assert not wire.aborted
-    protocol.look_for_progress()
+    protocol.progress.look()
     assert wire.aborted
     protocol.connection_lost(None)
-    assert not protocol.is_watched
+    assert not protocol.progress.is_watched
 
 
 @pytest.mark.parametrize(("request_", "end"), ENDINGS)
@@ -179,12 +179,12 @@ async def test_a_client_that_reads_slowly_keeps_its_connection(request_: bytes, 
     end(protocol)
     while wire.waiting > 1:
         wire.waiting -= 1
-        protocol.look_for_progress()
-        assert protocol.is_watched
+        protocol.progress.look()
+        assert protocol.progress.is_watched
         assert not wire.aborted
     wire.waiting = 0
-    protocol.look_for_progress()
-    assert not protocol.is_watched
+    protocol.progress.look()
+    assert not protocol.progress.is_watched
     assert not wire.aborted
 
 
@@ -193,14 +193,14 @@ async def test_a_connection_whose_answers_leave_has_no_clock_running() -> None:
     protocol.pause_writing()
     wire.waiting = 0
     protocol.resume_writing()
-    assert not protocol.is_watched
+    assert not protocol.progress.is_watched
 
 
 async def test_a_connection_that_is_lost_has_no_clock_running() -> None:
     protocol, _ = await stuck()
     protocol.pause_writing()
     protocol.connection_lost(ConnectionResetError())
-    assert not protocol.is_watched
+    assert not protocol.progress.is_watched
 
 
 async def test_the_operator_is_told_of_callers_who_were_turned_away_once_in_a_while(
