@@ -47,6 +47,7 @@ from app.ledger.database.replicas import Replica
 from app.ledger.database.run_rows import RunTable
 from app.ledger.ledger import Ledger, open_ledger
 from app.ledger.ledger import Policy as LedgerPolicy
+from app.microseconds import to_microseconds
 from app.routing.failover import RetryBudget
 from app.routing.health import Health
 from app.routing.queues import Slots
@@ -406,7 +407,7 @@ async def adopt(resources: Resources, settings: Settings) -> None:
 
 
 def now_in_microseconds() -> int:
-    return int(time.time() * 1_000_000)
+    return to_microseconds(time.time())
 
 
 def _alerts(settings: Settings, resources: Resources) -> BudgetAlerts:

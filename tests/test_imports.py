@@ -23,8 +23,8 @@ IO = (
 
 # The composition root and the ends of the tree may import anything.
 TOPS = ("app", "__main__", "adoption", "administration", "commands", "process", "main", "wiring")
-# Everybody may import these values, and the bound on waiting.
-VALUES = ("images", "events", "errors", "patience")
+# Everybody may import these values, the bound on waiting and the unit of time.
+VALUES = ("images", "events", "errors", "patience", "microseconds")
 # A package on the left may import the packages on its right, and no others.
 MAY_IMPORT = {
     "access": "catalog ledger",

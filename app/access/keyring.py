@@ -21,6 +21,7 @@ from app.errors import ApiError, Forbidden, RateLimited, Unauthenticated
 from app.images import Operation, ResponseFormat
 from app.ledger.values.directory import ApiKey, Directory, Project
 from app.ledger.values.limits import NO_LIMITS, Limit, Limits, Owner, limits_of
+from app.microseconds import to_microseconds
 
 Scope = Literal["draw", "usage", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = ("draw", "usage", "metrics", "admin")
@@ -110,7 +111,7 @@ class IssuedKeys:
         if text is None:
             return None
         self._look()
-        now = int(self._clock() * 1_000_000)
+        now = to_microseconds(self._clock())
         found = self._seen.find_key(text.digest(self._pepper), now)
         if found is None:
             return None

@@ -12,6 +12,7 @@ from app.errors import ApiError, InvalidRequest, RateLimited, Unavailable
 from app.ledger.values.directory import Budget
 from app.ledger.values.drawings import BudgetRefusal, LimitRefusal, Refusal, Unpriced
 from app.ledger.values.limits import MEGAPIXEL, Limit, LimitState, Measure, Owner
+from app.microseconds import SECOND
 
 AWAY_SECONDS = 5.0  # until the database may be back
 RESERVED_SECONDS = 5.0  # until a running request may have ended
@@ -130,7 +131,7 @@ def _anew(refusal: BudgetRefusal) -> str:
     ends = refusal.period.ends_at
     if ends is None:
         return "It does not start anew: ask the gateway's operator to raise it."
-    when = datetime.fromtimestamp(ends / 1_000_000, UTC).astimezone(ZoneInfo(refusal.budget.timezone))
+    when = datetime.fromtimestamp(ends / SECOND, UTC).astimezone(ZoneInfo(refusal.budget.timezone))
     return f"It starts anew at {when.isoformat(timespec='minutes')}, or ask the gateway's operator to raise it."
 
 

@@ -36,6 +36,7 @@ from app.ledger.values.drawings import (
     new_id,
     storable,
 )
+from app.microseconds import to_microseconds
 
 _NOTHING = (Outcome.NOT_SENT, Outcome.FAILED, Outcome.REFUSED)
 _TOO_DEAR = (
@@ -115,7 +116,7 @@ class Accounts:
         pass
 
     def now(self) -> int:
-        return int(self.clock() * 1_000_000)
+        return to_microseconds(self.clock())
 
     def settle_later(self, settlement: Settlement) -> Awaitable[None]:
         task = asyncio.create_task(self.book.settle(settlement))

@@ -15,18 +15,18 @@ from app.access.max_cost import excess, within
 from app.access.refusals import rate_limit_headers
 from app.api.administration.endpoint import DeploymentStatus
 from app.api.images import announced_length, read_call
-from app.api.responses.bill import as_number
 from app.api.runtime import Runtime
 from app.catalog.deployments import Deployment
 from app.catalog.estimates import least, most, pixels_of
 from app.catalog.fitting import Fitted, Misfit
+from app.catalog.money import to_number
 from app.gateway.call import Call
 from app.images import Operation
 from app.ledger.values.drawings import BudgetUse, Foresight
 from app.ledger.values.limits import MEGAPIXEL, LimitState, Measure
+from app.microseconds import SECOND
 
 _PAUSES = {"limited": "rate limit", "account": "account refused", "failing": "failures"}
-SECOND = 1_000_000  # microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _describe(
 def _bound(choose: Callable[[list[int]], int], amounts: Sequence[int | None]) -> float | None:
     """Return the least or the most of amounts; None if one of them is not known."""
     known = [amount for amount in amounts if amount is not None]
-    return as_number(choose(known)) if known and len(known) == len(amounts) else None
+    return to_number(choose(known)) if known and len(known) == len(amounts) else None
 
 
 def _deployment(prospect: Prospect, n: int, state: DeploymentStatus | None) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _deployment(prospect: Prospect, n: int, state: DeploymentStatus | None) -> d
         "model": deployment.model,
         "eligible": fitted is not None,
         "reason": reason,
-        "cost": None if amount is None else as_number(amount),
+        "cost": None if amount is None else to_number(amount),
         "dropped": list(fitted.dropped) if fitted else [],
         "mapped": list(fitted.mapped) if fitted else [],
         "typical_seconds": typical_seconds(deployment, state),
@@ -170,7 +170,7 @@ def _budget_members(use: BudgetUse) -> Iterator[tuple[str, Any]]:
     yield "scope", budget.scope
     yield "owner", budget.owner or budget.scope_id
     yield "models", list(budget.models)
-    yield from ((name, as_number(getattr(use, name))) for name in ("amount", "used", "held", "left"))
+    yield from ((name, to_number(getattr(use, name))) for name in ("amount", "used", "held", "left"))
     yield "window", budget.window
     yield "resets_at", None if ends_at is None else ends_at // SECOND
     yield "hard", budget.hard

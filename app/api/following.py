@@ -12,10 +12,11 @@ from starlette.types import Receive, Scope, Send
 from app.access.keyring import Key
 from app.api.connection import break_off, connection, watching
 from app.api.requests.body import ClientGone
-from app.api.responses.bill import Bill, as_number, cost_headers
+from app.api.responses.bill import Bill, cost_headers
 from app.api.responses.encoders import JsonEncoder, RawEncoder, SseEncoder
 from app.api.responses.sending import Answer, send_json, send_raw, send_sse
 from app.api.runtime import Runtime
+from app.catalog.money import to_number
 from app.errors import ApiError
 from app.images import ImageRequest
 from app.runs.entry import RunEntry
@@ -51,9 +52,9 @@ async def serve(
             raise
         finally:
             if (answer.finished or entry.run.has_ended) and (cost := bill.total()) is not None:
-                answer.log.cost = as_number(cost)
+                answer.log.cost = to_number(cost)
                 if account is not None and account.in_doubt:
-                    answer.log.cost_in_doubt = as_number(account.in_doubt)
+                    answer.log.cost_in_doubt = to_number(account.in_doubt)
         follower.delivered()
         if found := connection(scope):
             found.on_broken(follower.broken_later())

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from app.api.runtime import Runtime
 from app.catalog.deployments import Model
 from app.catalog.fitting import takes_size
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.catalog.profiles import Profile
 from app.images import Operation
 
@@ -62,7 +62,7 @@ def capabilities(model: Model) -> dict[str, Any]:
     profiles = [deployment.profile for deployment in model.deployments]
     editing = [p for p in profiles if Operation.EDITS in p.operations]
     given = [p for p in profiles if p.operations != {Operation.GENERATIONS}]
-    prices = [float(to_decimal(price)) for p in profiles for price in _per_image(p)]
+    prices = [to_number(price) for p in profiles for price in _per_image(p)]
     return {
         "operations": sorted({str(operation) for p in profiles for operation in p.operations}),
         "sizes": sizes(profiles),

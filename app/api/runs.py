@@ -12,9 +12,8 @@ from starlette.types import Receive, Scope, Send
 from app.access.keyring import Key
 from app.api.estimate import typical_seconds
 from app.api.following import count_joined, serve
-from app.api.responses.bill import as_number
 from app.api.runtime import Runtime
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.errors import ApiError, Conflict
 from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.values.records import DrawingFilter
@@ -97,9 +96,9 @@ async def _describe(runtime: Runtime, run: Run, key: Key) -> dict[str, Any]:
     if run.has_ended:
         most = account.cost + account.in_doubt
     return told | {
-        "cost": None if cost is None else as_number(cost),
-        "cost_in_doubt": as_number(account.in_doubt),
-        "cost_at_most": as_number(most) if most or cost is not None else None,
+        "cost": None if cost is None else to_number(cost),
+        "cost_in_doubt": to_number(account.in_doubt),
+        "cost_at_most": to_number(most) if most or cost is not None else None,
         "currency": currency,
     }
 
@@ -144,7 +143,7 @@ async def _money(runtime: Runtime, run: Run, key: Key) -> dict[str, Any]:
     except DatabaseUnavailable:
         return told
     for row in found.items:
-        money = {"cost": float(to_decimal(row.cost_nano)), "cost_in_doubt": float(to_decimal(row.in_doubt_nano))}
+        money = {"cost": to_number(row.cost_nano), "cost_in_doubt": to_number(row.in_doubt_nano)}
         told |= money | {"currency": book.currency}
     return told
 

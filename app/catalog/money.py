@@ -24,6 +24,11 @@ def to_decimal(nano: int) -> Decimal:
     return Decimal(nano).scaleb(-9)
 
 
+def to_number(nano: int) -> float:
+    """Return an amount as JSON's numbers have it."""
+    return float(to_decimal(nano))
+
+
 def to_text(nano: int) -> str:
     """Write an amount with six decimals, or with all nine where six would round it."""
     digits = 6 if nano % 1000 == 0 else 9

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from app.commands.options import CommandError, note, read_settings
+from app.microseconds import to_microseconds
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 def now() -> int:
     """Return microseconds since the epoch."""
-    return int(time.time() * 1_000_000)
+    return to_microseconds(time.time())
 
 
 def run(config: Path | None, work: Callable[[Settings, Registry], Awaitable[T]], *, migrate: bool | None = None) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-MICROSECOND = 1_000_000  # of them make a second
+from app.microseconds import SECOND
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -28,7 +28,7 @@ def parse_since(text: str, now: int) -> int:
             return now - to_micros(parse_span(text))
         except ValueError:
             raise ValueError(f"{text!r} is no time: write a span like 30d, or a day like 2026-11-01") from None
-    return int((day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp()) * MICROSECOND
+    return int((day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp()) * SECOND
 
 
 def to_micros(span: timedelta) -> int:
@@ -45,4 +45,4 @@ def write_iso(micros: int | None) -> str | None:
 
 
 def _utc(micros: int) -> datetime:
-    return datetime.fromtimestamp(micros / MICROSECOND, UTC)
+    return datetime.fromtimestamp(micros / SECOND, UTC)

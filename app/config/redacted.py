@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, SecretStr
 
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.catalog.prices import Price, to_json
 from app.config.loading import Settings
 
@@ -68,7 +68,7 @@ def _price(price: Price) -> dict[str, Any]:
 def _money(value: Any) -> Any:
     if isinstance(value, list):
         return {kind: _money(nano) for kind, nano in value}
-    return float(to_decimal(value)) if isinstance(value, int) else value
+    return to_number(value) if isinstance(value, int) else value
 
 
 def _address(text: str, *, is_webhook: bool) -> str:

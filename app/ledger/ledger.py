@@ -44,6 +44,7 @@ from app.ledger.values.drawings import (
 )
 from app.ledger.values.text import as_fields, deferral_fields
 from app.ledger.values.windows import period_at
+from app.microseconds import to_microseconds
 
 END_BYTES = 4096  # of the journal, for the end of a drawing; with several attempts some 2,000
 ALONE = Replica("gateway")  # where nobody else uses the database
@@ -231,7 +232,7 @@ class Ledger:
     # --- inside ---
 
     def _now(self) -> int:
-        return int(self._clock() * 1_000_000)
+        return to_microseconds(self._clock())
 
     def _claims(self, admission: Admission, now: int) -> tuple[Claim, ...]:
         if not self.directory.budgets:

@@ -23,12 +23,11 @@ from app.ledger.database.replicas import BEAT_SECONDS, beat, find_dead
 from app.ledger.database.upkeep import read_due, write_uses
 from app.ledger.values.directory import Directory, decode, encode
 from app.ledger.values.drawings import Outcome, Settlement, State, Unfinished
+from app.microseconds import DAY, HOUR, to_microseconds
 
 WATCH_SECONDS = 1.0  # until a change of the directory is seen, and until the database is tried again
 USE_SECONDS = 60.0  # until the time at which keys were used is written down
 DUE_SECONDS = 3600.0  # until what has been in doubt for too long is looked for again
-HOUR = 3600 * 1_000_000  # microseconds
-DAY = 24 * HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ class Life:
         return len(due)
 
     def _now(self) -> int:
-        return int(self._clock() * 1_000_000)
+        return to_microseconds(self._clock())
 
     # --- recovery ---
 

@@ -23,6 +23,7 @@ from app.events import ImageData, Sink
 from app.gateway.account import Accounts
 from app.gateway.call import Call, SubmittedJob
 from app.ledger.database.run_rows import RunRow
+from app.microseconds import SECOND, to_microseconds
 from app.runs.entry import RunEntry
 from app.runs.registry import RunRegistry
 from app.runs.run import Run, RunObserver
@@ -106,8 +107,8 @@ class RunFiles:
             state=state.name.lower(),
             names=tuple(entry.ids),
             drawing_id=entry.drawing_id,
-            began_at=run.created * 1_000_000,
-            ended_at=None if ended is None else int(ended * 1_000_000),
+            began_at=run.created * SECOND,
+            ended_at=None if ended is None else to_microseconds(ended),
         )
         self.registry.put(row)
 

@@ -14,10 +14,10 @@ from app.ledger.book.outbox import Message, Outbox
 from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.values.directory import Budget, Directory
 from app.ledger.values.windows import period_at
+from app.microseconds import SECOND
 
 KIND = "budget_alert"  # of the messages in the outbox
 LOOK_SECONDS = 2.0
-MICROSECOND = 1_000_000  # of them make a second
 
 
 class Warn(Protocol):
@@ -73,17 +73,17 @@ class BudgetAlerts:
         budget_id, starts_at, threshold = body["budget_id"], body["starts_at"], body["threshold"]
         budget = next((each for each in self.directory().budgets if each.id == budget_id), None)
         return {
-            "id": f"evt_{budget_id}_{starts_at // MICROSECOND}_{threshold}",
+            "id": f"evt_{budget_id}_{starts_at // SECOND}_{threshold}",
             "object": "event",
             "type": "budget.threshold_reached",
-            "created_at": self.outbox.clock() // MICROSECOND,
+            "created_at": self.outbox.clock() // SECOND,
             "data": {
                 "budget_id": budget_id,
                 "threshold": threshold,
                 "used": to_text(body["used_nano"]),
                 "amount": to_text(body["amount_nano"]),
                 "currency": self.currency,
-                "starts_at": starts_at // MICROSECOND,
+                "starts_at": starts_at // SECOND,
                 "ends_at": _end(budget, starts_at),
                 "owner": None if budget is None else budget.owner or None,
                 "scope": None if budget is None else budget.scope,
@@ -98,4 +98,4 @@ def _end(budget: Budget | None, starts_at: int) -> int | None:
     if budget is None:
         return None
     ends_at = period_at(budget.window, budget.timezone, starts_at, budget.since).ends_at
-    return None if ends_at is None else ends_at // MICROSECOND
+    return None if ends_at is None else ends_at // SECOND

@@ -13,7 +13,7 @@ from typing import Literal, TextIO
 
 import structlog
 
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.catalog.redaction import without_quotes
 from app.errors import Failure, UpstreamError, shortened
 from app.gateway.attempt import Attempt
@@ -101,8 +101,8 @@ class RunLog:
             "key": run.call.key.name,
             "model": run.call.request.model,
             "outcome": run.state.name.lower(),
-            "cost": None if account is None or account.told is None else float(to_decimal(account.told)),
-            "cost_in_doubt": float(to_decimal(account.in_doubt)) if account is not None and account.in_doubt else None,
+            "cost": None if account is None or account.told is None else to_number(account.told),
+            "cost_in_doubt": to_number(account.in_doubt) if account is not None and account.in_doubt else None,
             "error": None if error is None else error.code or error.type,
         }
         self._log.event("run ended", **{name: value for name, value in facts.items() if value is not None})

@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.catalog.deployments import Deployment
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.gateway.attempt import Attempt
 from app.ledger.values.drawings import Settlement
 from app.telemetry.metrics.drawings import OUTCOMES, result_of
@@ -139,7 +139,7 @@ class Traces:
         span = trace.get_current_span()
         if span.is_recording():  # its caller has not left
             span.set_attribute("imagegw.outcome", OUTCOMES[settlement.outcome])
-            span.set_attribute("imagegw.cost", float(to_decimal(settlement.cost)))
+            span.set_attribute("imagegw.cost", to_number(settlement.cost))
 
     # --- an observer of queues ---
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger.book.rollups import HOUR, Rollups
+from app.ledger.book.rollups import Rollups
 from app.ledger.database.opening import open_database
 from app.ledger.ledger import Policy, open_ledger
 from app.ledger.values.changes import Actor
 from app.ledger.values.drawings import Ticket
+from app.microseconds import HOUR
 from app.telemetry.metrics.state import AT_A_TIME, IN_DOUBT, read_book
 from tests.ledger.conftest import Clock
 from tests.ledger.samples import a_budget, a_settlement, an_admission, an_attempt, claims_of, registry_of

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.ledger.database.opening import open_database
-from app.ledger.values.limits import MINUTE
+from app.microseconds import MINUTE
 from tests.live.books import PRICE, assert_right, config, draw, rows, verified
 from tests.live.crowds import Outcome, tally, together
 from tests.live.painter import Painter, painting

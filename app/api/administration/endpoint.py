@@ -22,6 +22,7 @@ from app.errors import Conflict, InvalidRequest, NotFound, Unavailable, shortene
 from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.values.changes import Actor, Missing, Taken
 from app.ledger.values.records import Dimension, UnknownRow, UsageQuery, UsageRecord
+from app.microseconds import to_microseconds
 
 Content = Mapping[str, Any]
 BODY = Limits(upload_bytes=65_536, request_bytes=65_536)
@@ -129,7 +130,7 @@ class AdminCall:
     @property
     def now(self) -> int:
         """Microseconds since the epoch."""
-        return int(self.administration.clock() * 1_000_000)
+        return to_microseconds(self.administration.clock())
 
     @property
     def currency(self) -> str:

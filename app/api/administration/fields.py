@@ -9,10 +9,10 @@ from typing import Any, TypeVar, cast
 from app.api.requests.rules import Boolean, Choice, Integer, Rule, Text, invalid, missing, wrong_type
 from app.catalog.money import to_nano
 from app.errors import InvalidRequest, shortened
+from app.microseconds import SECOND
 
 LONGEST_NAME = 200
 MOST_VALUES = 100  # of a list
-SECOND = 1_000_000  # microseconds
 LATEST = 253_402_300_799  # the last second of the year 9999
 
 T = TypeVar("T", bound=str)

@@ -7,14 +7,15 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from app.api.administration.endpoint import AdminCall, Content, not_found
-from app.api.administration.fields import SECOND, Fields
+from app.api.administration.fields import Fields
 from app.api.administration.lists import page_of
 from app.api.requests.rules import invalid, missing
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.errors import Conflict, shortened
 from app.ledger.values.changes import BudgetState
 from app.ledger.values.directory import Budget, Directory
 from app.ledger.values.windows import Window
+from app.microseconds import SECOND
 
 WINDOWS: tuple[Window, ...] = ("day", "week", "month", "total")
 LEAST_GONE = 24  # a projection begins when this part of the period is gone
@@ -101,7 +102,7 @@ def describe(state: BudgetState, currency: str, now: int) -> dict[str, Any]:
         "api_key_id": budget.scope_id if budget.scope == "key" else None,
         "owner": budget.owner or None,
         "models": list(budget.models),
-        "amount": _amount(budget.amount),
+        "amount": to_number(budget.amount),
         "currency": currency,
         "window": budget.window,
         "timezone": budget.timezone,
@@ -111,10 +112,10 @@ def describe(state: BudgetState, currency: str, now: int) -> dict[str, Any]:
         "period": {
             "start_time": period.starts_at // SECOND,
             "end_time": None if period.ends_at is None else period.ends_at // SECOND,
-            "spent": _amount(state.spent),
-            "in_doubt": _amount(state.in_doubt),
-            "held": _amount(state.held),
-            "left": _amount(max(budget.amount - used, 0)),
+            "spent": to_number(state.spent),
+            "in_doubt": to_number(state.in_doubt),
+            "held": to_number(state.held),
+            "left": to_number(max(budget.amount - used, 0)),
             "projected": _projected(state, now),
         },
     }
@@ -177,8 +178,4 @@ def _projected(state: BudgetState, now: int) -> float | None:
     gone, whole = now - period.starts_at, period.ends_at - period.starts_at
     if gone * LEAST_GONE < whole:
         return None
-    return _amount((state.spent + state.in_doubt) * whole // min(gone, whole))
-
-
-def _amount(nano: int) -> float:
-    return float(to_decimal(nano))
+    return to_number((state.spent + state.in_doubt) * whole // min(gone, whole))

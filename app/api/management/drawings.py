@@ -14,16 +14,17 @@ from typing import Any
 from starlette.responses import Response
 
 from app.api.administration.endpoint import AdminCall, Content, not_found, streamed
-from app.api.administration.fields import SECOND, Fields
+from app.api.administration.fields import Fields
 from app.api.administration.lists import DEFAULT_LIMIT, page_of, unknown_cursor
 from app.api.management.csv_text import CSV, wanted_kind, write_csv
 from app.api.requests.rules import missing
-from app.catalog.money import to_decimal, to_text
+from app.catalog.money import to_number, to_text
 from app.errors import Conflict
 from app.images import Operation
 from app.ledger.values.drawings import Outcome, State
 from app.ledger.values.limits import MEGAPIXEL
 from app.ledger.values.records import DrawingFilter, DrawingRecord, UnknownRow
+from app.microseconds import SECOND
 
 MOST_DRAWINGS = 1000  # of a page
 COLUMNS = (
@@ -81,8 +82,8 @@ async def retrieve(call: AdminCall) -> Content:
             "http_status": attempt.http_status,
             "provider_request_id": attempt.provider_request_id,
             "seconds": _from_ms(attempt.ms),
-            "cost": _amount(attempt.cost_nano),
-            "cost_in_doubt": _amount(attempt.in_doubt_nano),
+            "cost": to_number(attempt.cost_nano),
+            "cost_in_doubt": to_number(attempt.in_doubt_nano),
         }
         for attempt in found.attempts
     ]
@@ -90,9 +91,9 @@ async def retrieve(call: AdminCall) -> Content:
         {
             "kind": entry.kind,
             "created_at": _seconds(entry.at),
-            "held": _amount(entry.held_nano),
-            "spent": _amount(entry.spent_nano),
-            "in_doubt": _amount(entry.in_doubt_nano),
+            "held": to_number(entry.held_nano),
+            "spent": to_number(entry.spent_nano),
+            "in_doubt": to_number(entry.in_doubt_nano),
             "by": entry.made_by,
             "note": entry.note,
         }
@@ -100,7 +101,7 @@ async def retrieve(call: AdminCall) -> Content:
     ]
     told = describe(row, call.currency) | {"run_id": row.run_id, "cost_source": row.cost_source}
     told |= {"price_id": None if row.price_id is None else str(row.price_id)}
-    told |= {"http_status": row.http_status, "held": _amount(row.held_nano)}
+    told |= {"http_status": row.http_status, "held": to_number(row.held_nano)}
     told |= {"asked": json.loads(row.asked) if row.asked else {}}
     told |= {"asked_model": row.asked_model, "quality": row.quality, "format": row.format}
     return told | {"attempts": attempts, "entries": entries}
@@ -147,9 +148,9 @@ def describe(row: DrawingRecord, currency: str) -> dict[str, Any]:
         "images": row.images,
         "size": f"{row.width}x{row.height}" if has_size else None,
         "megapixels": pixels / MEGAPIXEL if has_size else None,
-        "cost": _amount(row.cost_nano),
-        "cost_in_doubt": _amount(row.in_doubt_nano),
-        "saved": _amount(row.saved_nano),
+        "cost": to_number(row.cost_nano),
+        "cost_in_doubt": to_number(row.in_doubt_nano),
+        "saved": to_number(row.saved_nano),
         "currency": currency,
         "attempts": row.attempts,
         "queue_seconds": _from_ms(row.queue_ms),
@@ -218,7 +219,3 @@ def _seconds(at: int | None) -> int | None:
 
 def _from_ms(ms: int | None) -> float | None:
     return None if ms is None else ms / 1000
-
-
-def _amount(nano: int) -> float:
-    return float(to_decimal(nano))

@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 from app.api.administration.endpoint import AdminCall, Content
-from app.api.administration.fields import SECOND
 from app.api.administration.lists import DEFAULT_LIMIT, MOST, page_of, unknown_cursor
 from app.ledger.values.records import EventFilter, EventRecord
+from app.microseconds import SECOND
 
 _ID = re.compile(r"[0-9]{1,18}")
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from app.api.administration.endpoint import AdminCall, Content, not_found
-from app.api.administration.fields import SECOND, Fields
+from app.api.administration.fields import Fields
 from app.api.administration.lists import page_from
 from app.api.management.callers import describe_limits
 from app.api.organization.api_keys import SCOPES, is_admin, redacted, times
@@ -17,6 +17,7 @@ from app.errors import Conflict
 from app.images import Operation
 from app.ledger.values.directory import ApiKey
 from app.ledger.values.limits import Limits
+from app.microseconds import SECOND
 
 GRACE_SECONDS = 86_400  # for which a rotated key's old text stays good
 LONGEST_GRACE = 30 * 86_400

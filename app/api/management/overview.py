@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.api.administration.endpoint import AdminCall, Content
-from app.api.administration.fields import SECOND
 from app.api.requests.rules import invalid
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.ledger.values.drawings import Outcome
 from app.ledger.values.records import MICROSECONDS, UsageQuery, UsageRecord
+from app.microseconds import SECOND
 
 DAYS = 30  # of the span, if none is said
 MOST_DAYS = 366
@@ -41,7 +41,7 @@ async def summarize(call: AdminCall) -> Content:
         "p95_seconds": _from_ms(timing.p95_ms),
         "in_doubt": {
             "drawings": doubts.drawings,
-            "cost": _amount(doubts.nano),
+            "cost": to_number(doubts.nano),
             "oldest": None if doubts.oldest_at is None else doubts.oldest_at // SECOND,
         },
     }
@@ -62,15 +62,11 @@ def _sums(lines: Sequence[UsageRecord]) -> dict[str, Any]:
         "outcomes": outcomes,
         "images": sum(line.images for line in drawn),
         "success": delivered / (delivered + failed) if delivered + failed else None,
-        "cost": _amount(sum(line.cost for line in lines)),
-        "cost_in_doubt": _amount(sum(line.in_doubt for line in lines)),
-        "saved": _amount(sum(line.saved for line in lines)),
+        "cost": to_number(sum(line.cost for line in lines)),
+        "cost_in_doubt": to_number(sum(line.in_doubt for line in lines)),
+        "saved": to_number(sum(line.saved for line in lines)),
     }
 
 
 def _from_ms(ms: int | None) -> float | None:
     return None if ms is None else ms / 1000
-
-
-def _amount(nano: int) -> float:
-    return float(to_decimal(nano))

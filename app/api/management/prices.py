@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 
 from app.api.administration.endpoint import AdminCall, Content
-from app.api.administration.fields import SECOND
 from app.api.administration.lists import page_of
+from app.microseconds import SECOND
 
 
 async def list_all(call: AdminCall) -> Content:

@@ -4,8 +4,8 @@ whether a provider can be reached."""
 from __future__ import annotations
 
 from app.api.administration.endpoint import AdminCall, Content, not_found
-from app.api.administration.fields import SECOND
 from app.api.administration.lists import page_of
+from app.microseconds import SECOND
 
 
 async def list_all(call: AdminCall) -> Content:

@@ -7,12 +7,12 @@ from typing import Any
 from starlette.responses import Response
 
 from app.api.administration.endpoint import AdminCall, Content
-from app.api.administration.fields import SECOND
 from app.api.management.csv_text import CSV, wanted_kind, write_csv
 from app.api.requests.rules import invalid, missing
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.ledger.values.limits import MEGAPIXEL
 from app.ledger.values.records import DIMENSIONS, MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
+from app.microseconds import SECOND
 
 WIDTHS: dict[str, Width] = {"1h": "hour", "1d": "day"}
 MOST_BUCKETS = {"1h": 31 * 24, "1d": 10 * 366}
@@ -51,8 +51,8 @@ def describe(line: UsageRecord, span: int, currency: str) -> dict[str, Any]:
         "images": line.images,
         "megapixels": line.pixels / MEGAPIXEL,
         "seconds": line.milliseconds / 1000,
-        "cost": float(to_decimal(line.cost)),
-        "cost_in_doubt": float(to_decimal(line.in_doubt)),
-        "saved": float(to_decimal(line.saved)),
+        "cost": to_number(line.cost),
+        "cost_in_doubt": to_number(line.in_doubt),
+        "saved": to_number(line.saved),
         "currency": currency,
     }

@@ -7,9 +7,9 @@ from typing import Any
 from app.api.administration.endpoint import AdminCall, Content, not_found
 from app.api.administration.lists import page_from
 from app.api.organization.api_keys import LONGEST_LIFE, is_admin, redacted, times
-from app.api.organization.projects import SECOND
 from app.errors import Conflict
 from app.ledger.values.directory import ApiKey, Directory
+from app.microseconds import SECOND
 
 OBJECT = "organization.admin_api_key"
 

@@ -9,8 +9,9 @@ from typing import Any
 from app.access import key_text, keyring
 from app.api.administration.endpoint import AdminCall, Content, not_found
 from app.api.administration.lists import page_from
-from app.api.organization.projects import SECOND, find_project
+from app.api.organization.projects import find_project
 from app.ledger.values.directory import ApiKey, Directory
+from app.microseconds import SECOND
 
 LONGEST_LIFE = 10 * 366 * 86_400  # seconds
 SCOPES = tuple(scope for scope in keyring.SCOPES if scope != "admin")

@@ -11,10 +11,10 @@ from typing import Any
 from app.api.administration.endpoint import AdminCall, Content
 from app.api.administration.fields import Fields
 from app.api.administration.lists import DEFAULT_LIMIT, MOST, page_of, unknown_cursor
-from app.api.organization.projects import SECOND
 from app.api.requests.rules import invalid
 from app.ledger.values.directory import Project
 from app.ledger.values.records import EventFilter, EventRecord
+from app.microseconds import SECOND
 
 # OpenAI's type of an event, by the kind of object and the action of ours.
 TYPES = {

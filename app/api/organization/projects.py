@@ -9,8 +9,7 @@ from app.api.administration.lists import page_from
 from app.api.requests.rules import invalid
 from app.errors import Conflict
 from app.ledger.values.directory import Directory, Project
-
-SECOND = 1_000_000  # microseconds
+from app.microseconds import SECOND
 
 
 async def list_all(call: AdminCall) -> Content:

@@ -8,9 +8,10 @@ from typing import Any
 from app.api.administration.endpoint import AdminCall, Content
 from app.api.administration.lists import page_from
 from app.api.organization.api_keys import LONGEST_LIFE, delete_key, find_key, keys_of
-from app.api.organization.projects import SECOND, find_project
+from app.api.organization.projects import find_project
 from app.api.requests.rules import invalid
 from app.ledger.values.directory import ApiKey
+from app.microseconds import SECOND
 
 OBJECT = "organization.project.service_account"
 

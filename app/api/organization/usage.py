@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from app.api.administration.endpoint import AdminCall, Content
 from app.api.administration.fields import Fields
-from app.api.organization.projects import SECOND
 from app.api.requests.rules import invalid, missing
-from app.catalog.money import to_decimal
+from app.catalog.money import to_number
 from app.errors import InvalidRequest
 from app.ledger.values.drawings import Outcome
 from app.ledger.values.records import MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
+from app.microseconds import SECOND
 
 IN_DOUBT = "in doubt"
 WIDTHS: Mapping[str, Width] = {"1m": "minute", "1h": "hour", "1d": "day"}
@@ -83,7 +83,7 @@ async def costs(call: AdminCall) -> Content:
         results[start] = [
             {
                 "object": "organization.costs.result",
-                "amount": {"value": float(to_decimal(nano)), "currency": currency},
+                "amount": {"value": to_number(nano), "currency": currency},
                 "line_item": item or None,
                 **dict.fromkeys(("project_id", "api_key_id")),
                 **{

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from app.catalog.money import to_decimal, to_text
+from app.catalog.money import to_number, to_text
 from app.events import ImageEnds
 from app.gateway.account import Account
 from app.images import Size
@@ -29,7 +29,7 @@ class Bill:
 
     def members(self, nano: int | None) -> dict[str, Any]:
         """Return an amount as members of a JSON object; null if it is not known."""
-        return {"cost": None if nano is None else as_number(nano), "currency": self.currency}
+        return {"cost": None if nano is None else to_number(nano), "currency": self.currency}
 
     def total(self) -> int | None:
         """Return the cost of the answer in nano-units, as far as it is known now."""
@@ -53,8 +53,3 @@ class Bill:
 
 def cost_headers(nano: int, currency: str) -> list[tuple[bytes, bytes]]:
     return [(b"x-gateway-cost", to_text(nano).encode()), (b"x-gateway-currency", currency.encode())]
-
-
-def as_number(nano: int) -> float:
-    """Return an amount as JSON's numbers have it, like all money of the administration."""
-    return float(to_decimal(nano))

@@ -16,6 +16,7 @@ from app.ledger.book.verification import verify, write_down
 from app.ledger.database.protocol import DatabaseUnavailable, DuplicateRow
 from app.ledger.ledger import Ledger
 from app.ledger.values.directory import Directory
+from app.microseconds import SECOND, to_microseconds
 
 if TYPE_CHECKING:
     from app.ledger.book.registry import Registry
@@ -85,7 +86,7 @@ class Book:
     async def _prove(self) -> float:
         """Verify the ledger, if no process did so of late. Returns the seconds until the next look."""
         database = self._ledger.database
-        age = self._clock() - await read_number(database, "verified") / 1_000_000
+        age = self._clock() - await read_number(database, "verified") / SECOND
         if 0 <= age < PROOF_SECONDS:
             return PROOF_SECONDS - age
         try:
@@ -99,4 +100,4 @@ class Book:
         return PROOF_SECONDS
 
     def _now(self) -> int:
-        return int(self._clock() * 1_000_000)
+        return to_microseconds(self._clock())

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.ledger.book.rollups import DAY, HOUR, LOCK, Rollups, read_number
+from app.ledger.book.rollups import LOCK, Rollups, read_number
 from app.ledger.database.protocol import Database
 from app.ledger.database.upkeep import placeholders
+from app.microseconds import DAY, HOUR
 
 DRAWINGS_AT_ONCE = 100
 PAUSE_SECONDS = 0.05

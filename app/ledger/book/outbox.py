@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from app.ledger.database.protocol import Database
 from app.ledger.database.upkeep import placeholders
+from app.microseconds import SECOND
 
-SECOND = 1_000_000  # microseconds
 WAITS = tuple(seconds * SECOND for seconds in (10, 30, 120, 600, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 24 * 3600))
 MOST_TAKEN = 20  # messages at a time
 

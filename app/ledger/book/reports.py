@@ -30,7 +30,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.ledger.book.rollups import DAY, HOUR, next_start, read_mark, read_number
+from app.ledger.book.rollups import next_start, read_mark, read_number
 from app.ledger.database import tables
 from app.ledger.database.protocol import Database
 from app.ledger.database.statements import fetch
@@ -55,6 +55,7 @@ from app.ledger.values.records import (
     UsageRecord,
     Width,
 )
+from app.microseconds import DAY, HOUR
 
 TIMED = 10_000  # drawings of which the times are compared
 EXPORTED_AT_ONCE = 500  # rows in memory, and between two looks at other requests

@@ -19,9 +19,8 @@ from typing import Any
 
 from app.ledger.database.protocol import Database
 from app.ledger.database.upkeep import placeholders
+from app.microseconds import DAY, HOUR, SECOND
 
-HOUR = 3_600_000_000  # microseconds
-DAY = 24 * HOUR
 LATEST = 2 * DAY  # before the last rollup: drawings that began then may still be under way
 COMMIT_SECONDS = 120  # that a transaction may take until its entries, which have older numbers, are seen
 
@@ -82,7 +81,7 @@ class Rollups:
         end = now - now % HOUR
         frozen, mark, seen = [await read_number(self.database, name) for name in ("cleaned", "rollup", "entry")]
         first, second = placeholders(self.database, 2)
-        settled = now - COMMIT_SECONDS * 1_000_000
+        settled = now - COMMIT_SECONDS * SECOND
         last = await self._single(f"select max(id) from entry where id > {first} and at < {second}", (seen, settled))
         start = mark - HOUR if mark else await self._single("select min(at) from drawing", ()) or end
         hours = set(range(max(start - start % HOUR, frozen), end, HOUR))

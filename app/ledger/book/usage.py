@@ -14,6 +14,7 @@ from app.ledger.book.rollups import Rollups
 from app.ledger.database.protocol import Database, DatabaseUnavailable, DuplicateRow
 from app.ledger.values import records
 from app.ledger.values.records import UsageQuery, UsageRecord
+from app.microseconds import SECOND
 
 Dimension = Literal["project", "key", "model", "provider", "day"]
 
@@ -63,7 +64,7 @@ async def read_usage(
 
 
 def _date(time: int) -> str:
-    return datetime.fromtimestamp(time // 1_000_000, UTC).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(time // SECOND, UTC).strftime("%Y-%m-%d")
 
 
 def _values(record: UsageRecord) -> tuple[int, ...]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from app.ledger.database.protocol import Database, Dialect, ForeignSecret
 from app.ledger.database.upkeep import placeholders
+from app.microseconds import DAY, to_microseconds
 
 BEAT_SECONDS = 5.0
 DEAD_SECONDS = 15.0  # without a beat
 
-_SECOND = 1_000_000  # microseconds
-_DEAD_AFTER = int(DEAD_SECONDS * _SECOND)
-_FORGOTTEN_AFTER = 24 * 3600 * _SECOND
+_DEAD_AFTER = to_microseconds(DEAD_SECONDS)
+_FORGOTTEN_AFTER = DAY
 
 _CLOCK: Mapping[Dialect, str] = {
     "sqlite": "cast((julianday('now') - 2440587.5) * 86400000000.0 as bigint)",

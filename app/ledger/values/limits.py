@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-MINUTE = 60_000_000  # microseconds
+from app.microseconds import MINUTE
+
 MEGAPIXEL = 1_000_000  # pixels
 PLACE_SECONDS = 1.0  # until another try for a place: one may come free at any moment
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
+from app.microseconds import DAY, HOUR, MINUTE
+
 Width = Literal["minute", "hour", "day"]
 Dimension = Literal["project_id", "key_id", "model", "provider", "operation", "size", "outcome"]
 DIMENSIONS: tuple[Dimension, ...] = ("project_id", "key_id", "model", "provider", "operation", "size", "outcome")
-MICROSECONDS: Mapping[Width, int] = {"minute": 60_000_000, "hour": 3_600_000_000, "day": 86_400_000_000}
+MICROSECONDS: Mapping[Width, int] = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
 Item = TypeVar("Item")
 

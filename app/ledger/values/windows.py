@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-MICROSECOND = 1_000_000  # of them make a second
+from app.microseconds import SECOND
 
 Window = Literal["day", "week", "month", "total"]
 
@@ -27,7 +27,7 @@ def period_at(window: Window, timezone: str, now: int, since: int = 0) -> Period
     if window == "total":
         return Period(since, None)
     zone = ZoneInfo(timezone)
-    today = datetime.fromtimestamp(now / MICROSECOND, zone).date()
+    today = datetime.fromtimestamp(now / SECOND, zone).date()
     first = _first_day(window, today)
     return Period(_midnight(first, zone), _midnight(_next_first_day(window, first), zone))
 
@@ -47,4 +47,4 @@ def _next_first_day(window: Window, first: date) -> date:
 def _midnight(day: date, zone: ZoneInfo) -> int:
     """Return the beginning of a day. If the clock skips midnight, it is the moment of the skip."""
     midnight = datetime.combine(day, time(), zone)
-    return int(midnight.astimezone(UTC).timestamp()) * MICROSECOND
+    return int(midnight.astimezone(UTC).timestamp()) * SECOND

@@ -16,6 +16,7 @@ from app.ledger.database.upkeep import placeholders
 from app.ledger.ledger import Ledger
 from app.ledger.values.directory import Budget, Directory
 from app.ledger.values.windows import Period, period_at
+from app.microseconds import SECOND, to_microseconds
 from app.routing.failover import RetryBudget
 from app.routing.health import Health
 from app.routing.queues import Slots
@@ -155,7 +156,7 @@ class State:
         by."""
         directory, now = self.sources.ledger.directory, self.clock()
         if directory is not self._counted or now - self._counted_at >= KEYS_SECONDS:
-            counts = await asyncio.to_thread(count_keys, directory, int(now * 1_000_000))
+            counts = await asyncio.to_thread(count_keys, directory, to_microseconds(now))
             self._counted, self._counted_at = directory, now
             self.metrics.keys.replace({(state,): count for state, count in counts.items()})
         self.metrics.keys.values["stated",] = self.stated_keys
@@ -173,7 +174,7 @@ class State:
 
     async def _ask(self) -> None:
         self._read_at, metrics = self.clock(), self.metrics
-        now = int(self._read_at * 1_000_000)
+        now = to_microseconds(self._read_at)
         budgets = self.sources.ledger.directory.budgets[:BUDGETS]
         periods = [(each, period_at(each.window, each.timezone, now, each.since)) for each in budgets]
         try:
@@ -183,14 +184,14 @@ class State:
         metrics.in_doubt_open.replace({(): found.in_doubt})
         metrics.outbox_pending.replace({(): found.pending})
         if found.rolled_up:
-            metrics.rollup_age_seconds.replace({(): max(now - found.rolled_up, 0) / 1_000_000})
+            metrics.rollup_age_seconds.replace({(): max(now - found.rolled_up, 0) / SECOND})
         if found.drift is not None:
             metrics.ledger_drift.replace({(): found.drift})
         gauges = (metrics.budget_used_ratio, metrics.budget_held_ratio, metrics.budget_in_doubt_ratio)
         for index, gauge in enumerate(gauges):
             gauge.replace({(x.id,): found.used.get(x.id, (0, 0, 0))[index] / max(x.amount, 1) for x in budgets})
         metrics.budget_resets_seconds.replace(
-            {(x.id,): (period.ends_at - now) / 1_000_000 for x, period in periods if period.ends_at is not None}
+            {(x.id,): (period.ends_at - now) / SECOND for x, period in periods if period.ends_at is not None}
         )
 
 

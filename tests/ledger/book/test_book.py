@@ -12,11 +12,12 @@ import pytest
 
 from app.ledger.book import book as upkeep
 from app.ledger.book.book import FIRST_PROOF_SECONDS, Book
-from app.ledger.book.rollups import DAY, read_number
+from app.ledger.book.rollups import read_number
 from app.ledger.book.verification import Discrepancy, verify
 from app.ledger.database.protocol import Database, DatabaseUnavailable
 from app.ledger.ledger import Policy, open_ledger
 from app.ledger.values.records import UsageQuery
+from app.microseconds import DAY
 from tests.ledger.conftest import Clock
 from tests.ledger.samples import NOW, REPLICA, a_settlement, an_admission, count_of
 from tests.waiting import PATIENCE

@@ -10,12 +10,13 @@ import pytest
 
 from app.ledger.book.cleaning import DRAWINGS_AT_ONCE, Cleaning
 from app.ledger.book.reports import Reports
-from app.ledger.book.rollups import DAY, Rollups
+from app.ledger.book.rollups import Rollups
 from app.ledger.book.usage import Dimension, read_usage
 from app.ledger.book.verification import verify
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
 from app.ledger.values.records import UsageQuery
+from app.microseconds import DAY
 from tests.ledger.samples import (
     ME,
     NOW,

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from app.ledger.book.reports import Reports
-from app.ledger.book.rollups import DAY, HOUR, Rollups
+from app.ledger.book.rollups import Rollups
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
 from app.ledger.database.sqlite_money import UNFINISHED
 from app.ledger.database.upkeep import read_due
 from app.ledger.values.drawings import Beginning, Outcome
 from app.ledger.values.records import DrawingFilter, EventFilter, UnknownRow, UsageQuery
+from app.microseconds import DAY, HOUR
 from tests.ledger.samples import (
     ME,
     NOW,

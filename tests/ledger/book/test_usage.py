@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger.book.rollups import DAY, HOUR, Rollups
+from app.ledger.book.rollups import Rollups
 from app.ledger.book.usage import Dimension, Usage, read_usage
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database, DatabaseUnavailable
 from app.ledger.values.drawings import Joined
+from app.microseconds import DAY, HOUR
 from tests.ledger.samples import ME, NOW, REPLICA, a_key, a_project, a_settlement, an_admission, registry_of
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from app.ledger.database.foresight import foresee
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
 from app.ledger.values.drawings import BudgetRefusal, Foresight, LimitRefusal, Ticket
-from app.ledger.values.limits import MINUTE
+from app.microseconds import MINUTE
 from tests.ledger.samples import (
     ME,
     NOW,

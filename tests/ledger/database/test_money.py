@@ -25,7 +25,8 @@ from app.ledger.values.drawings import (
     State,
     Ticket,
 )
-from app.ledger.values.limits import MINUTE, Measure
+from app.ledger.values.limits import Measure
+from app.microseconds import MINUTE
 from tests.ledger.samples import (
     ME,
     NOW,

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ledger.values.limits import MINUTE, Limit, Limits, Measure, Owner, limits_of, rate_state, wait_for
+from app.ledger.values.limits import Limit, Limits, Measure, Owner, limits_of, rate_state, wait_for
+from app.microseconds import MINUTE
 
 KEY = Owner("key", "k1", "ci")
 
