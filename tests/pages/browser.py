@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, sync_playwright
 
 from tests.sdks.environments import leave_out, required_environment
 
@@ -100,6 +100,16 @@ def press_key(page: Page, *keys: str) -> None:
         settle(page)
         page.keyboard.press(key)
     settle(page)
+
+
+def has_focus(element: Locator) -> None:
+    """Wait until keys go to the element. Whether the window is active is another matter, of which a browser without a
+    screen is not always sure: playwright's `to_be_focused` wants that too."""
+    for _ in range(PATIENCE // 50):
+        if element.evaluate("element => element === document.activeElement"):
+            return
+        element.page.wait_for_timeout(50)
+    raise AssertionError(f"{element} does not have the focus")
 
 
 def barriers(page: Page) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.pages.administered import Administered, gateway_with_keys, sandbox_of_a_team
-from tests.pages.browser import PATIENCE, barriers, open_browser, press_key, stored, visiting
+from tests.pages.browser import PATIENCE, barriers, has_focus, open_browser, press_key, stored, visiting
 
 pytestmark = pytest.mark.slow
 expect.set_options(timeout=PATIENCE)
@@ -87,6 +87,7 @@ def test_every_screen_fits_and_sets_up_no_barrier(browser: Browser, team: Admini
         for name in SCREENS:
             open_screen(visit.page, name)
             assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+            expect(visit.page.locator(".side [aria-current]")).to_be_in_viewport(ratio=0.9)
             assert barriers(visit.page) == [], name
 
 
@@ -458,7 +459,7 @@ def test_a_key_that_administrates_is_issued_by_keyboard_alone(browser: Browser, 
         is_there(page, "access")
         page.get_by_role("button", name="Issue a key", exact=True).focus()
         press_key(page, "Enter")
-        expect(dialog(page).get_by_role("textbox").first).to_be_focused()
+        has_focus(dialog(page).get_by_role("textbox").first)
         page.keyboard.type("second operator")
         press_key(page, "Tab")
         press_key(page, "ArrowDown")  # the next kind of key
@@ -469,7 +470,7 @@ def test_a_key_that_administrates_is_issued_by_keyboard_alone(browser: Browser, 
         text = value.inner_text()
         press_key(page, "Tab")
         press_key(page, "Tab")
-        expect(dialog(page).get_by_role("button", name="I have stored it")).to_be_focused()
+        has_focus(dialog(page).get_by_role("button", name="I have stored it"))
         press_key(page, "Enter")
         expect(row(page, "Keys", "second operator")).to_contain_text("administrate")
     with team.client() as client:
@@ -582,13 +583,13 @@ def test_screens_are_reached_by_keyboard_and_by_the_browsers_way_back(browser: B
         page = visit.page
         is_there(page, "overview")
         press_key(page, "Tab")
-        expect(page.get_by_text("Skip to the content")).to_be_focused()
+        has_focus(page.get_by_text("Skip to the content"))
         page.get_by_role("link", name="Usage").focus()
         press_key(page, "Enter")
         is_there(page, "usage")
         expect(page).to_have_title(re.compile("^Usage"))
         press_key(page, "Tab")
-        expect(page.get_by_role("link", name="Drawings")).to_be_focused()
+        has_focus(page.get_by_role("link", name="Drawings"))
         page.go_back()
         is_there(page, "overview")
         page.go_forward()

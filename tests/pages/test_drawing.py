@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Request, expect
 
 from tests.live.house import House
-from tests.pages.browser import Visit, barriers, press_key, visiting
+from tests.pages.browser import Visit, barriers, has_focus, press_key, visiting
 from tests.pages.studio import cards, choose_model, do, draw, draw_button, drawn, kept, wait_for_pictures, write
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,7 @@ def test_everything_can_be_done_by_keys_alone(visit: Visit) -> None:
     press_key(page, "f")
     expect(page.get_by_role("button", name="No favourite any more")).to_have_count(2)
     press_key(page, "Escape")
-    expect(page.locator(".card-open")).to_be_focused()
+    has_focus(page.locator(".card-open"))
 
 
 def test_a_size_is_snapped_to_what_the_model_draws(visit: Visit, gateway: House) -> None:
@@ -155,7 +155,7 @@ def test_models_are_compared_side_by_side_with_one_seed(visit: Visit) -> None:
     page.get_by_role("button", name="Compare", exact=True).click()
     slider = page.get_by_label("Where the right picture begins")
     slider.focus()
-    expect(slider).to_be_focused()
+    has_focus(slider)
     press_key(page, "ArrowRight")
     expect(slider).to_have_value("51")
     page.get_by_role("radio", name="Difference").check()
@@ -171,7 +171,7 @@ def test_an_error_stands_beside_the_field_that_it_names(visit: Visit) -> None:
     page = visit.page
     draw(page, "  ")
     expect(page.get_by_text("Say what to draw.")).to_be_visible()
-    expect(page.locator("#prompt")).to_be_focused()
+    has_focus(page.locator("#prompt"))
     expect(page.locator("#prompt")).to_have_attribute("aria-invalid", "true")
     choose_model(page, "schnell")
     page.get_by_text("More settings").click()
@@ -304,7 +304,7 @@ def test_a_variation_and_an_edit_of_several_pictures(visit: Visit, gateway: Hous
         add_file(page, file_of(plain((96, 64), colour)), name)
     page.locator(".input").nth(2).focus()
     press_key(page, "ArrowLeft", "ArrowLeft")
-    expect(page.locator(".input").first).to_be_focused()
+    has_focus(page.locator(".input").first)
     expect(page.locator(".input").first).to_have_attribute("aria-label", re.compile(r"Picture 1 of 3: blue\.png"))
     page.locator(".input").nth(0).drag_to(page.locator(".input").nth(1))
     expect(page.locator(".input").first).to_have_attribute("aria-label", re.compile(r"red\.png"))

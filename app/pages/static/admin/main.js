@@ -67,8 +67,12 @@ function Inside() {
   const doubts = useAnswer((signal) => api.get("v1/gateway/overview", {}, { signal }), [query.screen]);
   const side = useRef(null);
   useEffect(() => {
-    // Where the screens are a row that scrolls, the chosen one is in sight.
-    side.current.querySelector("[aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
+    // Where the screens are a row that scrolls, the chosen one is in sight. After `scrollIntoView`, the next Tab would
+    // go on from there, past the link to the content.
+    const around = side.current.getBoundingClientRect();
+    const chosen = side.current.querySelector("[aria-current]").getBoundingClientRect();
+    const [x, y] = [chosen.x - around.x + (chosen.width - around.width) / 2, chosen.y - around.y + (chosen.height - around.height) / 2];
+    side.current.scrollBy(x, y);
   }, [screen]);
   useEffect(() => {
     learnNames().catch(() => {}); // ids are shown instead
