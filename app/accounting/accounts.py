@@ -49,7 +49,7 @@ _NO_COST = prices.Cost(0, "none")
 class Book(Protocol):
     """The ledger, as far as accounts need it."""
 
-    async def reserve(self, drawing_id: str, more: int) -> BudgetRefusal | Unavailable | None: ...
+    async def reserve(self, drawing_id: str, most: int) -> BudgetRefusal | Unavailable | None: ...
 
     async def sent(self, attempt: AttemptSent) -> Unavailable | None: ...
 
@@ -153,15 +153,14 @@ class DrawingAccount:
         self._leaving.append((number, fitted))
         try:
             at_stake = self._at_stake() if worth else 0
-            more = at_stake - self.held
             if self._attempts and self.max_cost is not None and at_stake > self.max_cost:
                 raise too_dear(_TOO_DEAR)
-            if more > 0:
-                if (refusal := await self.accounts.book.reserve(self.drawing_id, more)) is not None:
+            if at_stake > self.held:
+                if (refusal := await self.accounts.book.reserve(self.drawing_id, at_stake)) is not None:
                     if self._attempts and isinstance(refusal, BudgetRefusal):
                         raise repeat_refused(refusal, self.accounts.currency)
                     raise refusal_error(refusal, self.accounts.currency)
-                self.held += more
+                self.held = at_stake
             deployment = fitted.deployment
             attempt = AttemptSent(
                 self.drawing_id,

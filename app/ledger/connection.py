@@ -163,7 +163,7 @@ class Connection:
                 claims, at = claims_of(fields.pop("claims")), fields.pop("at")
                 await database.defer(admission_of(fields), claims, self.replica.name, at)
             case "reserve":
-                await database.reserve(fields["drawing_id"], fields["more"], fields["at"])
+                await database.reserve(fields["drawing_id"], fields["most"], fields["at"], has_left=True)
             case "sent":
                 await database.sent(AttemptSent(**fields))
             case "settle":

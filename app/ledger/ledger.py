@@ -166,8 +166,8 @@ class Ledger:
             is_kept = hard is not None or admission.limits or not self.directory.revision
             return Unavailable(str(error)) if is_kept and self._policy.when_down == "refuse" else Foresight()
 
-    async def reserve(self, drawing_id: str, more: int) -> BudgetRefusal | Unavailable | None:
-        """Hold more money for a drawing, before a repeat that may be paid again. None: it is held, or it will be when
+    async def reserve(self, drawing_id: str, most: int) -> BudgetRefusal | Unavailable | None:
+        """Hold `most` for a drawing in all, before a repeat that may be paid again. None: it is held, or will be when
         the database is back, and no hard budget has to be kept meanwhile."""
         unwritten = self._unwritten.pop(drawing_id, None)
         try:
@@ -175,14 +175,14 @@ class Ledger:
             if unwritten is not None:
                 await self._write_down(*unwritten)
                 unwritten = None
-            found = await self._connection.use(lambda database: database.reserve(drawing_id, more, self._now()))
+            found = await self._connection.use(lambda database: database.reserve(drawing_id, most, self._now()))
         except DatabaseUnavailable as error:
             if self._open.get(drawing_id, True) and self._policy.when_down == "refuse":
                 return Unavailable(str(error))
             if unwritten is not None and not await self._note_admission(*unwritten):
                 self._unwritten[drawing_id] = unwritten
                 return Unavailable(str(error))
-            fields = {"drawing_id": drawing_id, "more": more, "at": self._now()}
+            fields = {"drawing_id": drawing_id, "most": most, "at": self._now()}
             return None if await self._note("reserve", fields) else Unavailable(str(error))
         if isinstance(found, Full):
             return self._refusal(found)

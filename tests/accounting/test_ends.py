@@ -37,8 +37,8 @@ class Book:
     def __init__(self) -> None:
         self.reserved, self.begun, self.ends = list[int](), list[AttemptSent](), list[Settlement]()
 
-    async def reserve(self, drawing_id: str, more: int) -> BudgetRefusal | Unavailable | None:
-        self.reserved.append(more)
+    async def reserve(self, drawing_id: str, most: int) -> BudgetRefusal | Unavailable | None:
+        self.reserved.append(most)
         return None
 
     async def sent(self, attempt: AttemptSent) -> Unavailable | None:
@@ -155,7 +155,7 @@ async def test_images_that_a_provider_did_not_draw_are_not_held_twice() -> None:
     await drawing.attempt(2, 2)
     assert drawing.book.reserved == []
     await drawing.attempt(1, 1)
-    assert drawing.book.reserved == [PRICE]
+    assert drawing.book.reserved == [5 * PRICE]
     assert (await drawing.end(None)).cost == 5 * PRICE
 
 

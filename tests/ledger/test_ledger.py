@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.ledger import Policy
 from app.ledger.values.directory import Budget
 from app.ledger.values.drawings import BudgetRefusal, Joined, Ticket, Unavailable, Unpriced
@@ -219,7 +220,7 @@ def test_while_the_database_is_away_a_drawing_without_a_budget_may_be_repeated(
             if is_written:
                 assert await ledger.sent(an_attempt(admission.id)) is None
             gateway.database.is_away = True
-            assert await ledger.reserve(admission.id, 100) is None
+            assert await ledger.reserve(admission.id, 200) is None
             assert await ledger.sent(an_attempt(admission.id, seq=2)) is None
             await ledger.settle(a_settlement(admission.id, cost=150))
             gateway.database.is_away = False
@@ -241,13 +242,43 @@ def test_what_a_repeat_may_cost_is_in_doubt_after_a_crash_although_the_database_
             if is_written:
                 assert await ledger.sent(an_attempt(admission.id)) is None
             gateway.database.is_away, gateway.database.is_done_all_the_same = True, done
-            assert await ledger.reserve(admission.id, 100) is None
+            assert await ledger.reserve(admission.id, 200) is None
             assert await ledger.sent(an_attempt(admission.id, seq=2, most=200 - 100 * is_written)) is None
         gateway.database.is_away = False
         async with gateway.running():
             assert await drawings(gateway.real) == [("in_doubt", 0, 0, 200)]
 
     run(test)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["not done", "done, and the answer lost"])
+def test_a_reservation_of_the_journal_is_held_once_however_often_it_is_told_and_without_room_too(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    async def test(gateway: Gateway) -> None:
+        await gateway.registry.add_budget(a_budget(amount=150), ME)
+        async with gateway.running(Policy(when_down="serve")) as ledger:
+            admission = an_admission()
+            assert isinstance(await ledger.admit(admission), Ticket)
+            assert await ledger.sent(an_attempt(admission.id)) is None
+            gateway.database.is_away, gateway.database.is_done_all_the_same = True, done
+            assert await ledger.reserve(admission.id, 200) is None
+            assert await ledger.sent(an_attempt(admission.id, seq=2)) is None
+            gateway.database.is_away = False
+            with monkeypatch.context() as patch:  # the database falls away in the middle of the journal
+                patch.setattr(type(gateway.real), "sent", away)
+                with pytest.raises(DatabaseUnavailable):
+                    await ledger.refresh()
+            await ledger.refresh()
+            assert await drawings(gateway.real) == [("sent", 200, 0, 0)]
+            assert await periods(gateway.real) == [("bud_1", 200, 0, 0)]
+            await ledger.settle(a_settlement(admission.id, cost=150))
+
+    run(test)
+
+
+async def away(*_: Any) -> bool:
+    raise DatabaseUnavailable("it is away")
 
 
 def test_while_the_database_is_away_a_drawing_with_a_hard_budget_is_not_repeated(run: Callable[[Test], None]) -> None:
@@ -258,7 +289,7 @@ def test_while_the_database_is_away_a_drawing_with_a_hard_budget_is_not_repeated
             assert isinstance(await ledger.admit(admission), Ticket)
             assert await ledger.sent(an_attempt(admission.id)) is None
             gateway.database.is_away = True
-            assert isinstance(await ledger.reserve(admission.id, 100), Unavailable)
+            assert isinstance(await ledger.reserve(admission.id, 200), Unavailable)
             gateway.database.is_away = False
             await ledger.settle(a_settlement(admission.id, cost=50))
 

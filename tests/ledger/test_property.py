@@ -177,7 +177,7 @@ class Book(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     def reserve_again(self, data: st.DataObject, more: int) -> None:
         id = data.draw(st.sampled_from(sorted(self.held)))
-        if self.run(self.ledger.reserve(id, more)) is None:
+        if self.run(self.ledger.reserve(id, self.held[id] + more)) is None:
             self.held[id] += more
 
     # --- what happens to it ---

@@ -116,15 +116,22 @@ begin
         on conflict (budget_id, starts_at) do update set held_nano = budget_period.held_nano + excluded.held_nano;
 end $$;
 
--- Holds more money for a drawing. Returns null if its reservation is gone, a budget's row if that is full, else {}.
-create or replace function ledger_reserve(id_ text, more bigint, clock bigint) returns jsonb language plpgsql as $$
+-- Holds `most` for a drawing in all. Returns null if its reservation is gone, a budget's row if that is full, else {}.
+-- Where the money has left already, room is not asked for.
+create or replace function ledger_reserve(
+    id_ text, most bigint, clock bigint, has_left boolean
+) returns jsonb language plpgsql as $$
 declare
     now_at bigint;
+    more bigint;
     room record;
 begin
-    perform 1 from drawing where id = id_ and state in ('held', 'sent') for update;
+    select most - held_nano into more from drawing where id = id_ and state in ('held', 'sent') for update;
     if not found then
         return null;
+    end if;
+    if more <= 0 then
+        return '{}';
     end if;
     for room in
         select b.id, b.amount_nano, b.hard, p.starts_at, p.ends_at, p.spent_nano + p.in_doubt_nano as used,
@@ -133,9 +140,9 @@ begin
         join budget b on b.id = c.budget_id and b.removed_at is null
         where c.drawing_id = id_ order by p.budget_id for update of p
     loop
-        if room.hard = 1 and room.used + room.held + more > room.amount_nano then
+        if room.hard = 1 and not has_left and room.used + room.held + more > room.amount_nano then
             return jsonb_build_object('budget', room.id, 'starts_at', room.starts_at, 'ends_at', room.ends_at,
-                                      'amount', room.amount_nano, 'used', room.used, 'held', room.held);
+                                      'amount', room.amount_nano, 'used', room.used, 'held', room.held, 'needed', more);
         end if;
     end loop;
     now_at := coalesce(clock, (extract(epoch from clock_timestamp()) * 1000000)::bigint);

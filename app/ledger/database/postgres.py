@@ -98,15 +98,16 @@ class PostgresDatabase:
             return BudgetRefusal(claim.budget, claim.period, *numbers, states)
         return Ticket(admission.id, found["held"], states)
 
-    async def reserve(self, drawing_id: str, more: int, now: int) -> bool | Full:
-        answer = await self._call("select ledger_reserve($1,$2,$3)", drawing_id, more, self._clock(now))
+    async def reserve(self, drawing_id: str, most: int, now: int, *, has_left: bool = False) -> bool | Full:
+        sql = "select ledger_reserve($1,$2,$3,$4)"
+        answer = await self._call(sql, drawing_id, most, self._clock(now), has_left)
         if answer is None:
             return False
         found = json.loads(answer)
         if not found:
             return True
         period = Period(found["starts_at"], found["ends_at"])
-        return Full(found["budget"], period, found["amount"], found["used"], found["held"], more)
+        return Full(found["budget"], period, found["amount"], found["used"], found["held"], found["needed"])
 
     async def sent(self, attempt: AttemptSent) -> bool:
         return bool(await self._call("select ledger_sent($1)", json.dumps(as_fields(attempt))))

@@ -67,8 +67,9 @@ class Database(Protocol):
         """Take all limits, places and budgets that the request needs and write its row; or write nothing."""
         ...
 
-    async def reserve(self, drawing_id: str, more: int, now: int) -> bool | Full:
-        """Hold more money for a drawing. False: its reservation is gone."""
+    async def reserve(self, drawing_id: str, most: int, now: int, *, has_left: bool = False) -> bool | Full:
+        """Hold `most` for a drawing in all. False: its reservation is gone. `has_left`: the request went out while the
+        database was away, so that it is held even without room."""
         ...
 
     async def sent(self, attempt: AttemptSent) -> bool:

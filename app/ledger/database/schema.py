@@ -20,7 +20,7 @@ from app.ledger.database.sqlite import open_writer
 if TYPE_CHECKING:
     import asyncpg
 
-HEAD = "0002"  # the newest migration
+HEAD = "0003"  # the newest migration
 POSTGRES_LOCK = 0x696D6167  # any number, the same in every process
 
 _FOLDER = Path(__file__).parent

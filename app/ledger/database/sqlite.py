@@ -101,8 +101,8 @@ class SqliteDatabase:
     ) -> Ticket | LimitRefusal | BudgetRefusal:
         return await self._run(lambda db: sqlite_money.admit(db, admission, claims, replica, now))
 
-    async def reserve(self, drawing_id: str, more: int, now: int) -> bool | Full:
-        return await self._run(lambda db: sqlite_money.reserve(db, drawing_id, more, now))
+    async def reserve(self, drawing_id: str, most: int, now: int, *, has_left: bool = False) -> bool | Full:
+        return await self._run(lambda db: sqlite_money.reserve(db, drawing_id, most, now, has_left))
 
     async def sent(self, attempt: AttemptSent) -> bool:
         return await self._run(lambda db: sqlite_money.sent(db, attempt), is_durable=True)

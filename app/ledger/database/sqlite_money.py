@@ -180,15 +180,18 @@ def _rows(statement: str, row: str, rows: int) -> str:
     return statement.format(",".join([row] * rows))
 
 
-def reserve(db: sqlite3.Connection, drawing_id: str, more: int, now: int) -> bool | Full:
-    found = db.execute("select state from drawing where id = ?", (drawing_id,)).fetchone()
+def reserve(db: sqlite3.Connection, drawing_id: str, most: int, now: int, has_left: bool) -> bool | Full:
+    found = db.execute("select state, held_nano from drawing where id = ?", (drawing_id,)).fetchone()
     if found is None or found[0] not in (State.HELD, State.SENT):
         return False
+    more = most - found[1]
+    if more <= 0:
+        return True
     charged = """select b.id, p.starts_at, p.ends_at, b.amount_nano, p.spent_nano + p.in_doubt_nano, p.held_nano
         from charge c join budget b on b.id = c.budget_id and b.hard = 1 and b.removed_at is null
         join budget_period p on p.budget_id = c.budget_id and p.starts_at = c.starts_at
         where c.drawing_id = ? and p.spent_nano + p.in_doubt_nano + p.held_nano + ? > b.amount_nano order by b.id"""
-    full = db.execute(charged, (drawing_id, more)).fetchone()
+    full = None if has_left else db.execute(charged, (drawing_id, more)).fetchone()
     if full is not None:
         budget_id, starts_at, ends_at, amount, used, held = full
         return Full(budget_id, Period(starts_at, ends_at), amount, used, held, more)

@@ -57,8 +57,8 @@ class MeteredLedger:
     async def foresee(self, admission: Admission) -> Foresight | Refusal:
         return await self._timed("foresee", self.ledger.foresee(admission))
 
-    async def reserve(self, drawing_id: str, more: int) -> BudgetRefusal | Unavailable | None:
-        return await self._timed("reserve", self.ledger.reserve(drawing_id, more))
+    async def reserve(self, drawing_id: str, most: int) -> BudgetRefusal | Unavailable | None:
+        return await self._timed("reserve", self.ledger.reserve(drawing_id, most))
 
     async def sent(self, attempt: AttemptSent) -> Unavailable | None:
         return await self._timed("sent", self.ledger.sent(attempt))

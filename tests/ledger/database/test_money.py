@@ -225,12 +225,26 @@ def test_more_is_reserved_only_while_there_is_room(over: Callable[[Test], None])
         budget = a_budget(amount=250)
         await registry_of(database).add_budget(budget, ME)
         ticket = await admit(database, budget)
-        assert await database.reserve(ticket.drawing_id, 100, NOW) is True
-        full = await database.reserve(ticket.drawing_id, 100, NOW)
+        assert await database.reserve(ticket.drawing_id, 200, NOW) is True
+        assert await database.reserve(ticket.drawing_id, 200, NOW) is True, "it is held already"
+        full = await database.reserve(ticket.drawing_id, 300, NOW)
         assert isinstance(full, Full)
         assert (full.budget_id, full.amount, full.used, full.held, full.needed) == ("bud_1", 250, 0, 200, 100)
         await database.settle(a_settlement(ticket.drawing_id, cost=200))
-        assert await database.reserve(ticket.drawing_id, 1, NOW) is False
+        assert await database.reserve(ticket.drawing_id, 201, NOW) is False
+
+    over(test)
+
+
+def test_what_may_have_left_already_is_held_without_room_too(over: Callable[[Test], None]) -> None:
+    async def test(database: Database) -> None:
+        budget = a_budget(amount=150)
+        await registry_of(database).add_budget(budget, ME)
+        ticket = await admit(database, budget)
+        for _ in range(2):
+            assert await database.reserve(ticket.drawing_id, 200, NOW, has_left=True) is True
+        assert await drawings(database) == [("held", 200, 0, 0)]
+        assert await periods(database) == [("bud_1", 200, 0, 0)]
 
     over(test)
 
