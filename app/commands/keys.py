@@ -27,8 +27,9 @@ from app.commands.options import (
 )
 from app.commands.projects import find_project, new_project
 from app.commands.table import table
-from app.commands.times import to_micros, write_iso
+from app.commands.times import write_iso
 from app.images import Operation
+from app.microseconds import to_microseconds
 
 if TYPE_CHECKING:
     from app.config.loading import Settings
@@ -95,7 +96,7 @@ def create(
             limits=Limits(requests_per_minute, images_per_minute, megapixels_per_minute, max_concurrency),
             created_at=now(),
             created_by=f"command:{me().id}",
-            expires_at=now() + to_micros(until) if until else None,
+            expires_at=now() + to_microseconds(until.total_seconds()) if until else None,
         )
         await registry.add_key(key, me())
         return text.text
@@ -148,7 +149,7 @@ def rotate(
         key = _find(settings, await registry.directory(), which)
         text = new_key(secrets.choice, is_admin="admin" in key.scopes, id=key.id)
         digest = text.digest(master_secret(settings).derive(API_KEYS))
-        await registry.rotate_key(key.id, digest, now() + to_micros(while_good), me())
+        await registry.rotate_key(key.id, digest, now() + to_microseconds(while_good.total_seconds()), me())
         note(f"key {key.id} ({key.name!r}) has a new text, shown this once. The old one is good for {grace}.")
         return text.text
 

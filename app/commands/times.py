@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from app.microseconds import SECOND
+from app.microseconds import SECOND, to_microseconds
 
 _SPAN = re.compile(r"([0-9]{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -25,14 +25,10 @@ def parse_since(text: str, now: int) -> int:
         day = datetime.fromisoformat(text.strip())
     except ValueError:
         try:
-            return now - to_micros(parse_span(text))
+            return now - to_microseconds(parse_span(text).total_seconds())
         except ValueError:
             raise ValueError(f"{text!r} is no time: write a span like 30d, or a day like 2026-11-01") from None
     return int((day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp()) * SECOND
-
-
-def to_micros(span: timedelta) -> int:
-    return span // timedelta(microseconds=1)
 
 
 def write_time(micros: int | None, none: str = "-") -> str:

@@ -60,7 +60,7 @@ class Inspector:
 
     def missing_before(self, event: Event) -> ImageData | None:
         """Return what is to be pushed before an event: the padding, at the end of an image whose host leaves it out.
-        Strict decoders, as Python's, refuse a text without it."""
+        Strict decoders, as Python's, refuse a text without it. Raises UpstreamError as `__call__` does."""
         if type(event) is not ImageEnds or self._unwanted:
             return None
         padding = self._picture.complete()
@@ -124,9 +124,9 @@ class Picture:
         some formats show their end."""
         if len(self._carry) < 2:
             return b""
-        self._look(final=True)
         padding = b"=" * (4 - len(self._carry))
-        if self.media_type not in (PNG, JPEG, WEBP):
+        kind = self.media_type if self._head is None else media_type(bytes(self._head))
+        if kind not in (PNG, JPEG, WEBP):
             return b""
         try:
             self._take(padding)

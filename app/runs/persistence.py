@@ -134,7 +134,9 @@ class RunFiles:
         now, found = self.wall(), self._find()
         rows = self.registry.take_found() if self.registry is not None else {}
         recordings = {path.stem for path in found if path.suffix not in (NOTE, HALF)}
-        ended = {path: min(row.ended_at / 1e6, now) for path in found if (row := rows.get(path.stem)) and row.ended_at}
+        ended = {
+            path: min(row.ended_at / SECOND, now) for path in found if (row := rows.get(path.stem)) and row.ended_at
+        }
         newest = max(ended.values(), default=now)
         late = now - newest if now - newest > retain_seconds else 0.0
         entries = list[RunEntry]()

@@ -11,7 +11,7 @@ STALLED_SECONDS = 60.0  # without the client taking a byte of an answer: then th
 
 
 class Progress:
-    """Watches a connection to which nothing is written any more. `abort` ends it; its run goes on."""
+    """Watches a connection to which nothing is written for now. `abort` ends it; its run goes on."""
 
     __slots__ = ("_abort", "_loop", "_timer", "_transport", "_unsent")
 

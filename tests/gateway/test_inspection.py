@@ -145,6 +145,22 @@ def test_padding_that_a_host_leaves_out_is_added(format: str, missing: int) -> N
         assert inspected(bytewise(text[:-left_out]))[0] == text
 
 
+@pytest.mark.parametrize("format", ["GIF", "AVIF"])
+@pytest.mark.parametrize("carry", [2, 3])
+def test_padding_is_not_added_where_the_text_may_as_well_be_cut(format: str, carry: int) -> None:
+    text = base64.b64encode(encoded(format))
+    assert "cut" in broken(text[: len(text) // 2 // 4 * 4 + carry])
+
+
+def test_the_smallest_pictures_tell_their_size_without_padding_too() -> None:
+    image = Image.new("RGB", (1, 1))
+    image.save(out := io.BytesIO(), "WEBP", lossless=True)
+    data = out.getvalue()
+    text = base64.b64encode(data + b"\0" * (len(data) % 3 == 0))
+    assert text.endswith(b"=")
+    assert inspected([text.rstrip(b"=")])[1]["size"] == "1x1"
+
+
 def test_a_link_passes_as_it_is() -> None:
     events: list[Event] = [ImageBegins(0), ImageLink("https://a.test/1"), ImageEnds(facts={"size": "auto"}), Done()]
     assert look(Inspector(), events) == events

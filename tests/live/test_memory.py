@@ -58,12 +58,13 @@ async def test_a_failed_request_leaves_no_frames(tmp_path: Path, mishap: str) ->
             "models": {"gpt": {**drawn_by("openai"), "profile": GPT_IMAGE_2}},
         }
         async with serving(config, tmp_path) as gateway:
+            gc.collect()
+            before = ours(gc.get_objects())  # what other tests of this process have left
             outcome = await call(gateway.port, asking(fault(mishap), "gpt"))
             assert outcome.kind != "images"
             gc.collect()
             gc.disable()
             try:
-                before = ours(gc.get_objects())  # what other tests of this process have left
                 for _ in range(3):
                     await call(gateway.port, asking(fault(mishap), "gpt"))
                 kept = ours(gc.get_objects()) - before

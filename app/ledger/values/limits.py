@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from app.microseconds import MINUTE
+from app.microseconds import MINUTE, SECOND
 
 MEGAPIXEL = 1_000_000  # pixels
 PLACE_SECONDS = 1.0  # until another try for a place: one may come free at any moment
@@ -106,7 +106,7 @@ def retry_after(limit: Limit, needed: int, use: int, now: int) -> float | None:
     if not limit.is_rate:
         return 0.0 if use < limit.amount else PLACE_SECONDS
     wait = wait_for(limit.step(needed), use, now)
-    return None if wait is None else wait / 1e6
+    return None if wait is None else wait / SECOND
 
 
 def credible(full_at: int, now: int) -> int:
@@ -126,7 +126,7 @@ def wait_for(step: int, full_at: int, now: int) -> int | None:
 def rate_state(limit: Limit, full_at: int, now: int) -> LimitState:
     """Return what is left of a rate."""
     behind = max(full_at - now, 0)
-    return LimitState(limit, max(MINUTE - behind, 0) * limit.amount // MINUTE, behind / 1e6)
+    return LimitState(limit, max(MINUTE - behind, 0) * limit.amount // MINUTE, behind / SECOND)
 
 
 def _amounts(limits: Limits) -> Iterator[tuple[Measure, int | None]]:
