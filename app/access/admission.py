@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from app.access.keyring import Key
-from app.access.refusals import refusal_error
+from app.access.refusals import TOLD, refusal_error
 from app.catalog.estimates import dearest, pixels_of
 from app.catalog.fitting import Fitted
 from app.images import ImageRequest
 from app.ledger.values import drawings
 from app.ledger.values.drawings import Foresight, Refusal, Ticket, new_id
+from app.ledger.values.limits import Limit, LimitState
 
 LONGEST_USER = 256  # characters that are kept of a `user`
 # The parameters that the ledger keeps: numbers and words of a list. The others may quote a prompt or name a person.
@@ -35,6 +36,8 @@ class Desk(Protocol):
     """The ledger, as far as admission needs it."""
 
     async def admit(self, admission: drawings.Admission) -> Ticket | Refusal: ...
+
+    async def limit_states(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]: ...
 
     async def foresee(self, admission: drawings.Admission) -> Foresight | Refusal: ...
 
@@ -72,6 +75,11 @@ class Admission:
         if not isinstance(found, Foresight):
             raise refusal_error(found, self.currency)
         return found
+
+    async def limit_states(self, key: Key) -> tuple[LimitState, ...]:
+        """Return what is left of the key's limits, for an answer to a request that used none of them."""
+        limits = [limit for limit in key.all_limits() if limit.measure in TOLD]
+        return await self.ledger.limit_states(limits) if limits else ()
 
     def _wanted(
         self, request_id: str, key: Key, request: ImageRequest, candidates: Sequence[Fitted], model: str | None

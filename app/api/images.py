@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 
@@ -27,6 +27,7 @@ from app.errors import ApiError
 from app.gateway.call import Call
 from app.gateway.inputs import Preparation
 from app.images import Operation
+from app.ledger.values.limits import LimitState
 from app.runs.entry import RunEntry
 from app.runs.run import Run
 from app.storage.spool import Uploads
@@ -44,12 +45,20 @@ class ImageEndpoint:
         self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        runtime, request_id = self._runtime(), scope["state"]["request_id"]
-        resources, log = runtime.resources, scope["state"]["log"]
-        log.operation = str(self._operation)
+        runtime = self._runtime()
+        scope["state"]["log"].operation = str(self._operation)
         key = runtime.authenticate(scope)
-        key.require("draw")
-        key.require_operation(self._operation)
+        try:
+            key.require("draw")
+            key.require_operation(self._operation)
+            await self._serve(runtime, key, scope, receive, send)
+        except ApiError as error:
+            if not any(name.startswith("x-ratelimit-") for name in error.headers):
+                await _tell_limits(runtime, key, scope)
+            raise
+
+    async def _serve(self, runtime: Runtime, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, log, resources = scope["state"]["request_id"], scope["state"]["log"], runtime.resources
         with ExitStack() as stack:
             uploads = stack.enter_context(resources.uploads())
             async with resources.body_gate.enter(key, announced_length(scope)):
@@ -79,7 +88,7 @@ class ImageEndpoint:
                         raise
                 else:
                     log.is_admitted = True
-                    scope["state"]["headers"] = _headers(rate_limit_headers(ticket.limits))
+                    scope["state"]["headers"] = _limit_headers(ticket.limits)
                     call.account = resources.accounts.open(ticket.drawing_id, ticket.held, call.request)
                     stack.callback(call.account.give_back)
                     entry = await find() if may_join else None  # another request may have begun the run meanwhile
@@ -89,6 +98,7 @@ class ImageEndpoint:
                     await call.account.give_back()
                 stack.enter_context(resources.retention.join(entry, request_id))
                 uploads.close()
+                await _tell_limits(runtime, key, scope)
                 await serve(runtime, entry, scope, receive, send, is_replay=True)
                 await count_joined(runtime, request_id, entry.run, key, call.request)
                 return
@@ -133,8 +143,14 @@ async def find_candidates(runtime: Runtime, call: Call) -> list[Fitted]:
     return within(request, candidates, runtime.admission.currency)
 
 
-def _headers(told: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode()) for name, value in told.items()]
+async def _tell_limits(runtime: Runtime, key: Key, scope: Scope) -> None:
+    """Let the answer tell what is left of the key's limits, if its admission has not told it."""
+    if not scope["state"]["headers"]:
+        scope["state"]["headers"] = _limit_headers(await runtime.admission.limit_states(key))
+
+
+def _limit_headers(states: Iterable[LimitState]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in rate_limit_headers(states).items()]
 
 
 def _idempotency_key(scope: Scope) -> str | None:

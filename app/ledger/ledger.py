@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.ledger.connection import Connection
-from app.ledger.database.foresight import foresee
+from app.ledger.database.foresight import foresee, limit_states
 from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database, DatabaseUnavailable, Full
 from app.ledger.database.replicas import Replica
@@ -42,6 +42,7 @@ from app.ledger.values.drawings import (
     Unavailable,
     Unpriced,
 )
+from app.ledger.values.limits import Limit, LimitState
 from app.ledger.values.text import as_fields, deferral_fields
 from app.ledger.values.windows import period_at
 from app.microseconds import to_microseconds
@@ -165,6 +166,14 @@ class Ledger:
         except DatabaseUnavailable as error:
             is_kept = hard is not None or admission.limits or not self.directory.revision
             return Unavailable(str(error)) if is_kept and self._policy.when_down == "refuse" else Foresight()
+
+    async def limit_states(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
+        """Return what is left of limits; nothing while the database is away."""
+        try:
+            await self._connection.catch_up()
+            return await self._connection.use(lambda database: limit_states(database, limits, self._now()))
+        except DatabaseUnavailable:
+            return ()
 
     async def reserve(self, drawing_id: str, most: int) -> BudgetRefusal | Unavailable | None:
         """Hold `most` for a drawing in all, before a repeat that may be paid again. None: it is held, or will be when

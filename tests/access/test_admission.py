@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +21,8 @@ from app.ledger.ledger import Ledger, Policy, open_ledger
 from app.ledger.values import drawings
 from app.ledger.values.directory import Budget
 from app.ledger.values.drawings import Foresight, Outcome, Refusal, Settlement, Ticket, Unavailable, Unpriced
+from app.ledger.values.limits import Limit, LimitState, Measure, states_of
 from app.ledger.values.limits import Limits as KeyLimits
-from app.ledger.values.limits import Measure
 from tests.dialects.asking import Memory
 
 pytestmark = pytest.mark.anyio
@@ -122,6 +122,9 @@ class Asked:
     async def foresee(self, admission: drawings.Admission) -> Foresight | Refusal:
         self.wanted = admission
         return self.refusal or Foresight()
+
+    async def limit_states(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
+        return states_of(limits, [0] * len(limits), 0)
 
 
 def fitted(price: float | None, size: Size | None = None, rule: SizeRule | None = None) -> Fitted:

@@ -173,6 +173,19 @@ def test_without_the_database_a_hard_budget_or_a_limit_cannot_be_kept(
     run(test)
 
 
+def test_what_is_left_of_limits_is_told_while_the_database_is_there(run: Callable[[Test], None]) -> None:
+    async def test(gateway: Gateway) -> None:
+        async with gateway.running() as ledger:
+            limits = key_limits(requests_per_minute=9)
+            await ledger.admit(an_admission(limits=limits))
+            for _ in range(2):
+                assert [state.remaining for state in await ledger.limit_states(limits)] == [8]
+            gateway.database.is_away = True
+            assert await ledger.limit_states(limits) == ()
+
+    run(test)
+
+
 def test_a_settlement_goes_on_when_its_caller_is_cancelled(run: Callable[[Test], None]) -> None:
     async def test(gateway: Gateway) -> None:
         async with gateway.running() as ledger:

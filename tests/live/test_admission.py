@@ -170,3 +170,16 @@ async def test_answers_tell_what_is_left_of_the_limits(start: Start, sandbox: Sa
     refused = await post(gateway.port, GENERATIONS, wanted(), authorization=AUTHORIZATION)
     assert (refused.status, refused.header("x-ratelimit-remaining-requests")) == (429, "0")
     assert refused.error()["code"] == "rate_limit_exceeded"
+
+
+async def test_answers_that_use_no_limit_tell_what_is_left_too(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(config(sandbox, requests_per_minute=2))
+    headers = {"authorization": AUTHORIZATION, "idempotency_key": "again"}
+    await post(gateway.port, GENERATIONS, wanted(), **headers)
+    replayed = await post(gateway.port, GENERATIONS, wanted(), **headers)
+    assert (replayed.status, replayed.header("x-gateway-cost")) == (200, "0.000000")
+    assert replayed.header("x-ratelimit-remaining-requests") == "1"
+    invalid = await post(gateway.port, GENERATIONS, wanted(n=99), authorization=AUTHORIZATION)
+    assert (invalid.status, invalid.header("x-ratelimit-remaining-requests")) == (400, "1")
+    other = await post(gateway.port, GENERATIONS, {**wanted(), "model": "nothing"}, authorization=AUTHORIZATION)
+    assert (other.status, other.header("x-ratelimit-limit-requests")) == (400, "2")

@@ -1,5 +1,5 @@
-"""Foresee an admission: read the use of limits and budgets, and reserve nothing. Plain statements, which both databases
-understand."""
+"""Read the use of limits and budgets, to foresee an admission, and reserve nothing. Plain statements, which both
+databases understand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from app.ledger.database.protocol import Database
 from app.ledger.database.upkeep import placeholders
 from app.ledger.values.drawings import Admission, BudgetRefusal, BudgetUse, Claim, Foresight, LimitRefusal
-from app.ledger.values.limits import Limit, credible, retry_after, states_of
+from app.ledger.values.limits import Limit, LimitState, credible, retry_after, states_of
 
 _CLOCK = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
 _FULL_AT = "select full_at from bucket where scope = {}"
@@ -22,9 +22,7 @@ async def foresee(
     database: Database, admission: Admission, claims: Sequence[Claim], now: int
 ) -> Foresight | LimitRefusal | BudgetRefusal:
     """Return what is left of the limits and budgets of a request, or the refusal that it would get."""
-    if database.dialect == "postgresql" and admission.limits:  # its clock counts for all of its processes
-        [[now]] = await database.query(_CLOCK)
-    uses = [await _use(database, limit, now) for limit in admission.limits]
+    uses, now = await _read_uses(database, admission.limits, now)
     states = states_of(admission.limits, uses, now)
     for limit, use, state in zip(admission.limits, uses, states, strict=True):
         need = limit.needed(admission.n, admission.pixels)
@@ -40,6 +38,18 @@ async def foresee(
                 return BudgetRefusal(claim.budget, claim.period, amount, used, held, most, states)
             budgets.append(BudgetUse(claim.budget, claim.period, amount, used, held))
     return Foresight(states, tuple(budgets))
+
+
+async def limit_states(database: Database, limits: Sequence[Limit], now: int) -> tuple[LimitState, ...]:
+    """Return what is left of limits."""
+    return states_of(limits, *await _read_uses(database, limits, now))
+
+
+async def _read_uses(database: Database, limits: Sequence[Limit], now: int) -> tuple[Sequence[int], int]:
+    """Return the use of each limit, and the time that counts."""
+    if database.dialect == "postgresql" and limits:  # its clock counts for all of its processes
+        [[now]] = await database.query(_CLOCK)
+    return [await _use(database, limit, now) for limit in limits], now
 
 
 async def _use(database: Database, limit: Limit, now: int) -> int:

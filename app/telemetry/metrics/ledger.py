@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from app.ledger.values.drawings import (
     Ticket,
     Unavailable,
 )
+from app.ledger.values.limits import Limit, LimitState
 from app.telemetry.metrics.drawings import Drawings
 from app.telemetry.metrics.families import Metrics
 
@@ -56,6 +57,9 @@ class MeteredLedger:
 
     async def foresee(self, admission: Admission) -> Foresight | Refusal:
         return await self._timed("foresee", self.ledger.foresee(admission))
+
+    async def limit_states(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
+        return await self._timed("limits", self.ledger.limit_states(limits))
 
     async def reserve(self, drawing_id: str, most: int) -> BudgetRefusal | Unavailable | None:
         return await self._timed("reserve", self.ledger.reserve(drawing_id, most))
