@@ -7,7 +7,7 @@ from the price, the number of images, and the size of the first one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.catalog import prices
@@ -22,8 +22,8 @@ _NOTHING = (Outcome.NOT_SENT, Outcome.FAILED, Outcome.REFUSED)
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The images of one attempt, for their price. `subject` is one image as requested; `images` of the `asked` ones are
-    whole."""
+    """The images of one attempt, for their price. `subject` is one image as requested, `facts` go over it; `images` of
+    the `asked` ones are whole."""
 
     first: int  # index
     images: int
@@ -32,6 +32,10 @@ class Drawn:
     price: Price | None
     usage: Mapping[str, Any] | None
     is_done: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_drawn(self, n: int) -> Subject:
+        return _as_shown(replace(self.subject, n=n), self.facts)
 
     def covers(self) -> range:
         """Return the indices of its images: all that it may draw, until it has ended."""
@@ -49,12 +53,12 @@ def drawn_by(attempts: Iterable[Attempt]) -> list[Drawn]:
                 unknown.append(Drawn(attempt.first, 0, 0, subject_of(attempt.fitted, 1), None, None, is_done=True))
         elif outcome not in _NOTHING:
             asked, is_done = attempt.fitted.request.n, attempt.is_done
-            subject = subject_of(attempt.fitted, 1) if price is None else subject_as_drawn(attempt)
-            found.append(Drawn(attempt.first, attempt.images, asked, subject, price, attempt.usage, is_done))
+            subject, facts = subject_of(attempt.fitted, 1), attempt.facts
+            found.append(Drawn(attempt.first, attempt.images, asked, subject, price, attempt.usage, is_done, facts))
     return unknown + found
 
 
-def subject_as_drawn(attempt: Attempt, n: int = 1) -> Subject:
+def subject_as_drawn(attempt: Attempt, n: int) -> Subject:
     """Return the facts that set the price of `n` images. The picture's and its provider's go over the request's."""
     return _as_shown(subject_of(attempt.fitted, n), attempt.facts)
 
@@ -76,25 +80,25 @@ def expected(drawn: Sequence[Drawn], n: int, have: Collection[int], seen: Callab
 def cost_of(
     drawn: Sequence[Drawn], index: int, facts: Mapping[str, Any], usage: Mapping[str, Any] | None
 ) -> int | None:
-    """Return the cost of one image, or None if it is not known (yet). Where an answer sums up the tokens of several
-    images, its last image has the cost of all."""
+    """Return the cost of one image, or None if it is not known (yet). Where only the end of an answer shows the cost of
+    its images, as their tokens in one sum or their quality, the last image has the cost of all."""
     each = _of(drawn, index)
     if each is None or (price := each.price) is None:
         return None
     subject = _as_shown(each.subject, facts)
-    if price.is_told_beforehand or usage:
+    if prices.is_known(price, subject, usage):
         cost = prices.cost(price, subject, usage)
     elif each.is_done and index == each.first + each.images - 1:
-        cost = prices.cost(price, replace(subject, n=each.images), each.usage)
+        cost = prices.cost(price, each.as_drawn(each.images), each.usage)
     else:
         return None
     return None if cost.source == "none" else cost.nano
 
 
 def is_open(drawn: Sequence[Drawn], index: int) -> bool:
-    """True if the cost of an image follows from the end of its answer, which has not come yet."""
+    """True if the cost of an image may follow from the end of its answer, which has not come yet."""
     each = _of(drawn, index)
-    return each is not None and each.price is not None and not each.price.is_told_beforehand and not each.is_done
+    return each is not None and each.price is not None and not each.is_done
 
 
 def _of(drawn: Sequence[Drawn], index: int) -> Drawn | None:
@@ -109,7 +113,7 @@ def settled(drawn: Sequence[Drawn]) -> int | None:
         if each.price is None:
             return None
         if each.is_done:
-            total += prices.cost(each.price, replace(each.subject, n=each.images), each.usage).nano
+            total += prices.cost(each.price, each.as_drawn(each.images), each.usage).nano
     return total
 
 
@@ -117,7 +121,7 @@ def _cost(drawn: Drawn, n: int, seen: Callable[[], Size | None]) -> int | None:
     price = drawn.price
     if price is None or not price.is_told_beforehand:
         return None
-    subject = replace(drawn.subject, n=n)
+    subject = drawn.as_drawn(n)
     if not drawn.is_done and price.depends_on_size:
         subject = replace(subject, size=seen() or subject.size)
     if drawn.is_done:

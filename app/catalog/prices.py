@@ -121,6 +121,15 @@ def cost(price: Price, subject: Subject, usage: Mapping[str, Any] | None = None)
     return Cost(0, "none") if bound is None else Cost(bound, "price")
 
 
+def is_known(price: Price, subject: Subject, usage: Mapping[str, Any] | None = None) -> bool:
+    """True if the tier of images that were drawn is certain, and their usage is there if it counts. False: `cost`
+    returns the bound."""
+    if price.reported is not None:
+        return bool(usage)
+    tiers = list(_possible(price, subject))
+    return len(tiers) == 1 and (bool(usage) or not tiers[0].per_million_tokens)
+
+
 def reported(path: str, answer: Mapping[str, Any]) -> int | None:
     """Return the cost at a dotted path of the answer, or None if there is no amount."""
     value: Any = answer

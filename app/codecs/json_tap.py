@@ -129,9 +129,10 @@ class JsonTap:
         """The number of strings that were left out."""
         return max(0, self._strings - MOST_STRINGS)
 
-    def holder_so_far(self, begins: StringBegins) -> Any:
-        """Return the object that holds the string, as far as it came before the string."""
-        return self._attempt(self._parse, begins.holder, begins.at, b"}")
+    def document_so_far(self, begins: StringBegins) -> Any:
+        """Return the document, as far as it came before the string."""
+        closing = b"".join(b"]" if type(step) is int else b"}" for step in reversed(begins.path))
+        return self._attempt(self._parse, 0, begins.at, closing)
 
     def holder(self, begins: StringBegins, until: StringBegins) -> Any:
         """Return the object that holds the string and ended before the string `until` began."""
@@ -148,7 +149,7 @@ class JsonTap:
     def _parse(self, start: int, end: int, closing: bytes = b"") -> Any:
         """Parse the first value in a part of the skeleton."""
         try:
-            return _DECODER.raw_decode((self._skeleton[start:end] + closing).decode())[0]
+            return _DECODER.raw_decode((self._skeleton[start:end] + closing).removeprefix(_BOM).decode().lstrip())[0]
         except ValueError as error:
             raise JsonTapError(f"malformed JSON: {reason(error)}") from error
 

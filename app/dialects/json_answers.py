@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -34,6 +35,7 @@ def unreadable(reason: object) -> UpstreamError:
 class JsonAnswer:
     """`{"data": [{"b64_json": …, "revised_prompt": …, "seed": …} | {"url": …}], "usage": …}`, in any order of keys.
 
+    What the document states of its images (see `FACTS`) before the end of the first one is said of each of them.
     `most` is how many images were asked for: those beyond are passed over, since the others were drawn and paid for.
     """
 
@@ -49,6 +51,7 @@ class JsonAnswer:
         self._address: UrlText | None = None  # we are inside of
         self._link: str | None = None  # of the entry `_told`, if it has one and nothing of it has been passed on
         self._last: StringBegins | None = None  # the last string of an entry that was asked for
+        self._common: Mapping[str, str] = {}  # facts of each image
 
     @property
     def is_in_text(self) -> bool:
@@ -67,14 +70,16 @@ class JsonAnswer:
         usage = usage_of(document)
         data = document.get("data")
         entries = data[: self._most] if isinstance(data, list) else []
+        facts: dict[str, Any] = facts_of(document)
+        if not self._told:
+            self._common = facts
         events: list[Event] = []
         for entry in entries[self._told :]:
             events += self._end(entry, usage if self._told == len(entries) - 1 else None)
         if self._open or self._told > len(entries):
             raise unreadable("'data' comes twice")
-        facts: dict[str, Any] = facts_of(document)
         if isinstance(document.get("svg_usage"), dict):
-            facts["svg_usage"] = _counts(document["svg_usage"])
+            facts = {**facts, "svg_usage": _counts(document["svg_usage"])}
         return [*events, Done(usage, facts)]
 
     def _events(self, found: Iterable[Any]) -> Iterator[Event]:
@@ -103,6 +108,8 @@ class JsonAnswer:
         if index >= self._most:
             return
         while self._told < index:
+            if not self._told:
+                self._common = facts_of(self._tap.document_so_far(begins))
             yield from self._end(self._entry(self._told, begins), None)
         self._last = begins
         if key == "url" and not self._open:
@@ -128,7 +135,8 @@ class JsonAnswer:
             raise UpstreamError(Failure.UNCERTAIN, f"image {self._told + 1} of the answer is missing")
         self._told += 1
         self._open, self._link = False, None
-        yield image_ends(entry if isinstance(entry, dict) else {}, usage)
+        ends = image_ends(entry if isinstance(entry, dict) else {}, usage)
+        yield replace(ends, facts={**self._common, **ends.facts})
 
 
 class UrlText:

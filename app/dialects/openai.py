@@ -251,7 +251,7 @@ class StreamedImage:
             if type(item) is bytes:
                 if self._passing:
                     if not self._begun and self._string:  # only now, since an empty text is no image
-                        yield self._begin(self._tap.holder_so_far(self._string))
+                        yield self._begin(self._tap.document_so_far(self._string))
                     yield ImageData(item)
             elif type(item) is StringBegins and item.path == ("b64_json",):
                 if self._begun:

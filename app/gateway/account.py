@@ -57,7 +57,7 @@ class Account(Protocol):
         ...
 
     def is_open(self, index: int) -> bool:
-        """True if the cost of an image follows from the end of its answer, which has not come yet."""
+        """True if the cost of an image may follow from the end of its answer, which has not come yet."""
         ...
 
     def cost_of(self, index: int, facts: Mapping[str, Any], usage: Mapping[str, Any] | None) -> int | None:

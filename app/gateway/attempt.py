@@ -81,7 +81,7 @@ class Attempt:
     exchanges: int = 0  # that were made, or may have been; 0 at the end: nothing was sent
     images: int = 0  # whole ones
     usage: Mapping[str, Any] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)  # of the last whole image
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the last whole image, and of the whole answer
     provider_request_id: str | None = None  # what the provider calls it: its job, or the first of its requests
     outcome: Outcome = Outcome.UNDER_WAY
     error: UpstreamError | ApiError | None = None
@@ -138,6 +138,7 @@ class Attempt:
                 self.facts = event.facts
         elif type(event) is Done:
             self._is_done, self.usage = True, event.usage
+            self.facts = {**event.facts, **self.facts}
         if self.first_image_at is not None:
             await self.sink(event)
             return

@@ -80,6 +80,19 @@ def test_tokens_are_known_when_the_answer_has_ended() -> None:
     assert not is_open([replace(ONE, price=None)], 0)
 
 
+def test_a_quality_that_only_the_end_of_an_answer_states_sets_the_cost_of_all_its_images() -> None:
+    under_way = replace(ONE, price=BY_QUALITY, asked=2, images=1)
+    assert cost_of([under_way], 0, {}, None) is None
+    assert is_open([under_way], 0)
+    ended = replace(under_way, images=2, is_done=True, facts={"quality": "low"})
+    assert [cost_of([ended], index, {}, None) for index in range(2)] == [None, 80]
+    assert settled([ended]) == 80
+    named = {"quality": "low"}
+    assert [cost_of([ended], index, named, None) for index in range(2)] == [40, 40]
+    silent = replace(ended, facts={})
+    assert [cost_of([silent], index, {}, None) for index in range(2)] == [None, settled([silent])] == [None, 180]
+
+
 def test_what_has_ended_has_a_cost_unless_some_of_it_has_no_price() -> None:
     done = replace(ONE, images=1, is_done=True)
     assert settled([]) == 0

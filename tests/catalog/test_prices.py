@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.catalog.money import NANO
-from app.catalog.prices import Cost, Price, Subject, Tier, cost, least, most, to_json
+from app.catalog.prices import Cost, Price, Subject, Tier, cost, is_known, least, most, to_json
 from app.images import Operation, Size
 
 SQUARE, WIDE = Size(1024, 1024), Size(1536, 1024)
@@ -90,6 +90,17 @@ def test_a_reported_cost_goes_over_the_tiers() -> None:
 def test_a_reported_cost_that_is_none_is_not_believed(found: object) -> None:
     price = Price((Tier(per_image=50),), reported="usage.cost")
     assert cost(price, drawn(), {"cost": found}) == Cost(50, "price")
+
+
+def test_the_cost_of_what_was_drawn_is_known_where_nothing_that_sets_it_is_missing() -> None:
+    by_quality = Price((Tier(quality="high", per_image=9), Tier(per_million_tokens=(("output", 1),))))
+    assert is_known(by_quality, drawn(quality="high"))
+    assert not is_known(by_quality, drawn(quality="low"))
+    assert is_known(by_quality, drawn(quality="low"), {"output_tokens": 3})
+    assert not is_known(by_quality, drawn(quality=None), {"output_tokens": 3})
+    assert not is_known(Price((Tier(per_image=1),), reported="usage.cost"), drawn())
+    assert is_known(Price((Tier(per_image=1),), reported="usage.cost"), drawn(), {"cost": 1})
+    assert not is_known(Price(), drawn())
 
 
 def test_what_no_tier_fits_has_no_price() -> None:

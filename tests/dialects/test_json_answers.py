@@ -32,9 +32,28 @@ def test_an_answer_becomes_its_image_and_what_is_said_of_it() -> None:
     assert read(document) == [
         ImageBegins(0),
         ImageData(b"AAAA"),
-        ImageEnds("better", 7, told_usage, {"size": "8x8"}),
+        ImageEnds("better", 7, told_usage, {"background": "opaque", "quality": "auto", "size": "8x8"}),
         Done(told_usage, {"background": "opaque", "quality": "auto"}),
     ]
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_facts_that_stand_before_the_end_of_the_first_image_are_those_of_each_image(step: int) -> None:
+    def facts(document: dict[str, Any]) -> list[dict[str, str]]:
+        text = json.dumps(document).encode()
+        events = told(JsonAnswer(10), (text[at : at + step] for at in range(0, len(text), step)))
+        assert events[-1] == Done(None, {"quality": "medium", "size": "8x8"})
+        return [dict(event.facts) for event in events if isinstance(event, ImageEnds)]
+
+    stated = {"quality": "medium", "size": "8x8"}
+    one, other = {"b64_json": "AAAA"}, {"url": "https://a.test/1", "size": "4x4"}
+    assert facts({**stated, "data": [one]}) == facts({"data": [one], **stated}) == [stated]
+    assert facts({**stated, "data": [one, other]}) == [stated, {**stated, "size": "4x4"}]
+    assert facts({"quality": "medium", "data": [one, other], "size": "8x8"}) == [
+        {"quality": "medium"},
+        {"quality": "medium", "size": "4x4"},
+    ]
+    assert facts({"data": [one, other], **stated}) == [{}, {"size": "4x4"}]
 
 
 def test_what_is_said_of_who_asked_and_of_vectors_is_repeated() -> None:

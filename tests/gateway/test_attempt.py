@@ -85,6 +85,13 @@ async def test_an_attempt_tells_what_it_knows() -> None:
     assert first.began <= (first.ended or 0.0) <= second.began <= (second.first_image_at or 0.0)
 
 
+async def test_what_an_answer_states_of_all_its_images_is_known_of_the_attempt() -> None:
+    scene = Scene([Said({**IMAGE, "quality": "medium", "size": "1024x1024"})])
+    await scene.draw()
+    [attempt] = scene.watching.attempts
+    assert attempt.facts == {"quality": "medium", "size": "1x1", "output_format": "png"}
+
+
 async def test_each_part_of_several_images_has_attempts_of_its_own() -> None:
     scene = Scene([Said(IMAGE)], n=3)
     await scene.draw()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from app.main import replace_settings
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.house import SCHNELL, file_of, plain
-from tests.live.servers import Config, Gateway, sandbox_providers, written
+from tests.live.scripted import Scripted, answer
+from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by, written
 from tests.live.test_runs import asked, asking, run_of
 from tests.live.wire import Reply, edit, events, post
 from tests.waiting import until
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 GENERATIONS = "/v1/images/generations"
 KONTEXT, REDUX = "black-forest-labs/FLUX.1-Kontext-dev", "black-forest-labs/FLUX.1-Redux-dev"
+BY_QUALITY = [{"quality": "high", "per_image": 0.167}, {"per_megapixel": 0.025}]
 TOKENS = {"per_million_tokens": {"input": 5, "output": 40}, "at_most": 0.3}
 
 
@@ -135,6 +138,55 @@ async def test_a_price_by_token_is_told_by_the_event(start: Start, sandbox: Sand
         assert float(early) * 1e9 == pytest.approx(cost)
     assert completed(reply)[0]["cost"] * 1e9 == pytest.approx(cost)
     assert cost > 0
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_quality_that_a_whole_answer_states_sets_the_cost(
+    start: Start, upstream: Scripted, stream: bool, is_first: bool, n: int
+) -> None:
+    data, said = [{"b64_json": b64encode(file_of(plain((64, 64)))).decode()}] * n, {"quality": "medium"}
+    upstream.at("a", answer({**said, "data": data} if is_first else {"data": data, **said}))
+    priced = {"streaming": False, "max_n": 2, "price": BY_QUALITY}
+    providers = {"a": provider(f"{upstream.base_url}/a/v1")}
+    gateway = await start({"providers": providers, "models": {"flux": served_by("a", profile=priced)}})
+    reply = await draw(gateway, n=n, stream=stream)
+    [[nano, _, _]] = await recorded(gateway)
+    assert nano == n * 102_400
+    early = reply.header("x-gateway-cost")
+    assert early is None or float(early) * 1e9 == pytest.approx(nano, abs=1000)
+    [line] = await gateway.request_lines()
+    assert line["cost"] * 1e9 == pytest.approx(nano)
+    ledger = gateway.app.state.runtime.resources.ledger
+    [row] = await ledger.database.query("select quality, width, format from drawing")
+    assert tuple(row) == ("medium", 64, "png")
+    if stream:
+        ends = [event for name, event in events(reply.body) if name.endswith(".completed")]
+        assert sum(event["gateway"]["cost"] or 0 for event in ends) * 1e9 == pytest.approx(nano)
+        assert {event["quality"] for event in ends} == {"medium" if is_first or n == 1 else "auto"}
+    else:
+        assert reply.json()["quality"] == "medium"
+
+
+async def test_the_quality_and_the_size_that_events_and_links_come_with_set_the_cost(
+    start: Start, sandbox: Sandbox, upstream: Scripted
+) -> None:
+    size = [{"size": "64x64", "per_image": 0.001}, {"per_image": 0.5}]
+    upstream.at("a", answer({"data": [{"url": "https://a.test/1"}], "size": "64x64"}))
+    passing = provider(f"{upstream.base_url}/a/v1", urls="pass")
+    settings = config(sandbox)
+    settings["providers"]["a"] = passing
+    settings["models"]["links"] = served_by("a", profile={"price": size})
+    settings["models"]["gpt-quality"] = model("openai", "gpt-image-2", BY_QUALITY, streaming=True)
+    settings["models"]["gpt-whole"] = model("openai", "gpt-image-2", BY_QUALITY, streaming=False)
+    gateway = await start(settings)
+    assert (await draw(gateway, "links", response_format="url")).json()["data"][0]["url"] == "https://a.test/1"
+    for name in ("gpt-quality", "gpt-whole"):
+        for stream in (True, False):
+            reply = await draw(gateway, name, size="1024x1024", stream=stream)
+            assert not stream or completed(reply)[0]["cost"] == 0.0262144
+    assert [row[0] for row in await recorded(gateway, 5)] == [1_000_000, *[26_214_400] * 4]
 
 
 async def test_an_answer_from_an_existing_run_costs_nothing(start: Start, sandbox: Sandbox) -> None:
