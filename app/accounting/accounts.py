@@ -19,7 +19,7 @@ from app.access.max_cost import too_dear
 from app.access.refusals import refusal_error, repeat_refused
 from app.accounting.telling import Drawn, cost_of, drawn_by, expected, is_open, settled, subject_as_drawn
 from app.catalog import prices
-from app.catalog.estimates import most, quality_of
+from app.catalog.estimates import most, named_quality, quality_of
 from app.catalog.fitting import Fitted
 from app.errors import ApiError
 from app.gateway.account import Account
@@ -355,8 +355,7 @@ def _parsed(size: str) -> Size | None:
 
 
 def _quality(attempt: Attempt) -> str | None:
-    said = attempt.facts.get("quality")
-    return said if isinstance(said, str) else quality_of(attempt.fitted)
+    return named_quality(attempt.facts) or quality_of(attempt.fitted)
 
 
 def _outcome(error: ApiError | None, attempts: list[Attempt], in_doubt: int, n: int) -> drawings.Outcome:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.catalog import prices
-from app.catalog.estimates import subject_of
+from app.catalog.estimates import named_quality, subject_of
 from app.catalog.prices import Price, Subject
 from app.gateway.attempt import Attempt, Outcome
 from app.images import Size
@@ -134,6 +134,5 @@ def _cost(drawn: Drawn, n: int, seen: Callable[[], Size | None]) -> int | None:
 def _as_shown(subject: Subject, facts: Mapping[str, Any]) -> Subject:
     if not facts:
         return subject
-    quality, size = facts.get("quality"), Size.parse(str(facts.get("size") or ""))
-    shown = quality if isinstance(quality, str) else subject.quality
-    return Subject(subject.operation, subject.n, shown, size or subject.size, subject.largest)
+    quality, size = named_quality(facts), Size.parse(str(facts.get("size") or ""))
+    return replace(subject, quality=quality or subject.quality, size=size or subject.size)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from app.catalog import prices
 from app.catalog.fitting import Fitted
@@ -20,7 +21,12 @@ def subject_of(fitted: Fitted, n: int) -> Subject:
 
 def quality_of(fitted: Fitted) -> str | None:
     """Return the quality that a deployment is asked for. None: it chooses."""
-    quality = fitted.request.parameters.get("quality")
+    return named_quality(fitted.request.parameters)
+
+
+def named_quality(said: Mapping[str, Any]) -> str | None:
+    """Return the quality that a request or an answer names. None: none, or "auto", which leaves it open."""
+    quality = said.get("quality")
     return quality if isinstance(quality, str) and quality != "auto" else None
 
 

@@ -93,6 +93,14 @@ def test_a_quality_that_only_the_end_of_an_answer_states_sets_the_cost_of_all_it
     assert [cost_of([silent], index, {}, None) for index in range(2)] == [None, settled([silent])] == [None, 180]
 
 
+def test_a_provider_that_says_auto_names_no_quality() -> None:
+    auto = {"quality": "auto"}
+    ended = replace(ONE, price=BY_QUALITY, images=1, is_done=True, facts=auto)
+    assert cost_of([ended], 0, auto, None) == settled([ended]) == 90
+    asked = replace(ended, subject=replace(ONE.subject, quality="low"))
+    assert cost_of([asked], 0, auto, None) == settled([asked]) == 40
+
+
 def test_what_has_ended_has_a_cost_unless_some_of_it_has_no_price() -> None:
     done = replace(ONE, images=1, is_done=True)
     assert settled([]) == 0
