@@ -15,6 +15,7 @@ from app.api.following import count_joined, serve
 from app.api.runtime import Runtime
 from app.catalog.money import to_number
 from app.errors import ApiError, Conflict
+from app.gateway.account import Account
 from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.values.records import DrawingFilter
 from app.runs.run import Run
@@ -30,6 +31,7 @@ STATES = {
     State.OWED: "failed",
     State.UNCERTAIN: "perhaps_paid",
 }
+# While it has no cost.
 PAID = {"waiting": "no", "drawing": "perhaps", "finished": "yes", "failed": "no", "perhaps_paid": "perhaps"}
 
 
@@ -89,13 +91,17 @@ async def _describe(runtime: Runtime, run: Run, key: Key) -> dict[str, Any]:
         "place": runtime.gateway.place_of(run.id, run.call.key.id),
         "typical_seconds": _typical_seconds(runtime, run, key),
     }
-    account, currency = run.call.account, runtime.admission.currency
+    account = run.call.account
     if account is None:  # an earlier process began it
-        return told | {"cost_at_most": None} | await _money(runtime, run, key)
-    cost, most = account.told, account.held
-    if run.has_ended:
-        most = account.cost + account.in_doubt
-    return told | {
+        told |= {"cost_at_most": None} | await _recorded_money(runtime, run, key)
+    else:
+        told |= _money(account, runtime.admission.currency, has_ended=run.has_ended)
+    return told | {"paid": "yes"} if told["cost"] else told
+
+
+def _money(account: Account, currency: str, *, has_ended: bool) -> dict[str, Any]:
+    cost, most = account.told, account.cost + account.in_doubt if has_ended else account.held
+    return {
         "cost": None if cost is None else to_number(cost),
         "cost_in_doubt": to_number(account.in_doubt),
         "cost_at_most": to_number(most) if most or cost is not None else None,
@@ -133,7 +139,7 @@ def describe(run: Run, now: float) -> dict[str, Any]:
     }
 
 
-async def _money(runtime: Runtime, run: Run, key: Key) -> dict[str, Any]:
+async def _recorded_money(runtime: Runtime, run: Run, key: Key) -> dict[str, Any]:
     """Return the money of the run so far, from the ledger; nulls while its database is away."""
     book = runtime.administration.book
     told: dict[str, Any] = {"cost": None, "cost_in_doubt": None, "currency": None}

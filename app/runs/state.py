@@ -30,8 +30,8 @@ class State(Enum):
     FINISHED = "all images are there, and no caller has the whole answer"
     DELIVERED = "the socket of a caller took the last byte"
     RETURNED = "delivered, but the connection broke soon afterwards"
-    FAILED = "failed without a cost, and the caller knows"
-    OWED = "failed without a cost, and the caller could not be told"
+    FAILED = "failed, and no more than its whole images cost anything; the caller knows"
+    OWED = "failed, and no more than its whole images cost anything; the caller could not be told"
     UNCERTAIN = "failed, and a drawing may have been paid for"
     FORGOTTEN = "closed and removed"
 
@@ -50,7 +50,7 @@ class State(Enum):
 
 class Step(Enum):
     FINISH = "the last image is there"
-    FAIL = "the work ended with an error, and nothing was paid"
+    FAIL = "the work ended with an error, and nothing was paid but for whole images"
     FAIL_PAID = "the work ended with an error, and a drawing may have been paid for"
     DELIVER = "a caller has the whole answer"
     BREAK = "the connection broke soon after the whole answer was sent"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.access.keyring import ANONYMOUS
 from app.sandbox.server import Sandbox
 from tests.live.conftest import Start
 from tests.live.scripted import End, Scripted
@@ -49,6 +50,20 @@ async def test_a_finished_run_is_paid_for(start: Start, sandbox: Sandbox) -> Non
     assert status["typical_seconds"] is not None
     late = json.loads((await cancel(gateway.port, "fox")).body)
     assert (late["state"], late["cancelled"]) == ("finished", False)
+
+
+async def test_a_run_that_failed_is_paid_for_if_some_of_its_images_were_drawn(start: Start, sandbox: Sandbox) -> None:
+    gateway = await start(simulated(sandbox))
+    fields = wanted(n=3, prompt="foxes [[fault*1:422]]")
+    assert (await ask(gateway.port, generation(fields, x_request_id="fox"))).status == 422
+    late = json.loads((await cancel(gateway.port, "fox")).body)
+    assert late["cancelled"] is False
+    for told in (await status_of(gateway.port, "fox"), late):
+        assert (told["state"], told["paid"], told["cost"], told["cost_in_doubt"]) == ("failed", "yes", 0.038, 0)
+    run = gateway.app.state.runtime.resources.retention.get("fox", ANONYMOUS).run
+    run.call.account = None  # as if an earlier process had begun it
+    told = await status_of(gateway.port, "fox")
+    assert (told["paid"], told["cost"], told["cost_at_most"]) == ("yes", 0.038, None)
 
 
 async def test_a_cancelled_run_tells_whether_it_may_be_paid(start: Start, upstream: Scripted) -> None:
