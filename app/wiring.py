@@ -318,6 +318,7 @@ def make_runtime(resources: Resources, settings: Settings, before: Runtime | Non
     )
     resources.metrics_state.models, resources.metrics_state.stated_keys = catalog.models, len(settings.keys)
     resources.requests.model_name = partial(_configured_name, catalog)
+    resources.ledger.name_keys(inventory.key_names(settings))
     limits = BodyLimits(server.max_upload_bytes, server.max_request_bytes, rate=server.min_upload_rate)
     rules = PageRules(frozenset(server.allowed_hosts), frozenset(server.cors_origins))
     keyring = Keyring(

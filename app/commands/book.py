@@ -72,6 +72,7 @@ def alone(settings: Settings) -> Iterator[None]:
 @asynccontextmanager
 async def open_registry(settings: Settings, migrate: bool | None = None) -> AsyncIterator[Registry]:
     """Open the database, made if it is missing. Raises SchemaError, DatabaseUnavailable and DataDirError."""
+    from app.config.inventory import key_names
     from app.ledger.book.registry import Registry
     from app.ledger.database.opening import open_database
 
@@ -79,7 +80,7 @@ async def open_registry(settings: Settings, migrate: bool | None = None) -> Asyn
     may_migrate = settings.database.migrate if migrate is None else migrate
     database = await open_database(settings.database_url, settings.data_dir, migrate=may_migrate)
     try:
-        yield Registry(database, now)
+        yield Registry(database, now, key_names(settings))
     finally:
         await database.aclose()
 

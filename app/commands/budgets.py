@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -80,13 +79,8 @@ def set_budget(
 def list_budgets(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """List the budgets, and what is used of them now."""
 
-    async def work(settings: Settings, registry: Registry) -> Sequence[BudgetState]:
-        from app.config.inventory import keys
-
-        stated = {each.key.id: each.key.name for each in keys(settings)}  # the database has only ids of these
-        budgets = (await registry.directory()).budgets
-        named = [replace(budget, owner=stated.get(budget.scope_id or "", budget.owner)) for budget in budgets]
-        return await registry.budget_states(named)
+    async def work(_: Settings, registry: Registry) -> Sequence[BudgetState]:
+        return await registry.budget_states((await registry.directory()).budgets)
 
     states = sorted(run(config, work), key=lambda state: (state.budget.scope, state.budget.owner, state.budget.id))
     if as_json:
@@ -134,7 +128,7 @@ def _checked(thresholds: str, **fields: Any) -> Any:
 
 def _owner(settings: Settings, directory: Directory, project: str | None, key: str | None) -> tuple[Any, Any, str]:
     """Return the scope, the id and the name of the owner. Raises CommandError."""
-    from app.config.inventory import keys
+    from app.config.inventory import key_names
 
     if project is not None:
         found = find_project(directory, project)
@@ -144,7 +138,7 @@ def _owner(settings: Settings, directory: Directory, project: str | None, key: s
     if key is None:
         return "all", None, ""
     known = [(issued.id, issued.name) for issued in directory.keys.values()]
-    known += [(stated.key.id, stated.key.name) for stated in keys(settings)]
+    known += key_names(settings).items()
     owners = [owner for owner in known if owner[0] == key] or [owner for owner in known if owner[1] == key]
     if len(owners) != 1:
         how_many = f"{len(owners)} keys are called" if owners else "There is no key"

@@ -50,12 +50,10 @@ def usage(
     if as_csv and as_json:
         raise typer.BadParameter("choose one of --csv and --json", param_hint="--csv")
 
-    async def work(settings: Settings, registry: Registry) -> Sequence[Usage]:
-        from app.config.inventory import keys
+    async def work(_: Settings, registry: Registry) -> Sequence[Usage]:
         from app.ledger.book.usage import read_usage
 
-        stated = {each.key.id: each.key.name for each in keys(settings)}
-        return await read_usage(registry.database, by.value, begin, stated, now())
+        return await read_usage(registry.database, by.value, begin, registry.key_names, now())
 
     lines = run(config, work)
     if as_json:

@@ -136,6 +136,11 @@ def budgets(settings: Settings, known: Mapping[str, str], now: int) -> tuple[Bud
     return tuple(_budget(budget, known, now) for budget in settings.budgets)
 
 
+def key_names(settings: Settings) -> dict[str, str]:
+    """Return the names of the configured keys, by their ids."""
+    return {key_id(key.name): key.name for key in settings.keys}
+
+
 def key_id(name: str) -> str:
     """Return the id of a configured key."""
     return stable_id("key", name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -102,6 +102,15 @@ class Ledger:
     def directory(self) -> Directory:
         """The newest projects, keys and budgets that this process knows."""
         return self._life.directory
+
+    @property
+    def key_names(self) -> Mapping[str, str]:
+        """The names of the configuration's keys, by their ids."""
+        return self._life.key_names
+
+    def name_keys(self, names: Mapping[str, str]) -> None:
+        """Know the names of the configuration's keys, by their ids: budgets that belong to them are told by these."""
+        self._life.name_keys(names)
 
     async def refresh(self) -> None:
         """Catch up with the database, and know its newest directory. Raises DatabaseUnavailable."""

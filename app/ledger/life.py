@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,8 +40,9 @@ class Recovered:
 
 
 class Life:
-    """`directory` is the newest that this process knows. `open_drawings` are those that it works on, which recovery
-    leaves alone, and whether a hard budget is in scope: admission adds them, and their end removes them.
+    """`directory` is the newest that this process knows. `key_names` are the names of the configuration's keys, by
+    their ids. `open_drawings` are those that it works on, which recovery leaves alone, and whether a hard budget is in
+    scope: admission adds them, and their end removes them.
 
     `clock` gives seconds since the epoch; `warn` gets an event and its facts. `copy` is the directory's file."""
 
@@ -54,6 +55,7 @@ class Life:
         copy: Path | None = None,
     ) -> None:
         self.directory = Directory()
+        self.key_names: Mapping[str, str] = {}
         self.open_drawings = dict[str, bool]()
         self._connection = connection
         self._in_doubt_days = in_doubt_days
@@ -95,6 +97,11 @@ class Life:
         await self._connection.look_for_it()
         await self._connection.catch_up()
         await self._read_directory()
+
+    def name_keys(self, names: Mapping[str, str]) -> None:
+        """Know the names of the configuration's keys, by their ids."""
+        self.key_names = names
+        self.directory = self.directory.naming(names)
 
     def note_use(self, key_id: str) -> None:
         """Remember that a key was used, to the hour. It is written down within a minute."""
@@ -200,7 +207,7 @@ class Life:
         revision = await self._connection.use(read_revision)
         if revision == self.directory.revision:
             return
-        self.directory = await self._connection.use(read_directory)
+        self.directory = (await self._connection.use(read_directory)).naming(self.key_names)
         if self._copy is not None:
             await asyncio.to_thread(_replace, self._copy, encode(self.directory))
 

@@ -130,6 +130,19 @@ def test_a_change_of_the_directory_is_seen(run: Callable[[Test], None]) -> None:
     run(test)
 
 
+def test_a_budget_has_the_name_of_a_key_that_only_the_configuration_has(run: Callable[[Test], None]) -> None:
+    async def test(gateway: Gateway) -> None:
+        await gateway.registry.add_budget(a_budget(scope="key", scope_id="filekey1"), ME)
+        async with gateway.running() as ledger:
+            assert [budget.owner for budget in ledger.directory.budgets] == ["filekey1"]
+            ledger.name_keys({"filekey1": "ci"})
+            assert [budget.owner for budget in ledger.directory.budgets] == ["ci"]
+            await gateway.registry.add_budget(a_budget(id="bud_2", scope="key", scope_id="filekey1", window="day"), ME)
+            await until(lambda: [budget.owner for budget in ledger.directory.budgets] == ["ci", "ci"])
+
+    run(test)
+
+
 def test_what_is_in_doubt_for_too_long_counts_as_paid(run: Callable[[Test], None]) -> None:
     async def test(gateway: Gateway) -> None:
         async with gateway.running() as ledger:

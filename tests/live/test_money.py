@@ -88,6 +88,19 @@ async def budgeted(gateway: Gateway, images: float, **fields: Any) -> None:
     await ledger.refresh()
 
 
+async def test_a_refusal_names_the_key_of_the_configuration_that_a_budget_belongs_to(
+    start: Start, sandbox: Sandbox
+) -> None:
+    known = {
+        "keys": [{"name": "ci", "key": "a-key-of-the-build"}],
+        "budgets": [{"key": "ci", "amount": 0.05, "window": "day"}],
+    }
+    gateway = await start(config(sandbox, **known))
+    replies = [await draw(gateway, headers={"authorization": "Bearer a-key-of-the-build"}) for _ in range(2)]
+    assert [reply.status for reply in replies] == [200, 429]
+    assert "0.05 a day of key 'ci'" in replies[1].error()["message"]
+
+
 async def test_a_delivered_image_costs_its_price(start: Start, sandbox: Sandbox) -> None:
     gateway = await start(config(sandbox))
     assert (await draw(gateway)).status == 200

@@ -55,7 +55,7 @@ class Book:
         await asyncio.to_thread(import_module, "app.ledger.book.registry")
         from app.ledger.book.registry import Registry
 
-        return Registry(self._ledger.database, self._now)
+        return Registry(self._ledger.database, self._now, self._ledger.key_names)
 
     async def refresh(self) -> None:
         """Load a change into this process at once. Others learn of it within a second."""

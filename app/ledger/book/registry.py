@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, TypeVar
@@ -42,13 +42,15 @@ Entity = TypeVar("Entity", Project, ApiKey, Budget)
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Reads and changes the directory. `clock` gives microseconds since the epoch."""
+    """Reads and changes the directory. `clock` gives microseconds since the epoch. `key_names` has the names of
+    the configuration's keys, by their ids."""
 
     database: Database
     clock: Callable[[], int]
+    key_names: Mapping[str, str] = field(default_factory=dict)
 
     async def directory(self) -> Directory:
-        return await read_directory(self.database)
+        return (await read_directory(self.database)).naming(self.key_names)
 
     async def note(self, actor: Actor, action: str, kind: str, id: str, after: Mapping[str, Any]) -> None:
         """Write a line of the audit log about a change that was made elsewhere."""
@@ -272,14 +274,14 @@ _COLUMNS = {"amount": "amount_nano"}  # fields that have another name in their t
 def _row(entity: Project | ApiKey | Budget) -> dict[str, Any]:
     """Return the columns of an entity."""
     row = dict[str, Any]()
-    for field in fields(entity):
-        value = getattr(entity, field.name)
+    for each in fields(entity):
+        value = getattr(entity, each.name)
         if isinstance(value, Limits):
             row |= asdict(value)
-        elif field.name != "owner":  # is in the row that `scope_id` names
+        elif each.name != "owner":  # is in the row that `scope_id` names
             if isinstance(value, tuple):
                 value = json.dumps(value)
-            row[_COLUMNS.get(field.name, field.name)] = int(value) if isinstance(value, bool) else value
+            row[_COLUMNS.get(each.name, each.name)] = int(value) if isinstance(value, bool) else value
     if isinstance(entity, ApiKey):
         del row["last_used_at"]  # written by the processes that use it
     return row

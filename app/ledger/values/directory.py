@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Literal
@@ -112,6 +112,15 @@ class Directory:
         if key is None or key.digest == digest:
             return key
         return key if key.previous_until is not None and now < key.previous_until else None
+
+    def naming(self, keys: Mapping[str, str]) -> Directory:
+        """Return the directory with the names of the configuration's keys, by their ids, as owners of budgets: the
+        database has only the ids of these."""
+        budgets = (
+            replace(budget, owner=keys.get(budget.scope_id or "", budget.owner)) if budget.scope == "key" else budget
+            for budget in self.budgets
+        )
+        return replace(self, budgets=tuple(budgets))
 
     def budgets_of(self, key_id: str, project_id: str | None, model: str) -> tuple[Budget, ...]:
         """Return the budgets that a drawing counts in."""

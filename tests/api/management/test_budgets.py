@@ -43,6 +43,14 @@ async def test_a_budget_belongs_to_a_project_or_a_key(office: Office) -> None:
         assert [budget["id"] for budget in found] == [of_key["id"]]
 
 
+async def test_a_budget_of_a_key_of_the_configuration_has_its_name(office: Office) -> None:
+    await (await office.registry()).add_budget(a_budget(scope="key", scope_id="filekey1"), ME)
+    office.ledger.name_keys({"filekey1": "ci"})
+    async with office.client() as client:
+        [found] = (await client.get(BUDGETS)).json()["data"]
+    assert (found["api_key_id"], found["owner"]) == ("filekey1", "ci")
+
+
 async def test_a_budget_of_the_configuration_is_changed_there(office: Office) -> None:
     registry = await office.registry()
     await registry.add_budget(replace(a_budget(), source="file"), ME)
