@@ -337,6 +337,7 @@ def make_runtime(resources: Resources, settings: Settings, before: Runtime | Non
             clock=time.time,
             check=partial(check_provider, settings, catalog.models),
             configuration=partial(without_secrets, settings),
+            stated_keys=keyring.stated_keys,
             is_open=bool(resources.sandbox_url),
         ),
         exposition=None if settings.metrics.port is not None else resources.exposition,

@@ -181,6 +181,10 @@ class Keyring:
             )
         raise self._refuse(secret, address)
 
+    def stated_keys(self) -> tuple[ApiKey, ...]:
+        """Return the keys of the configuration as the administration lists them."""
+        return tuple(_listed(self._placed(stated.key)) for stated in self._stated)
+
     def _find(self, secret: str) -> Key | None:
         digest = hashlib.sha256(secret.encode()).digest()
         # Compare with all of them, so that the time taken does not reveal which one it was. Issued keys are looked up
@@ -188,7 +192,10 @@ class Keyring:
         found = [stated.key for stated in self._stated if hmac.compare_digest(stated.sha256, digest)]
         if not found:
             return self._issued.find(secret) if self._issued else None
-        key = found[-1]
+        return self._placed(found[-1])
+
+    def _placed(self, key: Key) -> Key:
+        """Return a stated key with the directory's version of its project."""
         if key.project is None or self._issued is None:
             return key
         return replace(key, project=self._issued.place(key.project))
@@ -222,6 +229,21 @@ def _key_of(found: ApiKey, projects: Mapping[str, Project]) -> Key:
         found.operations,
         found.limits,
         cast(ResponseFormat | None, found.default_response_format),
+    )
+
+
+def _listed(stated: Key) -> ApiKey:
+    return ApiKey(
+        stated.id,
+        stated.name,
+        b"",
+        stated.project.id if stated.project else None,
+        stated.scopes,
+        stated.models,
+        stated.operations,
+        stated.limits,
+        stated.default_response_format,
+        source="file",
     )
 
 

@@ -137,6 +137,12 @@ def test_a_stated_keys_project_is_the_directorys_of_that_name() -> None:
     assert book.ask("secret").project == DESIGN
 
 
+def test_stated_keys_are_listed_with_the_directorys_project_and_without_their_texts() -> None:
+    book = Book(key(project=Project("proj_file", "design", 0), models=("flux/*",)))
+    book.have()
+    assert book.keyring.stated_keys() == (ApiKey("team", "team", b"", DESIGN.id, models=("flux/*",), source="file"),)
+
+
 # --- the door ---
 
 

@@ -73,9 +73,12 @@ def sandbox_of_a_team(folder: Path, drawings: int = 600) -> Iterator[Administere
 
 @contextmanager
 def gateway_with_keys(folder: Path, drawings: int = 0, say: Say = str) -> Iterator[Administered]:
-    """A gateway with a provider that cannot be reached, and with keys, of which everybody needs one."""
+    """A gateway with a provider that cannot be reached, and with keys, of which everybody needs one. Its configuration
+    has a key, too: `build`."""
     one = provider(f"http://127.0.0.1:{dead_port()}", headers={"x-team": "header-secret"})
     model = served_by("one")
     model["deployments"][0]["model"] = say("there")
-    with _administered({"providers": {"one": one}, "models": {say("model"): model}}, folder, drawings, say) as running:
+    keys = [{"name": "build", "key": "a-key-of-the-build"}]
+    config = {"providers": {"one": one}, "models": {say("model"): model}, "keys": keys}
+    with _administered(config, folder, drawings, say) as running:
         yield running

@@ -485,6 +485,25 @@ def test_a_key_does_not_take_itself_away(browser: Browser, closed: Administered)
         expect(own.get_by_role("button", name=re.compile("^(Disable|Delete)"))).to_have_count(0)
 
 
+def test_a_key_of_the_configuration_is_told_by_its_name_and_is_not_changed_there(
+    browser: Browser, closed: Administered
+) -> None:
+    with visiting(browser, closed.url, "/admin?screen=access") as visit:
+        enter(visit.page, closed.admin)
+        own = row(visit.page, "Keys", "build")
+        expect(own).to_contain_text("of the configuration")
+        expect(own.get_by_role("button")).to_have_count(0)
+        visit.page.get_by_role("button", name="Set a budget").click()
+        dialog(visit.page).get_by_label("Of", exact=True).select_option(label="Key build")
+        dialog(visit.page).get_by_label("Amount").fill("5")
+        press(visit.page, "Set")
+        budget = visit.page.locator(".budget").filter(has_text="Key build")
+        expect(budget).to_contain_text("of $5.00 a month")
+        budget.get_by_role("button", name=re.compile("^Remove")).click()
+        press(visit.page, "Remove")
+        expect(budget).to_have_count(0)
+
+
 def test_keys_are_found_by_name_and_project(browser: Browser, team: Administered) -> None:
     with visiting(browser, team.url, "/admin?screen=access") as visit:
         page = visit.page

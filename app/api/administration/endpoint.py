@@ -4,7 +4,7 @@ refusals into words. Plain ASGI."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from app.api.requests.body import Body, Limits
 from app.errors import Conflict, InvalidRequest, NotFound, Unavailable, shortened
 from app.ledger.database.protocol import DatabaseUnavailable
 from app.ledger.values.changes import Actor, Missing, Taken
+from app.ledger.values.directory import ApiKey, Directory
 from app.ledger.values.records import Dimension, UnknownRow, UsageQuery, UsageRecord
 from app.microseconds import to_microseconds
 
@@ -65,7 +66,7 @@ class Administration:
     """Everything that the endpoints work with. `authenticate` finds the caller of a request, and names it in the log
     line; it raises the errors of a keyring. `clock` gives seconds since the epoch. `is_open`: a caller without a key
     administrates, as in the sandbox. `check` asks a provider of that name for its models, which costs nothing; None:
-    there is no such provider. `configuration` gives the settings without secrets."""
+    there is no such provider. `configuration` gives the settings without secrets, `stated_keys` its keys."""
 
     book: Book
     authenticate: Callable[[Scope], Key]
@@ -74,6 +75,7 @@ class Administration:
     clock: Callable[[], float]
     check: Callable[[str], Awaitable[ProviderCheck | None]]
     configuration: Callable[[], Content]
+    stated_keys: Callable[[], Iterable[ApiKey]]
     is_open: bool = False
 
     def administrator(self, scope: Scope, needed: KeyScope = "admin") -> Key:
@@ -173,6 +175,10 @@ class AdminCall:
 
     async def registry(self) -> Registry:
         return await self.administration.book.registry()
+
+    def keys(self, directory: Directory) -> Mapping[str, ApiKey]:
+        """Return all keys by their ids: those of the configuration, and the issued ones of the directory."""
+        return {**{key.id: key for key in self.administration.stated_keys()}, **directory.keys}
 
     async def usage(self, query: UsageQuery) -> Sequence[UsageRecord]:
         """Return the sums of a query over the drawings that the caller may read."""

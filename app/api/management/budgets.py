@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Container
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -41,7 +42,7 @@ async def list_all(call: AdminCall) -> Content:
 async def create(call: AdminCall) -> Content:
     body, registry = await call.body(), await call.registry()
     directory = await registry.directory()
-    scope, scope_id = _owner(body, directory)
+    scope, scope_id = _owner(body, directory, call.keys(directory))
     amount, window = body.money("amount"), body.choice("window", WINDOWS)
     timezone, models = body.text("timezone") or "UTC", body.texts("models")
     hard, thresholds = body.flag("hard"), _thresholds(body)
@@ -130,7 +131,9 @@ async def _told(call: AdminCall, id: str) -> Content:
     return describe(state, call.currency, call.now)
 
 
-def _owner(body: Fields, directory: Directory) -> tuple[Literal["all", "project", "key"], str | None]:
+def _owner(
+    body: Fields, directory: Directory, keys: Container[str]
+) -> tuple[Literal["all", "project", "key"], str | None]:
     """Read whose budget it is: one project's, one key's, or everything."""
     project, key = body.text("project_id"), body.text("api_key_id")
     if project is not None and key is not None:
@@ -140,7 +143,7 @@ def _owner(body: Fields, directory: Directory) -> tuple[Literal["all", "project"
             raise invalid("project_id", f"There is no project {shortened(project)!r}.")
         return "project", project
     if key is not None:
-        if key not in directory.keys:
+        if key not in keys:
             raise invalid("api_key_id", f"There is no API key {shortened(key)!r}.")
         return "key", key
     return "all", None

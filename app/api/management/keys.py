@@ -1,4 +1,5 @@
-"""Issued keys with everything that they have here: scopes, models, operations, all limits, rotation, disabling."""
+"""Keys with everything that they have here: scopes, models, operations, all limits; of issued ones rotation and
+disabling, too."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ FORMATS = ("url", "b64_json")
 async def list_all(call: AdminCall) -> Content:
     query, directory = call.query(), await (await call.registry()).directory()
     project = query.text("project_id")
-    keys = [key for key in directory.keys.values() if project is None or key.project_id == project]
+    keys = [key for key in call.keys(directory).values() if project is None or key.project_id == project]
     return page_from(keys, query, lambda key: describe(key, call.now))
 
 
@@ -60,7 +61,7 @@ async def retrieve(call: AdminCall) -> Content:
 
 
 async def update(call: AdminCall) -> Content:
-    body, key = await call.body(), await _find(call)
+    body, key = await call.body(), await _changeable(call)
     name, settings = body.text("name"), _settings(body)
     body.check()
     if is_admin(key):
@@ -73,7 +74,7 @@ async def update(call: AdminCall) -> Content:
 
 
 async def delete(call: AdminCall) -> Content:
-    key = _other(call, await _find(call))
+    key = _other(call, await _changeable(call))
     await (await call.registry()).delete_key(key.id, call.actor)
     await call.refresh()
     return {"id": key.id, "object": "api_key.deleted", "deleted": True}
@@ -81,7 +82,7 @@ async def delete(call: AdminCall) -> Content:
 
 async def rotate(call: AdminCall) -> Content:
     """Give a key another text. The old one stays good for a while, so that callers can change over."""
-    body, key = await call.body(), await _find(call)
+    body, key = await call.body(), await _changeable(call)
     grace = body.integer("grace_seconds", 0, LONGEST_GRACE)
     body.check()
     until = call.now + (GRACE_SECONDS if grace is None else grace) * SECOND
@@ -92,7 +93,7 @@ async def rotate(call: AdminCall) -> Content:
 
 
 async def disable(call: AdminCall) -> Content:
-    body, key = await call.body(), _other(call, await _find(call))
+    body, key = await call.body(), _other(call, await _changeable(call))
     why = body.text("reason")
     body.check()
     return await _change(call, key, {"disabled_at": call.now, "disabled_why": why})
@@ -100,35 +101,46 @@ async def disable(call: AdminCall) -> Content:
 
 async def enable(call: AdminCall) -> Content:
     (await call.body()).check()
-    return await _change(call, await _find(call), {"disabled_at": None, "disabled_why": None})
+    return await _change(call, await _changeable(call), {"disabled_at": None, "disabled_why": None})
 
 
 def describe(key: ApiKey, now: int) -> dict[str, Any]:
+    is_issued = key.source == "database"
     is_expired = key.expires_at is not None and key.expires_at <= now
     return {
         "id": key.id,
         "object": "api_key",
         "name": key.name,
-        "redacted_value": redacted(key),
+        "redacted_value": redacted(key) if is_issued else None,
         "project_id": key.project_id,
         "scopes": list(key.scopes),
         "models": list(key.models),
         "operations": list(key.operations),
         "limits": describe_limits(key.limits),
         "default_response_format": key.default_response_format,
-        **times(key),
+        **(times(key) if is_issued else dict.fromkeys(("created_at", "expires_at", "last_used_at"))),
         "state": "disabled" if key.disabled_at is not None else "expired" if is_expired else "active",
         "disabled_reason": key.disabled_why,
         "previous_until": None if key.previous_until is None else key.previous_until // SECOND,
-        "created_by": key.created_by,
+        "created_by": key.created_by if is_issued else None,
+        "source": key.source,
     }
 
 
 async def _find(call: AdminCall) -> ApiKey:
-    directory, id = await (await call.registry()).directory(), call.path["key"]
-    if id not in directory.keys:
+    keys, id = call.keys(await (await call.registry()).directory()), call.path["key"]
+    if id not in keys:
         raise not_found(id, "API key")
-    return directory.keys[id]
+    return keys[id]
+
+
+async def _changeable(call: AdminCall) -> ApiKey:
+    """Return the key of the path, if it was issued. Raises Conflict for one of the configuration."""
+    key = await _find(call)
+    if key.source == "file":
+        message = f"Key {key.name!r} stands in the configuration. Change it there."
+        raise Conflict(message, code="stated_in_configuration")
+    return key
 
 
 async def _change(call: AdminCall, key: ApiKey, changes: dict[str, Any]) -> Content:

@@ -284,6 +284,7 @@ def _row(entity: Project | ApiKey | Budget) -> dict[str, Any]:
             row[_COLUMNS.get(each.name, each.name)] = int(value) if isinstance(value, bool) else value
     if isinstance(entity, ApiKey):
         del row["last_used_at"]  # written by the processes that use it
+        del row["source"]  # those of the configuration are in no table
     return row
 
 

@@ -31,9 +31,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An issued key. A rotation keeps the id and everything else: the old digest stays good until `previous_until`.
+    """A key. A rotation keeps the id and everything else: the old digest stays good until `previous_until`.
 
-    `models` and `operations` are globs and names; none: every one.
+    `models` and `operations` are globs and names; none: every one. A directory has issued keys alone: those of the
+    configuration's file are told beside them, and have neither a digest nor times.
     """
 
     id: str
@@ -53,6 +54,7 @@ class ApiKey:
     disabled_at: int | None = None
     disabled_why: str | None = None
     last_used_at: int | None = None
+    source: Source = "database"
 
     def is_usable(self, now: int) -> bool:
         return self.disabled_at is None and (self.expires_at is None or now < self.expires_at)

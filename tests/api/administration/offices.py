@@ -23,7 +23,7 @@ from app.errors import Unauthenticated
 from app.ledger.book.book import Book
 from app.ledger.book.registry import Registry
 from app.ledger.ledger import Ledger, Policy, open_ledger
-from app.ledger.values.directory import Project
+from app.ledger.values.directory import ApiKey, Project
 from tests.ledger.conftest import Clock
 from tests.ledger.samples import REPLICA, a_settlement, an_admission, an_attempt
 from tests.live.loops import in_thread
@@ -107,6 +107,12 @@ class Office:
         state = self.gateway.app.state
         state.runtime = replace(state.runtime, administration=administration)
 
+    def state_key(self, id: str, name: str, **fields: Any) -> None:
+        """Have a key in the configuration."""
+        key = ApiKey(id, name, b"", source="file", **fields)
+        self.use(self.administration(stated_keys=lambda: [key]))
+        self.ledger.name_keys({id: name})
+
     def client(self, key: str | None = ADMIN) -> httpx.AsyncClient:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60)
@@ -153,6 +159,7 @@ async def open_office(folder: Path, url: str | None = None) -> AsyncIterator[Off
                     clock=clock,
                     check=check,
                     configuration=lambda: {"server": {"port": 8000}},
+                    stated_keys=tuple,
                 )
             )
             yield office

@@ -44,11 +44,11 @@ async def test_a_budget_belongs_to_a_project_or_a_key(office: Office) -> None:
 
 
 async def test_a_budget_of_a_key_of_the_configuration_has_its_name(office: Office) -> None:
-    await (await office.registry()).add_budget(a_budget(scope="key", scope_id="filekey1"), ME)
-    office.ledger.name_keys({"filekey1": "ci"})
+    office.state_key("filekey1", "ci")
     async with office.client() as client:
-        [found] = (await client.get(BUDGETS)).json()["data"]
-    assert (found["api_key_id"], found["owner"]) == ("filekey1", "ci")
+        made = (await client.post(BUDGETS, json={"amount": 1, "window": "day", "api_key_id": "filekey1"})).json()
+        assert (made["scope"], made["api_key_id"], made["owner"]) == ("key", "filekey1", "ci")
+        assert (await client.get(BUDGETS)).json()["data"] == [made]
 
 
 async def test_a_budget_of_the_configuration_is_changed_there(office: Office) -> None:
@@ -70,6 +70,7 @@ async def test_a_budget_of_the_configuration_is_changed_there(office: Office) ->
         ({"amount": 1, "window": "year"}, "window"),
         ({"amount": 1, "window": "day", "timezone": "Mars/Base"}, "timezone"),
         ({"amount": 1, "window": "day", "project_id": "unknown"}, "project_id"),
+        ({"amount": 1, "window": "day", "api_key_id": "unknown"}, "api_key_id"),
         ({"amount": 1, "window": "day", "thresholds": ["many"]}, "thresholds"),
         ({"amount": 1, "window": "day", "project_id": "a", "api_key_id": "b"}, "api_key_id"),
     ],

@@ -74,6 +74,32 @@ async def test_a_key_is_disabled_enabled_and_deleted(office: Office) -> None:
         assert (await client.get(KEYS)).json()["data"] == []
 
 
+async def test_a_key_of_the_configuration_is_told_beside_the_issued_ones(office: Office) -> None:
+    async with office.client() as client:
+        project = await a_project(client)
+        office.state_key("filekey1", "build", project_id=project)
+        issued = (await client.post(KEYS, json={"name": "ci", "project_id": project})).json()["id"]
+        stated = (await client.get(f"{KEYS}/filekey1")).json()
+        listed = (await client.get(KEYS, params={"project_id": project})).json()["data"]
+    assert [(key["id"], key["name"], key["source"]) for key in listed] == [
+        ("filekey1", "build", "file"), (issued, "ci", "database"),
+    ]  # fmt: skip
+    assert stated == listed[0]
+    assert (stated["state"], stated["project_id"]) == ("active", project)
+    unknown = ("redacted_value", "created_at", "created_by", "expires_at", "last_used_at")
+    assert [stated[name] for name in unknown] == [None] * 5
+
+
+async def test_a_key_of_the_configuration_is_changed_there(office: Office) -> None:
+    office.state_key("filekey1", "build")
+    async with office.client() as client:
+        ways = [f"{KEYS}/filekey1", *(f"{KEYS}/filekey1/{verb}" for verb in ("rotate", "disable", "enable"))]
+        refused = [*[await client.post(way) for way in ways], await client.delete(f"{KEYS}/filekey1")]
+    assert [(each.status_code, each.json()["error"]["code"]) for each in refused] == [
+        (409, "stated_in_configuration")
+    ] * 5
+
+
 async def test_an_admin_key_has_no_project_and_cannot_delete_itself(office: Office) -> None:
     async with office.client() as client:
         made = (await client.post(KEYS, json={"name": "boss", "admin": True})).json()

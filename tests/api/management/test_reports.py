@@ -160,6 +160,7 @@ async def test_answers_are_what_the_document_says(office: Office, path: str, sch
     await office.draw(width=64, height=64)
     stated = {("nebula", "m"): (Price((Tier(per_image=5),)), "config")}
     await record_prices(office.ledger.database, stated, office.clock.micros)
+    office.state_key("filekey1", "build")
     async with office.client() as client:
         project = (await client.post("/v1/organization/projects", json={"name": "design"})).json()["id"]
         await client.post("/v1/gateway/keys", json={"name": "ci", "project_id": project})

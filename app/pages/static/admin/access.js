@@ -117,6 +117,7 @@ function Keys({ show, onChange, query }) {
 
 function KeyRow({ each, names, show, onChange, isOwn }) {
   const isAdmin = each.scopes.includes("admin");
+  const isStated = each.source === "file";
   const may = isAdmin ? "administrate" : [...each.scopes, ...each.operations].join(", ");
   const open = (Dialog, more = {}) => () => show((close) => html`<${Dialog} each=${each} known=${each} onClose=${close} onDone=${onChange} ...${more} />`);
   const rotated = (key) => {
@@ -125,23 +126,24 @@ function KeyRow({ each, names, show, onChange, isOwn }) {
   };
   return html`<tr class=${each.state === "active" ? "" : "off"}>
     <th scope="row" class="name">${each.name}${isOwn && html` <span class="badge accent">yours</span>`}
-      <span class="under"><code>${each.redacted_value}</code></span></th>
+      <span class="under"><code>${each.redacted_value ?? each.id}</code>${isStated && " · of the configuration"}</span></th>
     <td class="name">${each.project_id ? names.projectName(each.project_id) : html`<span class="soft">–</span>`}</td>
     <td class="name">${may}${each.models.length > 0 && html`<span class="under">${each.models.join(", ")}</span>`}</td>
     <td class="limits-cell">${isAdmin ? html`<span class="soft">–</span>` : limitsInWords(each.limits)}</td>
-    <td class="nowrap">${each.last_used_at ? fromNow(each.last_used_at) : html`<span class="soft">never</span>`}</td>
+    <td class="nowrap">${each.last_used_at ? fromNow(each.last_used_at) : html`<span class="soft">${isStated ? "–" : "never"}</span>`}</td>
     <td><${Badge} of=${told(each.state)} />
       ${each.expires_at && html`<span class="under">until ${when(each.expires_at)}</span>`}
       ${each.disabled_reason && html`<span class="under">${each.disabled_reason}</span>`}</td>
     <td class="actions">
-      <${Button} class="small" aria-label=${`Change key ${each.name}`} onClick=${open(KeyDialog)}>Change<//>
-      <${Button} class="small" aria-label=${`Rotate key ${each.name}`} onClick=${open(RotateDialog, { onDone: rotated })}>Rotate<//>
-      ${!isOwn && html`
-        ${each.state === "disabled"
-          ? html`<${Button} class="small" aria-label=${`Enable key ${each.name}`} onClick=${confirming(show, onChange, "Enable", each.name, () => api.post(`v1/gateway/keys/${each.id}/enable`), "It is good again at once.")}>Enable<//>`
-          : html`<${Button} class="small" aria-label=${`Disable key ${each.name}`} onClick=${open(DisableDialog)}>Disable<//>`}
-        <${Button} class="small" kind="danger" aria-label=${`Delete key ${each.name}`} onClick=${confirming(show, onChange, "Delete", each.name, () => api.delete(`v1/gateway/keys/${each.id}`),
-            "It is refused from now on, and there is no way back. What it has drawn stays in the ledger.")}>Delete<//>`}
+      ${!isStated && html`
+        <${Button} class="small" aria-label=${`Change key ${each.name}`} onClick=${open(KeyDialog)}>Change<//>
+        <${Button} class="small" aria-label=${`Rotate key ${each.name}`} onClick=${open(RotateDialog, { onDone: rotated })}>Rotate<//>
+        ${!isOwn && html`
+          ${each.state === "disabled"
+            ? html`<${Button} class="small" aria-label=${`Enable key ${each.name}`} onClick=${confirming(show, onChange, "Enable", each.name, () => api.post(`v1/gateway/keys/${each.id}/enable`), "It is good again at once.")}>Enable<//>`
+            : html`<${Button} class="small" aria-label=${`Disable key ${each.name}`} onClick=${open(DisableDialog)}>Disable<//>`}
+          <${Button} class="small" kind="danger" aria-label=${`Delete key ${each.name}`} onClick=${confirming(show, onChange, "Delete", each.name, () => api.delete(`v1/gateway/keys/${each.id}`),
+              "It is refused from now on, and there is no way back. What it has drawn stays in the ledger.")}>Delete<//>`}`}
     </td>
   </tr>`;
 }

@@ -121,7 +121,7 @@ export async function learnNames() {
   directory.set({ projects, keys, isKnown: true });
 }
 
-/** Return the projects and keys, and functions that tell an id's name. A key of the configuration has no name here. */
+/** Return the projects and keys, and functions that tell an id's name. */
 export function useNames() {
   const { projects, keys, isKnown } = useStore(directory);
   const nameIn = (list, id) => list.find((each) => each.id === id)?.name ?? id;
