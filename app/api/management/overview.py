@@ -48,19 +48,17 @@ async def summarize(call: AdminCall) -> Content:
 
 
 def _sums(lines: Sequence[UsageRecord]) -> dict[str, Any]:
-    """Return requests by their outcome, with their images and their cost. Answers of existing runs draw nothing: they
-    count as joined alone."""
+    """Return requests by their outcome, with their images and their cost."""
     outcomes = dict[str, int]()
     for line in lines:
         name = line.values["outcome"] or "running"
-        outcomes[name] = outcomes.get(name, 0) + line.requests
+        outcomes[name] = outcomes.get(name, 0) + line.requests + line.joined
     delivered, failed = outcomes.get(Outcome.DELIVERED, 0), sum(outcomes.get(name, 0) for name in FAILURES)
-    drawn = [line for line in lines if line.values["outcome"] != Outcome.JOINED]
     return {
-        "requests": sum(line.requests for line in drawn),
-        "joined": outcomes.get(Outcome.JOINED, 0),
+        "requests": sum(line.requests for line in lines),
+        "joined": sum(line.joined for line in lines),
         "outcomes": outcomes,
-        "images": sum(line.images for line in drawn),
+        "images": sum(line.images for line in lines),
         "success": delivered / (delivered + failed) if delivered + failed else None,
         "cost": to_number(sum(line.cost for line in lines)),
         "cost_in_doubt": to_number(sum(line.in_doubt for line in lines)),

@@ -16,7 +16,7 @@ from app.microseconds import SECOND
 
 WIDTHS: dict[str, Width] = {"1h": "hour", "1d": "day"}
 MOST_BUCKETS = {"1h": 31 * 24, "1d": 10 * 366}
-SUMS = ("requests", "images", "megapixels", "seconds", "cost", "cost_in_doubt", "saved", "currency")
+SUMS = ("requests", "images", "megapixels", "seconds", "cost", "cost_in_doubt", "joined", "saved", "currency")
 SPELT = {name: "api_key_id" if name == "key_id" else name for name in DIMENSIONS}
 
 
@@ -53,6 +53,7 @@ def describe(line: UsageRecord, span: int, currency: str) -> dict[str, Any]:
         "seconds": line.milliseconds / 1000,
         "cost": to_number(line.cost),
         "cost_in_doubt": to_number(line.in_doubt),
+        "joined": line.joined,
         "saved": to_number(line.saved),
         "currency": currency,
     }

@@ -6,7 +6,7 @@ a row while others arrive. Usage comes from the rollups as far as these reach, a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -207,7 +207,8 @@ class Reports:
 
 # --- statements ---
 
-_SUMS = ("requests", "images", "pixels", "milliseconds", "cost_nano", "in_doubt_nano", "saved_nano")
+_STORED = ("requests", "images", "pixels", "milliseconds", "cost_nano", "in_doubt_nano", "saved_nano")
+_SUMS = (*_STORED, "joined")
 
 
 def _columns(table: Table, kind: Any) -> list[Column[Any]]:
@@ -266,7 +267,7 @@ def _sources(query: UsageQuery, rolled_up: int) -> Any:
 def _rolled_up(table: Table, query: UsageQuery, since: int, until: int) -> Select[Any]:
     c = table.c
     values = {name: c[name] for name in DIMENSIONS}
-    sums = [c[name] for name in _SUMS]
+    sums = {name: c[name] for name in _STORED}
     return _narrowed(query, table, values, _bucket(c.starts_at, query.width), sums, c.starts_at, since, until)
 
 
@@ -290,15 +291,15 @@ def _drawn(query: UsageQuery, since: int, until: int) -> Select[Any]:
         * func.coalesce(c.width, literal_column("0"))
         * func.coalesce(c.height, literal_column("0"))
     )
-    sums = [
-        literal_column("1").label("requests"),
-        c.images,
-        pixels.label("pixels"),
-        func.coalesce(c.total_ms, literal_column("0")).label("milliseconds"),
-        c.cost_nano,
-        c.in_doubt_nano,
-        c.saved_nano,
-    ]
+    sums = {
+        "requests": literal_column("1"),
+        "images": c.images,
+        "pixels": pixels,
+        "milliseconds": func.coalesce(c.total_ms, literal_column("0")),
+        "cost_nano": c.cost_nano,
+        "in_doubt_nano": c.in_doubt_nano,
+        "saved_nano": c.saved_nano,
+    }
     return _narrowed(query, tables.drawing, values, _bucket(c.at, query.width), sums, c.at, since, until)
 
 
@@ -307,14 +308,22 @@ def _narrowed(
     table: FromClause,
     values: dict[Dimension, Any],
     bucket: Any,
-    sums: Sequence[Any],
+    sums: Mapping[str, Any],
     at: Any,
     since: int,
     until: int,
 ) -> Select[Any]:
-    columns = [values[name].label(name) for name in query.by]
+    nothing: ColumnElement[int] = literal_column("0")
+    is_joined = values["outcome"] == literal_column(f"'{Outcome.JOINED}'")
+    counted = {
+        **sums,
+        # An answer from an existing run: nothing was drawn for it.
+        **{name: case((is_joined, nothing), else_=sums[name]) for name in ("requests", "images")},
+        "joined": case((is_joined, sums["requests"]), else_=nothing),
+    }
+    columns = [values[name].label(name) for name in query.by] + [counted[name].label(name) for name in _SUMS]
     only = [values[name].in_(wanted) for name, wanted in query.only.items()]
-    return select(bucket.label("starts_at"), *columns, *sums).select_from(table).where(at >= since, at < until, *only)
+    return select(bucket.label("starts_at"), *columns).select_from(table).where(at >= since, at < until, *only)
 
 
 def _bucket(at: Any, width: Width) -> Any:

@@ -142,7 +142,8 @@ class UsageQuery:
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
     """The sums of one bucket, for one combination of values. `values` are those of `UsageQuery.by`; an empty one means
-    that the drawings have none."""
+    that the drawings have none. `joined` are the requests that existing runs answered: nothing was drawn for them, and
+    of the other sums they are in `saved` alone."""
 
     starts_at: int
     values: Mapping[Dimension, str]
@@ -153,6 +154,7 @@ class UsageRecord:
     cost: int
     in_doubt: int
     saved: int
+    joined: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ import pytest
 from app.api.docs.openapi import document
 from app.catalog.prices import Price, Tier
 from app.ledger.database.price_rows import record_prices
-from app.ledger.values.drawings import Outcome
+from app.ledger.values.drawings import Joined, Outcome
 from tests.api.administration.offices import ADMIN, DAY, NOW, ORDINARY, REPORTER, Office
+from tests.ledger.samples import REPLICA
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +99,27 @@ async def test_the_overview_adds_up_a_span(office: Office) -> None:
     assert found["outcomes"] == {"delivered": 20, "perhaps_paid": 1, "refused": 1}
     assert found["in_doubt"] == {"drawings": 1, "cost": 0.005, "oldest": NOW}
     assert refused.json()["error"]["param"] == "since"
+
+
+async def test_every_report_counts_answers_of_existing_runs_as_joined_and_saved_alone(office: Office) -> None:
+    await office.draw(images=2, n=2)
+    for number in range(2):
+        which = (f"joined{number}", office.clock.micros, "req_j", "req_1", "key00001", "proj_1", "generations")
+        await office.ledger.database.join(Joined(*which, "schnell", "flux/schnell", 2, 2, 10_000_000), REPLICA)
+    async with office.client() as client:
+        overview = (await client.get("/v1/gateway/overview")).json()
+        [usage] = (await client.get("/v1/gateway/usage", params={"since": NOW})).json()["data"]
+        query: dict[str, Any] = {"since": NOW, "group_by": ["outcome"]}
+        groups = (await client.get("/v1/gateway/usage", params=query)).json()["data"]
+        page = (await client.get("/v1/organization/usage/images", params={"start_time": NOW})).json()
+    [openai] = page["data"][0]["results"]
+    names = ("requests", "joined", "images", "cost", "saved")
+    assert [overview[name] for name in names] == [usage[name] for name in names] == [1, 2, 2, 0.01, 0.02]
+    assert (openai["num_model_requests"], openai["images"]) == (1, 2)
+    assert [(each["outcome"], each["requests"], each["joined"]) for each in groups] == [
+        ("delivered", 1, 0), ("joined", 0, 2),
+    ]  # fmt: skip
+    assert overview["outcomes"] == {"delivered": 1, "joined": 2}
 
 
 async def test_the_overview_of_nothing_has_no_times(office: Office) -> None:

@@ -16,7 +16,7 @@ from app.ledger.database.opening import open_database
 from app.ledger.database.protocol import Database
 from app.ledger.database.sqlite_money import UNFINISHED
 from app.ledger.database.upkeep import read_due
-from app.ledger.values.drawings import Beginning, Outcome
+from app.ledger.values.drawings import Beginning, Joined, Outcome
 from app.ledger.values.records import DrawingFilter, EventFilter, UnknownRow, UsageQuery
 from app.microseconds import DAY, HOUR
 from tests.ledger.samples import (
@@ -49,6 +49,13 @@ async def draw(database: Database, at: int, cost: int = 10, **fields: Any) -> st
     await database.sent(an_attempt(admission.id))
     await database.settle(a_settlement(admission.id, cost, at=at + 1_000_000, **settled))
     return admission.id
+
+
+async def join(database: Database, at: int) -> None:
+    """Answer from an existing run, which saves 7."""
+    id = an_admission().id
+    joined = Joined(id, at, "req_j", "req_0", "key00001", "proj_1", "generations", "schnell", "flux/schnell", 2, 2, 7)
+    await database.join(joined, REPLICA)
 
 
 class Watched:
@@ -171,6 +178,7 @@ async def test_usage_is_the_same_before_and_after_it_was_rolled_up(database: Dat
     for hour in range(0, 60, 7):
         await draw(database, START + hour * HOUR, 10 + hour, model=f"m{hour % 2}", width=100, height=50)
     await draw(database, START + 5, 0, in_doubt=50)
+    await join(database, START + 9)
     for ragged in (HOUR // 4, 30 * HOUR + HOUR // 2):
         await draw(database, START + ragged, 0)
     reports = Reports(database)
@@ -191,6 +199,22 @@ async def test_usage_is_the_same_before_and_after_it_was_rolled_up(database: Dat
     assert [await reports.usage(query) for query in queries] == before
     assert sum(line.cost for line in before[0]) == sum(10 + hour for hour in range(0, 60, 7))
     assert sum(line.pixels for line in before[1]) == 9 * 5000
+
+
+@pytest.mark.parametrize("is_rolled_up", [False, True])
+async def test_answers_of_existing_runs_count_as_joined_and_saved_alone(database: Database, is_rolled_up: bool) -> None:
+    await draw(database, START, 10, width=100, height=50)
+    for second in range(2):
+        await join(database, START + second)
+    if is_rolled_up:
+        await Rollups(database, lambda: NOW).refresh()
+    [line] = await Reports(database).usage(UsageQuery(START, NOW, "day"))
+    assert (line.requests, line.joined, line.images, line.pixels, line.cost, line.saved) == (1, 2, 1, 5000, 10, 14)
+    by_outcome = await Reports(database).usage(UsageQuery(START, NOW, "day", ("outcome",)))
+    assert [(each.values["outcome"], each.requests, each.joined, each.saved) for each in by_outcome] == [
+        ("delivered", 1, 0, 0),
+        ("joined", 0, 2, 14),
+    ]
 
 
 async def test_a_rollup_is_recomputed_when_a_drawing_of_its_hour_changes(database: Database) -> None:

@@ -55,28 +55,28 @@ async def database(url: str | None, tmp_path: Path) -> AsyncIterator[Database]:
         (
             "project",
             [
-                Usage("proj_1", "design", 3, 5, 2_000_000, 130, 20, 70),
+                Usage("proj_1", "design", 2, 4, 2_000_000, 130, 20, 70),
                 Usage("", "(none)", 1, 2, 1_000_000, 60, 0, 0),
             ],
         ),
         (
             "key",
             [
-                Usage("key00001", "ci", 3, 5, 2_000_000, 130, 20, 70),
+                Usage("key00001", "ci", 2, 4, 2_000_000, 130, 20, 70),
                 Usage("filekey1", "stated", 1, 2, 1_000_000, 60, 0, 0),
             ],
         ),
         (
             "model",
             [
-                Usage("flux/schnell", "flux/schnell", 3, 5, 2_000_000, 160, 0, 70),
+                Usage("flux/schnell", "flux/schnell", 2, 4, 2_000_000, 160, 0, 70),
                 Usage("sdxl", "sdxl", 1, 2, 1_000_000, 30, 20, 0),
             ],
         ),
         (
             "day",
             [
-                Usage("2026-09-21", "2026-09-21", 3, 5, 2_000_000, 130, 20, 70),
+                Usage("2026-09-21", "2026-09-21", 2, 4, 2_000_000, 130, 20, 70),
                 Usage("2026-09-22", "2026-09-22", 1, 2, 1_000_000, 60, 0, 0),
             ],
         ),
@@ -95,7 +95,8 @@ async def test_only_what_was_admitted_since_counts(database: Database) -> None:
 @pytest.mark.parametrize("since", [0, 1, -1, HOUR, HOUR + 1, DAY - 1, DAY, DAY + 1, DAY + 10 * HOUR + 7, 2 * DAY - 1])
 async def test_what_is_rolled_up_and_what_is_not_yet_add_up_to_the_drawings(database: Database, since: int) -> None:
     begin = NOW - NOW % DAY + since
-    [(requests, cost)] = await database.query(f"select count(*), sum(cost_nano) from drawing where at >= {begin}", ())
+    drawn = f"select count(*), sum(cost_nano) from drawing where at >= {begin} and outcome <> 'joined'"
+    [(requests, cost)] = await database.query(drawn, ())
     for now in (NOW, NOW + HOUR, NOW + DAY, LATER):
         lines = await read_usage(database, "project", begin, {}, now)
         assert (sum(line.requests for line in lines), sum(line.cost for line in lines)) == (requests, cost or 0)

@@ -100,4 +100,4 @@ function Sums({ lines, want, names, onView }) {
 const whole = (value) => number(Math.round(value));
 
 const COLUMNS = [["requests", whole], ["images", whole], ["megapixels", whole], ["seconds", whole], ["cost_in_doubt", money],
-  ["saved", money], ["cost", money]];
+  ["joined", whole], ["saved", money], ["cost", money]];
