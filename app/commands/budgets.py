@@ -14,6 +14,7 @@ from app.commands.options import CommandError, ConfigOption, JsonOption, note, s
 from app.commands.projects import find_project
 from app.commands.table import table
 from app.commands.times import write_iso, write_time
+from app.ledger.values.directory import THRESHOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,7 @@ class BudgetWindow(StrEnum):
 
 
 _Text = Optional[str]  # noqa: UP045
+_THRESHOLDS = ",".join(map(str, THRESHOLDS))
 
 
 @commands.command("set")
@@ -49,7 +51,7 @@ def set_budget(
     models: Annotated[Optional[list[str]], typer.Option(help="Globs of the models that count.")] = None,  # noqa: UP045
     timezone: Annotated[str, typer.Option(help="In which days, weeks and months begin.")] = "UTC",
     soft: Annotated[bool, typer.Option("--soft", help="Warn, and refuse nothing.")] = False,
-    thresholds: Annotated[str, typer.Option(help="Per cent that are told once each.")] = "50,80,100",
+    thresholds: Annotated[str, typer.Option(help="Per cent that are told once each.")] = _THRESHOLDS,
     config: ConfigOption = None,
 ) -> None:
     """Set a budget, and print its id. One that counts the same gets the new amount."""

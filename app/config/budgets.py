@@ -14,6 +14,7 @@ from app.config.errors import refusal
 from app.config.fields import Address, Secret
 from app.config.schema import Name
 from app.config.sections import Section
+from app.ledger.values.directory import THRESHOLDS
 
 MOST_NANO = 1_000_000_000 * NANO  # that fits into a database's whole number, also when it is added up
 MOST_THRESHOLD = 1000  # per cent
@@ -80,7 +81,7 @@ class BudgetSettings(Section):
     window: Literal["day", "week", "month", "total"] = "month"
     timezone: TimeZone = "UTC"
     hard: bool = True
-    thresholds: Thresholds = (50, 80, 100)
+    thresholds: Thresholds = THRESHOLDS
 
     @model_validator(mode="after")
     def _one_owner(self) -> BudgetSettings:

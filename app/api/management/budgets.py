@@ -14,7 +14,7 @@ from app.api.requests.rules import invalid, missing
 from app.catalog.money import to_number
 from app.errors import Conflict, shortened
 from app.ledger.values.changes import BudgetState
-from app.ledger.values.directory import Budget, Directory
+from app.ledger.values.directory import THRESHOLDS, Budget, Directory
 from app.ledger.values.windows import Window
 from app.microseconds import SECOND
 
@@ -60,7 +60,7 @@ async def create(call: AdminCall) -> Content:
         models,
         since=call.now,
         hard=hard is not False,
-        thresholds=thresholds or (),
+        thresholds=THRESHOLDS if thresholds is None else thresholds,
     )
     await registry.add_budget(budget, call.actor)
     await call.refresh()

@@ -17,6 +17,7 @@ from app.ledger.values.limits import NO_LIMITS, Limits
 from app.ledger.values.windows import Window
 
 Source = Literal["file", "database"]
+THRESHOLDS = (50, 80, 100)  # per cent, of a new budget that states none
 
 
 @dataclass(frozen=True, slots=True)

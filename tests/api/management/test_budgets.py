@@ -30,6 +30,18 @@ async def test_a_budget_counts_what_its_window_has_drawn(office: Office) -> None
         assert (await client.get(f"{BUDGETS}/{made['id']}")).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("stated", "told"), [({}, [50, 80, 100]), ({"thresholds": None}, [50, 80, 100]), ({"thresholds": []}, [])]
+)
+async def test_a_budget_that_states_no_thresholds_has_the_usual_ones(
+    office: Office, stated: dict[str, Any], told: list[int]
+) -> None:
+    async with office.client() as client:
+        made = (await client.post(BUDGETS, json={"amount": 1, "window": "day"} | stated)).json()
+        changed = (await client.post(f"{BUDGETS}/{made['id']}", json={"amount": 2})).json()
+    assert (made["thresholds"], changed["thresholds"]) == (told, told)
+
+
 async def test_a_budget_belongs_to_a_project_or_a_key(office: Office) -> None:
     async with office.client() as client:
         project = (await client.post("/v1/organization/projects", json={"name": "design"})).json()["id"]

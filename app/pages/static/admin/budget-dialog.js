@@ -16,7 +16,7 @@ export function BudgetDialog({ budget, onClose, onDone }) {
   const [timezone, setTimezone] = useState("UTC");
   const [models, setModels] = useState("");
   const [isHard, setHard] = useState(budget?.hard ?? true);
-  const [thresholds, setThresholds] = useState((budget?.thresholds ?? [80, 100]).join(", "));
+  const [thresholds, setThresholds] = useState((budget?.thresholds ?? [50, 80, 100]).join(", "));
   const owners = [
     { value: "all", label: "Everything" },
     ...projects.filter((each) => each.status === "active").map(({ id, name }) => ({ value: `project ${id}`, label: `Project ${name}` })),
