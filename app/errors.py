@@ -5,7 +5,7 @@ ApiError                 what a caller gets, in OpenAI's envelope
 ├── Unauthenticated      401, the caller's: no virtual key, or a wrong one
 ├── Forbidden            403, a web page of another site, or a name that is not the gateway's
 ├── NotFound             404, a path, a model or a run that is not there
-├── Conflict             409, an idempotency key that was used for another request
+├── Conflict             409, what contradicts that which is there; asking again finds the same
 ├── TooLarge             413, a body over the limit
 ├── RateLimited          429, a key's or every deployment's limit
 ├── Unavailable          503, the gateway's: no room, no time, going down
@@ -45,7 +45,7 @@ class ApiError(Exception):
     code: str | None = None
     status: int = 0  # 0: that of the class
     type: str = ""  # "": that of the class
-    should_retry: bool | None = None
+    should_retry: bool | None = None  # None: that of the class
     retry_after: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     perhaps_paid: bool = False  # a drawing may have been made: asking again may pay again
@@ -58,6 +58,8 @@ class ApiError(Exception):
         self.param = None if self.param is None else shortened(self.param, LONGEST_PARAM)
         self.status = self.status or self.__class__.status or 500
         self.type = self.type or self.__class__.type or "server_error"
+        if self.should_retry is None:
+            self.should_retry = self.__class__.should_retry
 
     def paid(self) -> Self:
         """Mark that a drawing may have been paid for: an SDK must not repeat the request."""
@@ -98,6 +100,7 @@ class NotFound(ApiError):
 class Conflict(ApiError):
     status = 409
     type = "invalid_request_error"
+    should_retry = False  # the SDKs would ask again, and find the same
 
 
 class TooLarge(ApiError):

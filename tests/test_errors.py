@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from app.errors import LONGEST_MESSAGE, LONGEST_PARAM, InvalidRequest, shortened
+from app.errors import LONGEST_MESSAGE, LONGEST_PARAM, Conflict, InvalidRequest, shortened
 
 
 def test_a_text_is_shortened_only_where_it_is_long() -> None:
@@ -15,3 +15,9 @@ def test_no_error_is_longer_than_a_screen_whatever_it_quotes() -> None:
     assert error.param == "p" * LONGEST_PARAM + "…"
     again = InvalidRequest(error.message, param=error.param)
     assert (again.message, again.param) == (error.message, error.param)
+
+
+def test_an_sdk_does_not_ask_again_after_a_conflict() -> None:
+    assert Conflict("No.").should_retry is False
+    assert Conflict("No.", should_retry=True).should_retry is True
+    assert InvalidRequest("No.").should_retry is None

@@ -155,5 +155,5 @@ async def _recorded_money(runtime: Runtime, run: Run, key: Key) -> dict[str, Any
 
 
 def _cancelled(run: Run) -> ApiError:
-    error = Conflict("The run was cancelled.", code="run_cancelled", should_retry=False)
+    error = Conflict("The run was cancelled.", code="run_cancelled")
     return error.paid() if run.state is State.SENT else error

@@ -157,7 +157,6 @@ class Retention:
                     "This Idempotency-Key was used for another request. Use a new one for a new request.",
                     code="idempotency_key_reused",
                     param="Idempotency-Key",
-                    should_retry=False,
                 )
             return entry
         return None

@@ -158,6 +158,19 @@ def test_the_audit_log_tells_who_did_what(admin: Any) -> None:
     assert [event.type for event in of_project] == ["project.archived", "api_key.created", "project.created"]
 
 
+def test_a_change_that_contradicts_what_is_there_is_sent_once(office: Office, admin: Any) -> None:
+    admin.projects.create(name="design")
+    with (
+        openai.OpenAI(base_url=f"{office.url}/v1", api_key="unused", admin_api_key=ADMIN) as client,
+        pytest.raises(openai.ConflictError) as refused,
+    ):
+        client.admin.organization.projects.create(name="design")
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert refused.value.code == "already_exists"
+    lines = asyncio.run_coroutine_threadsafe(office.gateway.request_lines(2), office.loop).result(10)
+    assert [line["status"] for line in lines] == [200, 409]
+
+
 def test_an_ordinary_key_is_refused(office: Office) -> None:
     client = openai.OpenAI(base_url=f"{office.url}/v1", api_key="unused", admin_api_key=ORDINARY, max_retries=0)
     with client, pytest.raises(openai.PermissionDeniedError) as refused:
