@@ -17,7 +17,7 @@ from app.api.administration.endpoint import AdminCall, Content, not_found, strea
 from app.api.administration.fields import Fields
 from app.api.administration.lists import DEFAULT_LIMIT, page_of, unknown_cursor
 from app.api.management.csv_text import CSV, wanted_kind, write_csv
-from app.api.requests.rules import missing
+from app.api.requests.rules import invalid, missing
 from app.catalog.money import to_number, to_text
 from app.errors import Conflict
 from app.images import Operation
@@ -47,17 +47,19 @@ async def list_all(call: AdminCall) -> Content | Response:
         which = replace(which, key_id=key)
     else:
         is_foreign = False
-    after, limit = query.text("after"), query.integer("limit", 1, MOST_DRAWINGS) or DEFAULT_LIMIT
+    after, limit, kind = query.text("after"), query.integer("limit", 1, MOST_DRAWINGS), wanted_kind(call.accept)
     query.check()
+    if kind is not None:
+        _check_whole(after=after, limit=limit)
     if is_foreign:
         return page_of([], has_more=False)
     reports = await call.reports()
-    if kind := wanted_kind(call.accept):
+    if kind is not None:
         written, chunks = _csv if kind == CSV else _ndjson, reports.export(which)
         first = await anext(chunks, None) or ()  # while a failure can still set the status
         return streamed(written(_chain(first, chunks), call.currency), kind)
     try:
-        page = await reports.drawings(which, after, limit)
+        page = await reports.drawings(which, after, limit or DEFAULT_LIMIT)
     except UnknownRow:
         raise unknown_cursor("after", after or "") from None
     return page_of([describe(row, call.currency) for row in page.items], has_more=page.has_more)
@@ -157,6 +159,14 @@ def describe(row: DrawingRecord, currency: str) -> dict[str, Any]:
         "first_image_seconds": _from_ms(row.first_ms),
         "seconds": _from_ms(row.total_ms),
     }
+
+
+def _check_whole(**paging: str | int | None) -> None:
+    """Raise InvalidRequest for what asks for a page: an export has none."""
+    for name, value in paging.items():
+        if value is not None:
+            message = f"{name!r} asks for a page, and an export is whole. Leave it out: 'since' and 'until' narrow it."
+            raise invalid(name, message)
 
 
 async def _chain(first: Chunk, others: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:

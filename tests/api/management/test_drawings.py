@@ -130,6 +130,16 @@ async def test_the_scope_usage_reads_of_its_project(office: Office) -> None:
         assert bucket["results"] == []
 
 
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-ndjson"])
+@pytest.mark.parametrize("paging", [{"limit": "1"}, {"after": "0" * 32}])
+async def test_an_export_is_whole_and_refuses_to_be_a_page(office: Office, kind: str, paging: dict[str, str]) -> None:
+    async with office.client() as client:
+        refused = await client.get(DRAWINGS, headers={"accept": kind}, params=paging)
+    [name] = paging
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, name)
+    assert "Leave it out" in refused.json()["error"]["message"]
+
+
 async def test_exports_have_every_row_in_csv_and_ndjson(office: Office) -> None:
     ids = [await office.draw(at=NOW + number, end_user="=cmd()") for number in range(30)]
     async with office.client() as client:
