@@ -9,7 +9,7 @@ from starlette.responses import Response
 from app.api.administration.endpoint import AdminCall, Content
 from app.api.management.csv_text import CSV, wanted_kind, write_csv
 from app.api.requests.rules import invalid, missing
-from app.catalog.money import to_number
+from app.catalog.money import to_number, to_text
 from app.ledger.values.limits import MEGAPIXEL
 from app.ledger.values.records import DIMENSIONS, MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
 from app.microseconds import SECOND
@@ -34,11 +34,11 @@ async def summarize(call: AdminCall) -> Content | Response:
         raise invalid("since", f"Invalid 'since': at most {MOST_BUCKETS[width]} buckets of {width} are told at once.")
     by: tuple[Dimension, ...] = tuple(name for name, spelt in SPELT.items() if spelt in groups)
     found = await call.usage(UsageQuery(since - since % span, until, WIDTHS[width], by, only))
-    data = [describe(line, span, call.currency) for line in found]
     if wanted_kind(call.accept) == CSV:
         columns = ("start_time", "end_time", *(SPELT[name] for name in by), *SUMS)
-        return Response(write_csv(columns, data, header=True), media_type=CSV)
-    return {"object": "list", "data": data, "has_more": False}
+        rows = (_flat(line, span, call.currency) for line in found)
+        return Response(write_csv(columns, rows, header=True), media_type=CSV)
+    return {"object": "list", "data": [describe(line, span, call.currency) for line in found], "has_more": False}
 
 
 def describe(line: UsageRecord, span: int, currency: str) -> dict[str, Any]:
@@ -57,3 +57,9 @@ def describe(line: UsageRecord, span: int, currency: str) -> dict[str, Any]:
         "saved": to_number(line.saved),
         "currency": currency,
     }
+
+
+def _flat(line: UsageRecord, span: int, currency: str) -> dict[str, Any]:
+    """Return a line as cells: money has all its digits."""
+    money = {"cost": to_text(line.cost), "cost_in_doubt": to_text(line.in_doubt), "saved": to_text(line.saved)}
+    return describe(line, span, currency) | money

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Any
 
 import jsonschema_rs
@@ -138,6 +140,18 @@ async def test_usage_is_exported_for_a_spreadsheet_without_formulas(office: Offi
     assert head.startswith("start_time,end_time,api_key_id,model,requests,images,")
     assert found.headers["content-type"].startswith("text/csv")
     assert ",'=1+1,1,2," in line
+
+
+async def test_exports_of_usage_and_of_drawings_write_money_alike(office: Office) -> None:
+    await office.draw(100)
+    found = list[dict[str, Any]]()
+    async with office.client() as client:
+        for path in ("usage", "drawings"):
+            table = await client.get(f"/v1/gateway/{path}?since={NOW - DAY}", headers={"accept": "text/csv"})
+            found += csv.DictReader(io.StringIO(table.text))
+    assert [(row["cost"], row["cost_in_doubt"], row["saved"]) for row in found] == [
+        ("0.000000100", "0.000000", "0.000000")
+    ] * 2
 
 
 async def test_a_budget_tells_where_its_period_leads(office: Office) -> None:
