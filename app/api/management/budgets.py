@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from app.api.administration.endpoint import AdminCall, Content, not_found
 from app.api.administration.fields import Fields
 from app.api.administration.lists import page_of
+from app.api.organization.projects import named_project
 from app.api.requests.rules import invalid, missing
 from app.catalog.money import to_number
 from app.errors import Conflict, shortened
@@ -139,12 +140,10 @@ def _owner(
     if project is not None and key is not None:
         raise invalid("api_key_id", "A budget is of a project or of a key. Send one of 'project_id' and 'api_key_id'.")
     if project is not None:
-        if project not in directory.projects:
-            raise invalid("project_id", f"There is no project {shortened(project)!r}.")
-        return "project", project
+        return "project", named_project(directory, project).id
     if key is not None:
         if key not in keys:
-            raise invalid("api_key_id", f"There is no API key {shortened(key)!r}.")
+            raise invalid("api_key_id", not_found(key, "API key").message)
         return "key", key
     return "all", None
 

@@ -12,7 +12,7 @@ from app.api.administration.fields import Fields
 from app.api.administration.lists import page_from
 from app.api.management.callers import describe_limits
 from app.api.organization.api_keys import SCOPES, is_admin, redacted, times
-from app.api.organization.projects import find_project
+from app.api.organization.projects import check_not_archived, named_project
 from app.api.requests.rules import invalid, missing
 from app.errors import Conflict
 from app.images import Operation
@@ -44,10 +44,7 @@ async def create(call: AdminCall) -> Content:
     elif project_id is None:
         raise missing("project_id", " A key belongs to a project, unless it is an admin key ('admin': true).")
     if project_id is not None:
-        project = find_project(await registry.directory(), project_id)
-        if project.archived_at is not None:
-            message = f"Project {project.name!r} is archived, and its keys do not draw. Choose another project."
-            raise invalid("project_id", message)
+        check_not_archived(named_project(await registry.directory(), project_id), param="project_id")
     made, limits = call.mint(is_admin=is_for_admins), settings.pop("limits", {})
     known = ApiKey(made.id, name, made.digest, project_id, created_at=call.now, created_by=f"key:{call.caller.id}")
     key = replace(known, limits=Limits(**limits), **settings)

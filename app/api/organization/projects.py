@@ -7,7 +7,7 @@ import secrets
 from app.api.administration.endpoint import AdminCall, Content, not_found
 from app.api.administration.lists import page_from
 from app.api.requests.rules import invalid
-from app.errors import Conflict
+from app.errors import Conflict, InvalidRequest
 from app.ledger.values.directory import Directory, Project
 from app.microseconds import SECOND
 
@@ -75,6 +75,20 @@ def find_project(directory: Directory, id: str) -> Project:
     if id not in directory.projects:
         raise not_found(id, "project")
     return directory.projects[id]
+
+
+def named_project(directory: Directory, id: str) -> Project:
+    """Return the project that a body names as its `project_id`. Raises InvalidRequest."""
+    if id not in directory.projects:
+        raise invalid("project_id", not_found(id, "project").message)
+    return directory.projects[id]
+
+
+def check_not_archived(project: Project, param: str | None) -> None:
+    """Raise InvalidRequest for a project whose keys do not draw. `param` is the field of the body that names it."""
+    if project.archived_at is not None:
+        message = f"Project {project.name!r} is archived, and its keys do not draw. Choose another project."
+        raise InvalidRequest(message, param=param, code="invalid_value")
 
 
 def changeable(project: Project) -> Project:

@@ -8,7 +8,7 @@ from typing import Any
 from app.api.administration.endpoint import AdminCall, Content
 from app.api.administration.lists import page_from
 from app.api.organization.api_keys import LONGEST_LIFE, delete_key, find_key, keys_of
-from app.api.organization.projects import find_project
+from app.api.organization.projects import check_not_archived, find_project
 from app.api.requests.rules import invalid
 from app.ledger.values.directory import ApiKey
 from app.microseconds import SECOND
@@ -31,9 +31,7 @@ async def create(call: AdminCall) -> Content:
         raise invalid("create_service_account_only", message)
     body.check()
     project = find_project(await registry.directory(), call.path["project"])
-    if project.archived_at is not None:
-        message = f"Project {project.name!r} is archived, and its keys do not draw. Choose another project."
-        raise invalid("project_id", message)
+    check_not_archived(project, param=None)
     made = call.mint()
     expires_at = None if seconds is None else call.now + seconds * SECOND
     key = ApiKey(

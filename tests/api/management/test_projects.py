@@ -36,6 +36,23 @@ async def test_archived_projects_are_listed_when_they_are_asked_for(office: Offi
     assert (found["id"], found["status"], found["source"]) == (project, "archived", "database")
 
 
+@pytest.mark.parametrize("is_named_by_the_body", [True, False])
+async def test_a_key_of_an_archived_project_is_refused_by_the_field_that_names_it(
+    office: Office, is_named_by_the_body: bool
+) -> None:
+    async with office.client() as client:
+        project = (await client.post("/v1/organization/projects", json={"name": "old"})).json()["id"]
+        await client.post(f"/v1/organization/projects/{project}/archive")
+        if is_named_by_the_body:
+            refused = await client.post("/v1/gateway/keys", json={"name": "ci", "project_id": project})
+        else:
+            accounts = f"/v1/organization/projects/{project}/service_accounts"
+            refused = await client.post(accounts, json={"name": "ci"})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "invalid_value")
+    assert error["param"] == ("project_id" if is_named_by_the_body else None)
+
+
 async def test_a_project_of_the_configuration_is_changed_there(office: Office) -> None:
     await (await office.registry()).adopt([a_project(source="file")], [])
     async with office.client() as client:
