@@ -97,9 +97,13 @@ class Choice(Rule):
             return value
         if value in self.synonyms:
             return self.synonyms[value]
+        raise invalid(name, f"Invalid value: {shortened(value)!r}. {self._supported()}")
+
+    def _supported(self) -> str:
         *most, last = map(repr, self.values)
-        supported = f"{', '.join(most)}{',' if len(most) > 1 else ''} and {last}"
-        raise invalid(name, f"Invalid value: {shortened(value)!r}. Supported values are: {supported}.")
+        if not most:
+            return f"Supported value is: {last}."
+        return f"Supported values are: {', '.join(most)}{',' if len(most) > 1 else ''} and {last}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app.api.requests.rules import Choice
 from app.api.requests.validation import build
 from app.errors import InvalidRequest
 from app.images import ImageRequest, Operation, Size
@@ -199,6 +200,8 @@ def test_a_value_that_is_not_one_of_a_list_is_told_the_list() -> None:
     assert refused(moderation="x").message == "Invalid value: 'x'. Supported values are: 'low' and 'auto'."
     assert refused(background="x").message.endswith("Supported values are: 'transparent', 'opaque', and 'auto'.")
     assert len(refused(background="x" * 10_000).message) < 200
+    with pytest.raises(InvalidRequest, match=r"^Invalid value: '1h'\. Supported value is: '1d'\.$"):
+        Choice(("1d",)).read("bucket_width", "1h")
 
 
 def test_jpg_is_jpeg_and_a_user_may_be_a_number() -> None:
