@@ -11,8 +11,9 @@ from typing import Any
 from app.images import Blob, ImageRequest
 
 _PIECE = 1_048_576
-# The caller's bound and tags say nothing of the images.
-_FIELDS = [name for name in ImageRequest.__slots__ if name not in ("images", "mask", "markup", "max_cost", "tags")]
+_FILES = ("images", "mask", "markup")
+_BESIDE = ("max_cost", "bound_by", "tags")  # they say nothing of the images
+_FIELDS = [name for name in ImageRequest.__slots__ if name not in (*_FILES, *_BESIDE)]
 
 
 def fingerprint(request: ImageRequest) -> bytes:

@@ -69,6 +69,11 @@ def test_whatever_else_differs_makes_another_request(other: dict[str, Any]) -> N
     assert fingerprint(edit()) != fingerprint(replace(edit(), **other))
 
 
+def test_neither_a_bound_on_the_cost_nor_tags_make_a_difference() -> None:
+    other = replace(edit(), max_cost=5, bound_by="x-gateway-max-cost", tags={"team": "blue"})
+    assert fingerprint(other) == fingerprint(edit())
+
+
 def test_files_that_were_closed_cannot_be_told() -> None:
     request = edit(images=(upload(b"one"),))
     for each in filter(None, (*request.images, request.mask, request.markup)):

@@ -26,7 +26,8 @@ def apply_headers(request: ImageRequest, scope: Scope) -> ImageRequest:
     bound, tags = header(scope, MAX_COST.encode()), header(scope, TAGS.encode())
     if bound:
         stated = to_nano(RULES["max_cost"].parse(MAX_COST, bound))
-        request = replace(request, max_cost=stated if request.max_cost is None else min(stated, request.max_cost))
+        if request.max_cost is None or stated < request.max_cost:
+            request = replace(request, max_cost=stated, bound_by=MAX_COST)
     return replace(request, tags=read_tags(tags)) if tags else request
 
 
