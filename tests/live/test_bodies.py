@@ -95,7 +95,7 @@ UNREADABLE = [
         (EDITS, *form(("model", "flux"), ("prompt", "x"), ("image", ("a.png", cut))), "image", "invalid_image_file")
         for cut in (PNG[:8], PNG[:33], PNG[:-12], PNG[:8] + bytes(100), JPEG[:3], JPEG[:100], WEBP[:20], WEBP[:-8])
     ),
-    (EDITS, *form(("model", "flux"), ("prompt", "x"), ("images", ("a.png", PNG))), "images", "invalid_value"),
+    (EDITS, *form(("model", "flux"), ("prompt", "x"), ("images", ("a.png", PNG))), "images", "unknown_parameter"),
     (EDITS, *form(("model", "a"), ("model", "b"), ("image", ("a.png", PNG))), "model", "duplicate_parameter"),
 ]
 

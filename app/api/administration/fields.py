@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
-from app.api.requests.rules import Boolean, Choice, Integer, Rule, Text, invalid, missing, wrong_type
+from app.api.requests.rules import Boolean, Choice, Integer, Rule, Text, invalid, missing, unknown, wrong_type
 from app.catalog.money import to_nano
-from app.errors import InvalidRequest, shortened
+from app.errors import shortened
 from app.microseconds import SECOND
 
 LONGEST_NAME = 200
@@ -32,8 +32,7 @@ class Fields:
     def check(self) -> None:
         """Raise InvalidRequest if a field was not read."""
         for name in self._left:
-            message = f"Unknown parameter: {shortened(name)!r}."
-            raise InvalidRequest(message, param=name, code="unknown_parameter")
+            raise unknown(name)
 
     def text(self, name: str, longest: int = LONGEST_NAME) -> str | None:
         value: str | None = self._read(name, Text(longest))

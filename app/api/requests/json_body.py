@@ -13,7 +13,7 @@ from typing import Any
 
 from app.api.requests.body import TEXT_BYTES, Body, Limits, text_too_large
 from app.api.requests.image_url import ImageUrl
-from app.api.requests.rules import invalid, missing, wrong_type
+from app.api.requests.rules import invalid, missing, unknown, wrong_type
 from app.api.requests.upload import judge
 from app.api.requests.validation import Build, too_many
 from app.codecs.json_tap import MAX_DEPTH, MOST_STRINGS, JsonTap, JsonTapError, StringBegins, StringEnds, reason
@@ -76,11 +76,8 @@ def _pictures(
     `is_remote`, addresses too. Raises InvalidRequest."""
     for name in ("image", "image[]"):
         if fields.get(name) is not None:
-            raise invalid(
-                name,
-                f"Unknown parameter: {name!r}. An edit in JSON takes 'images', an array of objects with an "
-                "'image_url' each.",
-            )
+            remedy = " An edit in JSON takes 'images', an array of objects with an 'image_url' each."
+            raise unknown(name, remedy)
     images = fields.get("images")
     if images is None:
         raise missing("images", " It is an array of objects with an 'image_url' each.")
@@ -120,7 +117,7 @@ def _check_shape(place: str, item: Any) -> None:
         )
     for key in item:
         if key != "image_url":
-            raise invalid(f"{place}.{key}", f"Unknown parameter: '{place}.{shortened(key)}'.", "unknown_parameter")
+            raise unknown(f"{place}.{key}")
     if "image_url" not in item:
         raise missing(f"{place}.image_url")
     if type(item["image_url"]) is not str:

@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartState
 
 from app.api.requests.body import Body, Limits
 from app.api.requests.part_headers import disposition, parameters
-from app.api.requests.rules import invalid, missing, wrong_type
+from app.api.requests.rules import invalid, missing, unknown, wrong_type
 from app.api.requests.upload import Incoming
 from app.api.requests.validation import RULES, Build, too_many
 from app.codecs.search import contains
@@ -192,9 +192,7 @@ class _Form:
         if kind != "image":
             part.label = kind
             if index and int(index):
-                raise invalid(
-                    part.name, f"Unknown parameter: {part.name!r}. One {kind!r} is taken.", "unknown_parameter"
-                )
+                raise unknown(part.name, f" One {kind!r} is taken.")
         else:
             if self._pictures == self._limits.images:
                 raise too_many("image", self._limits.images)
@@ -280,7 +278,7 @@ def _file_for_text(name: str) -> InvalidRequest:
 def _unexpected_file(name: str, kinds: tuple[str, ...]) -> InvalidRequest:
     """Return the error for a file where none is allowed, and for the JSON field `images`."""
     if _IMAGES.fullmatch(name):
-        return invalid(name, f"Unknown parameter: {shortened(name)!r}. A multipart form takes 'image' or 'image[]'.")
+        return unknown(name, " A multipart form takes 'image' or 'image[]'.")
     taken = "'image', 'image[]' and 'mask'" if "mask" in kinds else "'image'"
     return invalid(
         name,

@@ -182,6 +182,10 @@ def missing(param: str, remedy: str = "") -> InvalidRequest:
     return invalid(param, message, "missing_required_parameter")
 
 
+def unknown(param: str, remedy: str = "") -> InvalidRequest:
+    return invalid(param, f"Unknown parameter: {shortened(param)!r}.{remedy}", "unknown_parameter")
+
+
 def wrong_type(param: str, expected: str, value: Any) -> InvalidRequest:
     """Return the error for a value of a wrong type; `expected` has its article."""
     got = "null" if value is None else _KINDS.get(type(value), "an object")

@@ -413,7 +413,7 @@ async def test_sixteen_images_are_taken() -> None:
 async def test_the_names_of_the_other_door_are_answered_with_those_of_this_one(name: str) -> None:
     fault = await refused({**TEXT, name: "data:image/png;base64,AAAA"})
     assert "'images'" in fault.message
-    assert (fault.param, fault.code) == (name, "invalid_value")
+    assert (fault.param, fault.code) == (name, "unknown_parameter")
 
 
 async def test_faults_are_reported_in_the_order_model_prompt_images_n() -> None:

@@ -210,7 +210,7 @@ async def test_a_file_in_the_place_of_text_is_told() -> None:
 async def test_images_is_the_name_of_the_other_door(part: Any) -> None:
     fault = await refused(*TEXT, part)
     assert "'image' or 'image[]'" in fault.message
-    assert (fault.param, fault.code) == (part[0], "invalid_value")
+    assert (fault.param, fault.code) == (part[0], "unknown_parameter")
 
 
 @pytest.mark.parametrize(
