@@ -117,6 +117,12 @@ def _line(name: str, value: str) -> str:
     return value
 
 
+def check_span(begin: str, since: int, end: str, until: int | None) -> None:
+    """Raise InvalidRequest, by the names of both times, for a span that ends before it has begun. None: it goes on."""
+    if until is not None and until <= since:
+        raise invalid(end, f"{end!r} has to be after {begin!r}.")
+
+
 def query_fields(items: Iterable[tuple[str, str]]) -> Fields:
     values = dict[str, list[str]]()
     for name, value in items:

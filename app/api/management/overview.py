@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.api.administration.endpoint import AdminCall, Content
+from app.api.administration.fields import check_span
 from app.api.requests.rules import invalid
 from app.catalog.money import to_number
 from app.ledger.values.drawings import Outcome
@@ -20,10 +21,12 @@ FAILURES = (Outcome.FAILED, Outcome.PERHAPS_PAID, Outcome.INTERRUPTED, Outcome.U
 
 async def summarize(call: AdminCall) -> Content:
     query = call.query()
-    until = query.time("until") or call.now + 1
-    since = query.time("since")
+    since, until = query.time("since"), query.time("until")
     query.check()
+    if since is not None:
+        check_span("since", since, "until", until)
     day = MICROSECONDS["day"]
+    until = call.now + 1 if until is None else until
     if since is None:
         since = max(until - DAYS * day, 0)
     if until - since > MOST_DAYS * day:

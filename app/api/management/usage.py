@@ -7,6 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from app.api.administration.endpoint import AdminCall, Content
+from app.api.administration.fields import check_span
 from app.api.management.csv_text import CSV, wanted_kind, write_csv
 from app.api.requests.rules import invalid, missing
 from app.catalog.money import to_number, to_text
@@ -22,13 +23,15 @@ SPELT = {name: "api_key_id" if name == "key_id" else name for name in DIMENSIONS
 
 async def summarize(call: AdminCall) -> Content | Response:
     query = call.query()
-    since, until = query.time("since"), query.time("until") or call.now + 1
+    since, until = query.time("since"), query.time("until")
     width = query.choice("bucket_width", ("1h", "1d")) or "1d"
     groups = query.choices("group_by", tuple(SPELT.values()))
     only = {name: values for name, spelt in SPELT.items() if (values := query.texts(spelt))}
     query.check()
     if since is None:
         raise missing("since")
+    check_span("since", since, "until", until)
+    until = call.now + 1 if until is None else until
     span = MICROSECONDS[WIDTHS[width]]
     if (until - since) // span > MOST_BUCKETS[width]:
         raise invalid("since", f"Invalid 'since': at most {MOST_BUCKETS[width]} buckets of {width} are told at once.")

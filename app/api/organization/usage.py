@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from app.api.administration.endpoint import AdminCall, Content
-from app.api.administration.fields import Fields
+from app.api.administration.fields import Fields, check_span
 from app.api.requests.rules import invalid, missing
 from app.catalog.money import to_number
-from app.errors import InvalidRequest
 from app.ledger.values.drawings import Outcome
 from app.ledger.values.records import MICROSECONDS, Dimension, UsageQuery, UsageRecord, Width
 from app.microseconds import SECOND
@@ -130,8 +129,7 @@ def _buckets(query: Fields, call: AdminCall, width: Width, default: int, most: i
         if found is None:
             raise invalid("page", "Invalid 'page': send the 'next_page' of the answer before.")
         start = int(found[1]) * SECOND
-    if end <= start:
-        raise InvalidRequest("'end_time' has to be after 'start_time'.", param="end_time", code="invalid_value")
+    check_span("start_time", start, "end_time", end)
     return Buckets(start, end, MICROSECONDS[width], count)
 
 

@@ -124,6 +124,18 @@ async def test_every_report_counts_answers_of_existing_runs_as_joined_and_saved_
     assert overview["outcomes"] == {"delivered": 1, "joined": 2}
 
 
+@pytest.mark.parametrize("path", ["usage", "overview"])
+@pytest.mark.parametrize("until", [0, NOW - DAY, NOW])
+async def test_a_span_that_ends_before_it_begins_is_refused(office: Office, path: str, until: int) -> None:
+    async with office.client() as client:
+        refused = await client.get(f"/v1/gateway/{path}", params={"since": NOW, "until": until})
+        future = await client.get(f"/v1/gateway/{path}", params={"since": NOW + DAY})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"], error["code"]) == (400, "until", "invalid_value")
+    assert error["message"] == "'until' has to be after 'since'."
+    assert future.status_code == 200  # nothing is drawn yet
+
+
 async def test_the_overview_of_nothing_has_no_times(office: Office) -> None:
     async with office.client() as client:
         found = (await client.get("/v1/gateway/overview")).json()

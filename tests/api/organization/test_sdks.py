@@ -117,6 +117,13 @@ def test_usage_comes_in_buckets_and_groups(office: Office, admin: Any) -> None:
     assert [len(bucket.results) for bucket in minutes.data].count(1) == 2
 
 
+def test_buckets_that_end_before_they_begin_are_refused(admin: Any) -> None:
+    for read in (admin.usage.images, admin.usage.costs):
+        with pytest.raises(openai.BadRequestError, match="'end_time' has to be after 'start_time'") as refused:
+            read(start_time=NOW, end_time=NOW - DAY)
+        assert (refused.value.param, refused.value.code) == ("end_time", "invalid_value")
+
+
 def test_costs_have_a_line_item_for_what_is_in_doubt(office: Office, admin: Any) -> None:
     draw(office, cost=40_000_000, model="a")
     draw(office, cost=2_000_000, model="b")
