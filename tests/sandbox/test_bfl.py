@@ -78,13 +78,12 @@ async def test_a_job_is_pending_and_then_ready(caller: Caller, sandbox: Sandbox)
 
 async def test_a_job_is_pending_while_it_is_drawn(key: dict[str, str]) -> None:
     async with (
-        Sandbox(seconds_per_drawing=0.2) as sandbox,
+        Sandbox(seconds_per_drawing=600) as sandbox,
         httpx.AsyncClient(base_url=sandbox.base_url, trust_env=False) as client,
     ):
         caller = Caller(client, key)
         submitted = await caller.submit()
         assert [(await caller.status(submitted)).json()["status"] for _ in range(3)] == ["Pending"] * 3
-        assert (await caller.ended(submitted))["status"] == "Ready"
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer a-key-of-ours-1234"}, {"x-key": ""}])
