@@ -86,7 +86,6 @@ class ImageRequest:
     mask_convention: Literal["alpha", "white", "black"] = "alpha"  # the meaning of the caller's mask
     raw: bool = False  # the answer is the one image's bytes, and nothing else
     max_cost: int | None = None  # nano-units of the ledger's currency, for all images; None: unbounded
-    bound_by: str = "max_cost"  # the field or the header that states it
     tags: Mapping[str, str] = field(default_factory=dict)  # for the ledger
 
     @property

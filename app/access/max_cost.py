@@ -22,14 +22,13 @@ def within(request: ImageRequest, candidates: Sequence[Fitted], currency: str = 
         priced = [amount for amount in amounts if amount is not None]
         if priced:
             reason = f"may cost up to {to_text(min(priced))} {currency}"
-            remedy = "Raise '{}', or ask for fewer or smaller images, or another model."
+            remedy = "Raise it, or ask for fewer or smaller images, or another model."
         else:
-            reason, remedy = "has no price", "Leave '{}' out, or ask for a model that has a price."
+            reason, remedy = "has no price", "Leave it out, or ask for a model that has a price."
         images = "an image" if request.n == 1 else f"{request.n} images"
         raise too_dear(
-            f"This request may cost {to_text(request.max_cost)} {currency} at most ('{request.bound_by}'), and "
-            f"{images} of {request.model!r} {reason}. Nothing was drawn. {remedy.format(request.bound_by)}",
-            request.bound_by,
+            f"This request may cost {to_text(request.max_cost)} {currency} at most ('max_cost', or the header "
+            f"'x-gateway-max-cost'), and {images} of {request.model!r} {reason}. Nothing was drawn. {remedy}"
         )
     return found
 
@@ -40,11 +39,11 @@ def excess(request: ImageRequest, fitted: Fitted, currency: str) -> str | None:
         return None
     amount = most(fitted, request.n)
     if amount is None:
-        return f"it has no price, and the request states a '{request.bound_by}'"
+        return "it has no price, and the request states a 'max_cost'"
     if amount > request.max_cost:
-        return f"it may cost {to_text(amount)} {currency}, which is more than '{request.bound_by}'"
+        return f"it may cost {to_text(amount)} {currency}, which is more than 'max_cost'"
     return None
 
 
-def too_dear(message: str, bound_by: str) -> InvalidRequest:
-    return InvalidRequest(message, param=bound_by, code="max_cost_exceeded", should_retry=False)
+def too_dear(message: str) -> InvalidRequest:
+    return InvalidRequest(message, param="max_cost", code="max_cost_exceeded", should_retry=False)

@@ -41,7 +41,7 @@ from app.microseconds import to_microseconds
 _NOTHING = (Outcome.NOT_SENT, Outcome.FAILED, Outcome.REFUSED)
 _TOO_DEAR = (
     "The image was perhaps paid for at an attempt that failed, and another attempt could make the request cost more "
-    "than its {!r}. So it is not drawn again."
+    "than its 'max_cost'. So it is not drawn again."
 )
 _NO_COST = prices.Cost(0, "none")
 
@@ -74,15 +74,7 @@ class Accounts:
         self, drawing_id: str, held: int, request: ImageRequest, attempts: int = 0, lost: int = 0
     ) -> DrawingAccount:
         return DrawingAccount(
-            self,
-            drawing_id,
-            held,
-            self.clock(),
-            request.n,
-            request.max_cost,
-            request.bound_by,
-            attempts=attempts,
-            lost_before=lost,
+            self, drawing_id, held, self.clock(), request.n, request.max_cost, attempts=attempts, lost_before=lost
         )
 
     async def join(
@@ -143,7 +135,6 @@ class DrawingAccount:
     began: float
     n: int = 1  # images that were asked for
     max_cost: int | None = None  # the most that the caller would pay
-    bound_by: str = "max_cost"
     cost: int = 0
     in_doubt: int = 0
     attempts: int = 0  # in the book: the number of the last one
@@ -163,7 +154,7 @@ class DrawingAccount:
         try:
             at_stake = self._at_stake() if worth else 0
             if self._attempts and self.max_cost is not None and at_stake > self.max_cost:
-                raise too_dear(_TOO_DEAR.format(self.bound_by), self.bound_by)
+                raise too_dear(_TOO_DEAR)
             if at_stake > self.held:
                 if (refusal := await self.accounts.book.reserve(self.drawing_id, at_stake)) is not None:
                     if self._attempts and isinstance(refusal, BudgetRefusal):

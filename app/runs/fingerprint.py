@@ -12,7 +12,7 @@ from app.images import Blob, ImageRequest
 
 _PIECE = 1_048_576
 _FILES = ("images", "mask", "markup")
-_BESIDE = ("max_cost", "bound_by", "tags")  # they say nothing of the images
+_BESIDE = ("max_cost", "tags")  # they say nothing of the images
 _FIELDS = [name for name in ImageRequest.__slots__ if name not in (*_FILES, *_BESIDE)]
 
 

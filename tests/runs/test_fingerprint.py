@@ -70,7 +70,7 @@ def test_whatever_else_differs_makes_another_request(other: dict[str, Any]) -> N
 
 
 def test_neither_a_bound_on_the_cost_nor_tags_make_a_difference() -> None:
-    other = replace(edit(), max_cost=5, bound_by="x-gateway-max-cost", tags={"team": "blue"})
+    other = replace(edit(), max_cost=5, tags={"team": "blue"})
     assert fingerprint(other) == fingerprint(edit())
 
 

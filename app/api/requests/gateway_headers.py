@@ -27,7 +27,7 @@ def apply_headers(request: ImageRequest, scope: Scope) -> ImageRequest:
     if bound:
         stated = to_nano(RULES["max_cost"].parse(MAX_COST, bound))
         if request.max_cost is None or stated < request.max_cost:
-            request = replace(request, max_cost=stated, bound_by=MAX_COST)
+            request = replace(request, max_cost=stated)
     return replace(request, tags=read_tags(tags)) if tags else request
 
 

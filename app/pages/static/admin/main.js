@@ -67,12 +67,9 @@ function Inside() {
   const doubts = useAnswer((signal) => api.get("v1/gateway/overview", {}, { signal }), [query.screen]);
   const side = useRef(null);
   useEffect(() => {
-    // Where the screens are a row that scrolls, the chosen one is in sight. After `scrollIntoView`, the next Tab would
-    // go on from there, past the link to the content.
-    const around = side.current.getBoundingClientRect();
-    const chosen = side.current.querySelector("[aria-current]").getBoundingClientRect();
-    const [x, y] = [chosen.x - around.x + (chosen.width - around.width) / 2, chosen.y - around.y + (chosen.height - around.height) / 2];
-    side.current.scrollBy(x, y);
+    // In a row that scrolls, the chosen one is in sight. `scrollIntoView` would move where Tab goes on.
+    const { x, width } = side.current.querySelector("[aria-current]").getBoundingClientRect();
+    side.current.scrollLeft += x + (width - innerWidth) / 2;
   }, [screen]);
   useEffect(() => {
     learnNames().catch(() => {}); // ids are shown instead

@@ -226,7 +226,7 @@ export async function cancel(run) {
     const { paid, cancelled } = await api.post(`v1/images/runs/${run.id}/cancel`);
     if (!cancelled) update(run.id, { isCancelling: false });
     update(run.id, { paid });
-    note(cancelled ? words.cancelled[paid] : words.endedAlready);
+    note(words.cancelled[cancelled ? paid : "yes"]);
   } catch (error) {
     if (error.status === 404) controllers.get(run.id)?.abort();
     else {
