@@ -48,6 +48,7 @@ from app.ledger.values.windows import period_at
 from app.microseconds import to_microseconds
 
 END_BYTES = 4096  # of the journal, for the end of a drawing; with several attempts some 2,000
+GLANCE_SECONDS = 0.5  # that a look at the limits may take
 ALONE = Replica("gateway")  # where nobody else uses the database
 
 
@@ -177,11 +178,11 @@ class Ledger:
             return Unavailable(str(error)) if is_kept and self._policy.when_down == "refuse" else Foresight()
 
     async def limit_states(self, limits: Sequence[Limit]) -> tuple[LimitState, ...]:
-        """Return what is left of limits; nothing while the database is away."""
+        """Return what is left of limits; nothing while the database is away or slow: no answer waits for this."""
         try:
-            await self._connection.catch_up()
-            return await self._connection.use(lambda database: limit_states(database, limits, self._now()))
-        except DatabaseUnavailable:
+            async with asyncio.timeout(GLANCE_SECONDS):
+                return await self._connection.use(lambda database: limit_states(database, limits, self._now()))
+        except (DatabaseUnavailable, TimeoutError):
             return ()
 
     async def reserve(self, drawing_id: str, most: int) -> BudgetRefusal | Unavailable | None:

@@ -173,13 +173,24 @@ def test_without_the_database_a_hard_budget_or_a_limit_cannot_be_kept(
     run(test)
 
 
-def test_what_is_left_of_limits_is_told_while_the_database_is_there(run: Callable[[Test], None]) -> None:
+def test_what_is_left_of_limits_is_told_while_the_database_is_there_and_answers(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ledger.ledger.GLANCE_SECONDS", PATIENCE)
+
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
     async def test(gateway: Gateway) -> None:
         async with gateway.running() as ledger:
             limits = key_limits(requests_per_minute=9)
             await ledger.admit(an_admission(limits=limits))
             for _ in range(2):
                 assert [state.remaining for state in await ledger.limit_states(limits)] == [8]
+            with monkeypatch.context() as patch:
+                patch.setattr("app.ledger.ledger.GLANCE_SECONDS", 0.01)
+                patch.setattr(type(gateway.real), "query", never)
+                assert await ledger.limit_states(limits) == ()
             gateway.database.is_away = True
             assert await ledger.limit_states(limits) == ()
 

@@ -25,7 +25,7 @@ from tests.live.pictures import encoded, text
 from tests.live.scripted import Scripted, answer, image_json
 from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by
 from tests.live.wire import ask, line, post, request
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -172,7 +172,10 @@ async def test_answers_tell_what_is_left_of_the_limits(start: Start, sandbox: Sa
     assert refused.error()["code"] == "rate_limit_exceeded"
 
 
-async def test_answers_that_use_no_limit_tell_what_is_left_too(start: Start, sandbox: Sandbox) -> None:
+async def test_answers_that_use_no_limit_tell_what_is_left_too(
+    start: Start, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ledger.ledger.GLANCE_SECONDS", PATIENCE)
     gateway = await start(config(sandbox, requests_per_minute=2))
     headers = {"authorization": AUTHORIZATION, "idempotency_key": "again"}
     await post(gateway.port, GENERATIONS, wanted(), **headers)
