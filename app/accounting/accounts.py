@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from app.access.keyring import Key
 from app.access.max_cost import too_dear
 from app.access.refusals import refusal_error, repeat_refused
-from app.accounting.telling import Drawn, cost_of, drawn_by, expected, is_open, settled, subject_as_drawn
+from app.accounting.telling import Drawn, as_drawn, cost_of, drawn_by, expected, is_open, settled
 from app.catalog import prices
 from app.catalog.estimates import most, named_quality, quality_of
 from app.catalog.fitting import Fitted
@@ -160,7 +160,7 @@ class DrawingAccount:
                     if self._attempts and isinstance(refusal, BudgetRefusal):
                         raise repeat_refused(refusal, self.accounts.currency)
                     raise refusal_error(refusal, self.accounts.currency)
-                self.held = at_stake
+                self.held = max(self.held, at_stake)  # parts reserve side by side
             deployment = fitted.deployment
             attempt = AttemptSent(
                 self.drawing_id,
@@ -306,7 +306,7 @@ def _result(number: int, attempt: Attempt) -> tuple[AttemptResult, prices.CostSo
     deployment = attempt.deployment
     price = deployment.profile.stated_price
     if outcome is Outcome.DELIVERED and price is not None:
-        cost = prices.cost(price, subject_as_drawn(attempt, attempt.images), attempt.usage)
+        cost = as_drawn(attempt).cost()
     elif outcome not in _NOTHING and attempt.exchanges:
         in_doubt = _most(attempt.fitted)
     result = AttemptResult(

@@ -6,8 +6,9 @@ from the price, the number of images, and the size of the first one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.catalog import prices
@@ -22,8 +23,8 @@ _NOTHING = (Outcome.NOT_SENT, Outcome.FAILED, Outcome.REFUSED)
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The images of one attempt, for their price. `subject` is one image as requested, `facts` go over it; `images` of
-    the `asked` ones are whole."""
+    """The images of one attempt, for their price. `subject` is one image as requested, the facts that an image has
+    `shown` go over it; `images` of the `asked` ones are whole."""
 
     first: int  # index
     images: int
@@ -32,10 +33,23 @@ class Drawn:
     price: Price | None
     usage: Mapping[str, Any] | None
     is_done: bool
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    shown: Sequence[Mapping[str, Any]] = ()
 
     def as_drawn(self, n: int) -> Subject:
-        return _as_shown(replace(self.subject, n=n), self.facts)
+        """Return `n` images like the last one."""
+        return _as_shown(replace(self.subject, n=n), self.shown[-1] if self.shown else {})
+
+    def cost(self) -> prices.Cost:
+        """Return the cost of the whole images, which may be of several sizes and qualities. Tokens and a reported cost
+        are told of all in one sum."""
+        price = self.price
+        if price is None:
+            return prices.Cost(0, "none")
+        kinds = Counter(_as_shown(self.subject, facts) for facts in self.shown)
+        if len(kinds) < 2 or not price.is_told_beforehand:
+            return prices.cost(price, self.as_drawn(self.images), self.usage)
+        costs = [prices.cost(price, replace(kind, n=count)) for kind, count in kinds.items()]
+        return prices.Cost(sum(cost.nano for cost in costs), costs[-1].source)
 
     def covers(self) -> range:
         """Return the indices of its images: all that it may draw, until it has ended."""
@@ -52,15 +66,21 @@ def drawn_by(attempts: Iterable[Attempt]) -> list[Drawn]:
             if attempt.exchanges and price is None:
                 unknown.append(Drawn(attempt.first, 0, 0, subject_of(attempt.fitted, 1), None, None, is_done=True))
         elif outcome not in _NOTHING:
-            asked, is_done = attempt.fitted.request.n, attempt.is_done
-            subject, facts = subject_of(attempt.fitted, 1), attempt.facts
-            found.append(Drawn(attempt.first, attempt.images, asked, subject, price, attempt.usage, is_done, facts))
+            found.append(as_drawn(attempt))
     return unknown + found
 
 
-def subject_as_drawn(attempt: Attempt, n: int) -> Subject:
-    """Return the facts that set the price of `n` images. The picture's and its provider's go over the request's."""
-    return _as_shown(subject_of(attempt.fitted, n), attempt.facts)
+def as_drawn(attempt: Attempt) -> Drawn:
+    return Drawn(
+        attempt.first,
+        attempt.images,
+        attempt.fitted.request.n,
+        subject_of(attempt.fitted, 1),
+        attempt.deployment.profile.stated_price,
+        attempt.usage,
+        attempt.is_done,
+        attempt.shown,
+    )
 
 
 def expected(drawn: Sequence[Drawn], n: int, have: Collection[int], seen: Callable[[], Size | None]) -> int | None:
@@ -85,11 +105,12 @@ def cost_of(
     each = _of(drawn, index)
     if each is None or (price := each.price) is None:
         return None
-    subject = _as_shown(each.subject, facts)
-    if prices.is_known(price, subject, usage):
+    subject, has_size = _as_shown(each.subject, facts), _size_in(facts) is not None
+    is_over = each.is_done or each.asked == 1 == each.images
+    if prices.is_known(price, subject, usage) and (has_size or not price.depends_on_size):
         cost = prices.cost(price, subject, usage)
-    elif each.is_done and index == each.first + each.images - 1:
-        cost = prices.cost(price, each.as_drawn(each.images), each.usage)
+    elif is_over and index == each.first + each.images - 1:
+        cost = each.cost()
     else:
         return None
     return None if cost.source == "none" else cost.nano
@@ -113,7 +134,7 @@ def settled(drawn: Sequence[Drawn]) -> int | None:
         if each.price is None:
             return None
         if each.is_done:
-            total += prices.cost(each.price, each.as_drawn(each.images), each.usage).nano
+            total += each.cost().nano
     return total
 
 
@@ -121,12 +142,12 @@ def _cost(drawn: Drawn, n: int, seen: Callable[[], Size | None]) -> int | None:
     price = drawn.price
     if price is None or not price.is_told_beforehand:
         return None
-    subject = drawn.as_drawn(n)
-    if not drawn.is_done and price.depends_on_size:
-        subject = replace(subject, size=seen() or subject.size)
     if drawn.is_done:
-        cost = prices.cost(price, subject)
+        cost = drawn.cost()
         return None if cost.source == "none" else cost.nano
+    subject = drawn.as_drawn(n)
+    if price.depends_on_size:
+        subject = replace(subject, size=seen() or subject.size)
     least, most = prices.least(price, subject), prices.most(price, subject)
     return most if least == most else None
 
@@ -134,5 +155,9 @@ def _cost(drawn: Drawn, n: int, seen: Callable[[], Size | None]) -> int | None:
 def _as_shown(subject: Subject, facts: Mapping[str, Any]) -> Subject:
     if not facts:
         return subject
-    quality, size = named_quality(facts), Size.parse(str(facts.get("size") or ""))
+    quality, size = named_quality(facts), _size_in(facts)
     return replace(subject, quality=quality or subject.quality, size=size or subject.size)
+
+
+def _size_in(facts: Mapping[str, Any]) -> Size | None:
+    return Size.parse(str(facts.get("size") or ""))

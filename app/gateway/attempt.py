@@ -81,7 +81,7 @@ class Attempt:
     exchanges: int = 0  # that were made, or may have been; 0 at the end: nothing was sent
     images: int = 0  # whole ones
     usage: Mapping[str, Any] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)  # of the last whole image, and of the whole answer
+    shown: list[Mapping[str, Any]] = field(default_factory=list)  # the facts of each whole image
     provider_request_id: str | None = None  # what the provider calls it: its job, or the first of its requests
     outcome: Outcome = Outcome.UNDER_WAY
     error: UpstreamError | ApiError | None = None
@@ -97,6 +97,11 @@ class Attempt:
     def is_done(self) -> bool:
         """True if all that was asked for has come, even if the connection breaks afterwards."""
         return self._is_done
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The facts of the last whole image."""
+        return self.shown[-1] if self.shown else {}
 
     @property
     def is_committed(self) -> bool:
@@ -135,10 +140,10 @@ class Attempt:
         elif type(event) is ImageEnds:
             if not self._is_partial:
                 self.images += 1
-                self.facts = event.facts
+                self.shown.append(event.facts)
         elif type(event) is Done:
             self._is_done, self.usage = True, event.usage
-            self.facts = {**event.facts, **self.facts}
+            self.shown = [{**event.facts, **facts} for facts in self.shown]
         if self.first_image_at is not None:
             await self.sink(event)
             return

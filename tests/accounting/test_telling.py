@@ -84,18 +84,39 @@ def test_a_quality_that_only_the_end_of_an_answer_states_sets_the_cost_of_all_it
     under_way = replace(ONE, price=BY_QUALITY, asked=2, images=1)
     assert cost_of([under_way], 0, {}, None) is None
     assert is_open([under_way], 0)
-    ended = replace(under_way, images=2, is_done=True, facts={"quality": "low"})
+    ended = replace(under_way, images=2, is_done=True, shown=[{"quality": "low"}] * 2)
     assert [cost_of([ended], index, {}, None) for index in range(2)] == [None, 80]
     assert settled([ended]) == 80
     named = {"quality": "low"}
     assert [cost_of([ended], index, named, None) for index in range(2)] == [40, 40]
-    silent = replace(ended, facts={})
+    silent = replace(ended, shown=[{}] * 2)
     assert [cost_of([silent], index, {}, None) for index in range(2)] == [None, settled([silent])] == [None, 180]
+
+
+def test_whole_images_of_several_sizes_cost_what_each_costs() -> None:
+    sizes = [{"size": "1000x500"}, {"size": "10x10"}, {"size": "1000x500"}]
+    ended = replace(ONE, price=BY_AREA, asked=3, images=3, is_done=True, shown=sizes)
+    assert settled([ended]) == expected([ended], 3, (), unseen) == 50 + 1 + 50
+    assert settled([replace(ended, price=BY_TOKEN, usage={"output_tokens": 30})]) == 30
+    qualities = [{"quality": "high"}, {"quality": "low"}]
+    assert settled([replace(ended, price=BY_QUALITY, asked=2, images=2, shown=qualities)]) == 90 + 40
+
+
+def test_the_end_of_an_only_image_tells_all_that_sets_its_cost() -> None:
+    alone = replace(ONE, price=BY_QUALITY, images=1, shown=[{}])
+    assert cost_of([alone], 0, {}, None) == 90
+
+
+def test_an_image_whose_size_nobody_has_seen_waits_for_the_end_of_its_answer() -> None:
+    asked = replace(ONE, price=BY_AREA, asked=2, images=1, subject=replace(ONE.subject, size=SMALL), shown=[{}])
+    assert cost_of([asked], 0, {}, None) is None
+    ended = replace(asked, images=2, is_done=True, shown=[{"size": "10x10"}] * 2)
+    assert [cost_of([ended], index, {}, None) for index in range(2)] == [None, settled([ended])]
 
 
 def test_a_provider_that_says_auto_names_no_quality() -> None:
     auto = {"quality": "auto"}
-    ended = replace(ONE, price=BY_QUALITY, images=1, is_done=True, facts=auto)
+    ended = replace(ONE, price=BY_QUALITY, images=1, is_done=True, shown=[auto])
     assert cost_of([ended], 0, auto, None) == settled([ended]) == 90
     asked = replace(ended, subject=replace(ONE.subject, quality="low"))
     assert cost_of([asked], 0, auto, None) == settled([asked]) == 40

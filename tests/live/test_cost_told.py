@@ -16,7 +16,7 @@ from tests.live.house import SCHNELL, file_of, plain
 from tests.live.scripted import Scripted, answer
 from tests.live.servers import Config, Gateway, provider, sandbox_providers, served_by, written
 from tests.live.test_runs import asked, asking, run_of
-from tests.live.wire import Reply, edit, events, post
+from tests.live.wire import Reply, edit, events, line, post, request
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -187,6 +187,40 @@ async def test_the_quality_and_the_size_that_events_and_links_come_with_set_the_
             reply = await draw(gateway, name, size="1024x1024", stream=stream)
             assert not stream or completed(reply)[0]["cost"] == 0.0262144
     assert [row[0] for row in await recorded(gateway, 5)] == [1_000_000, *[26_214_400] * 4]
+
+
+async def test_an_image_that_is_drawn_alone_tells_its_cost_before_the_next_is_drawn(
+    start: Start, upstream: Scripted
+) -> None:
+    """Its price depends on a quality that the provider does not state: nothing more comes that could tell it."""
+    image, drawn = answer({"data": [{"b64_json": b64encode(file_of(plain((64, 64)))).decode()}]}), asyncio.Event()
+    upstream.at("a", image)
+    upstream.at("a", drawn, image)
+    priced = {"streaming": False, "max_n": 1, "price": BY_QUALITY}
+    models = {"flux": served_by("a", profile=priced)}
+    gateway = await start({"providers": {"a": provider(f"{upstream.base_url}/a/v1")}, "models": models})
+    async with line(gateway.port) as opened:
+        body = json.dumps({"model": "flux", "prompt": "a fox", "n": 2, "stream": True}).encode()
+        await opened.send(request("POST", GENERATIONS, body, content_type="application/json"))
+        assert (await opened.head()).status == 200
+        text = b""
+        while b'"currency"' not in text:
+            text += await opened.piece()
+        assert b'"cost":0.167' in text
+        drawn.set()
+        while piece := await opened.piece():
+            text += piece
+        assert text.count(b'"cost":0.167') == 2
+
+
+async def test_images_of_several_sizes_are_settled_by_what_each_costs(start: Start, upstream: Scripted) -> None:
+    sizes = [(640, 640), (64, 64)]
+    upstream.at("a", answer({"data": [{"b64_json": b64encode(file_of(plain(size))).decode()} for size in sizes]}))
+    priced = {"streaming": False, "price": [{"per_megapixel": 0.025}]}
+    models = {"flux": served_by("a", profile=priced)}
+    gateway = await start({"providers": {"a": provider(f"{upstream.base_url}/a/v1")}, "models": models})
+    assert [each["cost"] for each in completed(await draw(gateway, n=2, stream=True))] == [0.01024, 0.0001024]
+    assert [cost for cost, *_ in await recorded(gateway)] == [10_240_000 + 102_400]
 
 
 async def test_an_answer_from_an_existing_run_costs_nothing(start: Start, sandbox: Sandbox) -> None:
