@@ -35,8 +35,8 @@ class Drawn:
     is_done: bool
     shown: Sequence[Mapping[str, Any]] = ()
 
-    def as_drawn(self, n: int) -> Subject:
-        """Return `n` images like the last one."""
+    def like_the_last(self, n: int) -> Subject:
+        """Return `n` images like the last whole one."""
         return _as_shown(replace(self.subject, n=n), self.shown[-1] if self.shown else {})
 
     def cost(self) -> prices.Cost:
@@ -47,7 +47,7 @@ class Drawn:
             return prices.Cost(0, "none")
         kinds = Counter(_as_shown(self.subject, facts) for facts in self.shown)
         if len(kinds) < 2 or not price.is_told_beforehand:
-            return prices.cost(price, self.as_drawn(self.images), self.usage)
+            return prices.cost(price, self.like_the_last(self.images), self.usage)
         costs = [prices.cost(price, replace(kind, n=count)) for kind, count in kinds.items()]
         return prices.Cost(sum(cost.nano for cost in costs), costs[-1].source)
 
@@ -71,6 +71,7 @@ def drawn_by(attempts: Iterable[Attempt]) -> list[Drawn]:
 
 
 def as_drawn(attempt: Attempt) -> Drawn:
+    """Return the images of an attempt that has drawn some, or is drawing."""
     return Drawn(
         attempt.first,
         attempt.images,
@@ -145,7 +146,7 @@ def _cost(drawn: Drawn, n: int, seen: Callable[[], Size | None]) -> int | None:
     if drawn.is_done:
         cost = drawn.cost()
         return None if cost.source == "none" else cost.nano
-    subject = drawn.as_drawn(n)
+    subject = drawn.like_the_last(n)
     if price.depends_on_size:
         subject = replace(subject, size=seen() or subject.size)
     least, most = prices.least(price, subject), prices.most(price, subject)
